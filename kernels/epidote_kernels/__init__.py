@@ -1,0 +1,1 @@
+"""This package is about Triton kernels, each beside its plain-torch twin."""

@@ -1,0 +1,1 @@
+"""This package is about the load generator and its workloads."""

@@ -1,0 +1,1 @@
+"""This package is about the decision which worker does what, as one pure function."""

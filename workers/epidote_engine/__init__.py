@@ -1,0 +1,1 @@
+"""This package is about the inference engine; it knows neither Ray nor HTTP."""
