@@ -1,8 +1,8 @@
-"""This file is about naming KV blocks by their content, so that engine and router agree on prefixes.
+"""This file is about naming KV blocks by content, so that engine and router agree on prefixes.
 
 A block's name is a hash of its parent's name, its token ids, and the media that lie in it: equal
 names mean equal KV content (up to the hash's collisions: 128 bits).
-Source: the hash chain of vLLM's automatic prefix caching (Kwon et al., SOSP 2023, and its design notes).
+Source: the hash chain of vLLM's automatic prefix caching (Kwon et al., SOSP 2023).
 """
 
 from array import array

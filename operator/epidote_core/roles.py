@@ -1,4 +1,4 @@
-"""This file is about what a worker can be asked to do (stages) and what it is assigned to do (roles)."""
+"""This file is about what a worker can do (stages) and what it is assigned to do (roles)."""
 
 from enum import StrEnum
 
