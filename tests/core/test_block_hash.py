@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
-from epidote_core.block_hash import chain, media_in_block
-from epidote_core.generation import MediaKind, MediaSpan
 from hypothesis import given
 from hypothesis import strategies as st
+
+from epidote_core.block_hash import chain, media_in_block
+from epidote_core.generation import MediaKind, MediaSpan
 
 TOKENS = st.lists(st.integers(0, 2**31 - 1), min_size=0, max_size=40)
 

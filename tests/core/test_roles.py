@@ -1,6 +1,7 @@
 """Which role serves which stage and needs which weights."""
 
 import pytest
+
 from epidote_core.roles import Role, Stage
 
 

@@ -1,6 +1,7 @@
 """Sampling parameters refuse what no sampler can honour, and name the field."""
 
 import pytest
+
 from epidote_core.errors import InvalidRequest
 from epidote_core.sampling import SamplingParams
 
