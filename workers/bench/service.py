@@ -42,10 +42,11 @@ def running(
         )
     try:
         while True:
-            with contextlib.suppress(urllib.error.URLError, OSError):
-                with urllib.request.urlopen(ready_url, timeout=2.0) as reply:
-                    if reply.status == 200:
-                        break
+            with (
+                contextlib.suppress(urllib.error.URLError, OSError),
+                urllib.request.urlopen(ready_url, timeout=2.0),
+            ):
+                break  # any other status than 2xx raises
             if process.poll() is not None or time.monotonic() - started_s > deadline_s:
                 with open(log_path) as log:
                     tail = "".join(log.readlines()[-20:])

@@ -1,8 +1,8 @@
-"""SmolLM2-135M served by Epidote, by `transformers serve` and (where it installs) by vLLM's CPU build.
+"""SmolLM2-135M served by Epidote, by `transformers serve` and, if given, by vLLM's CPU build.
 
-Same machine, same run, bf16, one OpenMP thread each, greedy, 50 tokens a stream, concurrency 1, 4, 8.
-The servers run one after the other in alternating rounds, and each figure is the median of the rounds:
-on a busy machine only the ratios mean anything.
+Same machine, same run, bf16, one OpenMP thread each, greedy, 50 tokens a stream, concurrency 1, 4
+and 8. The servers take turns for some rounds, and each figure is the median of its rounds: on a
+busy machine only the ratios mean anything.
 
     python workers/bench/smollm2_vs_peers.py --vllm-python PATH --rounds 3 --json out.json
 """

@@ -1,4 +1,4 @@
-"""This file is about driving an OpenAI-compatible server with concurrent streams and timing them."""
+"""This file is about driving an OpenAI-compatible server with concurrent, timed streams."""
 
 import asyncio
 import json
@@ -68,7 +68,7 @@ async def stream_chat(client: httpx.AsyncClient, body: dict[str, Any]) -> Stream
 async def closed_loop(
     url: str, bodies: Sequence[dict[str, Any]], *, concurrency: int, timeout_s: float = 300.0
 ) -> tuple[list[StreamResult], float]:
-    """Send all bodies, at most `concurrency` at once. Returns results in order, and seconds taken."""
+    """Send all bodies, at most `concurrency` at once; results in order, and the seconds taken."""
     limits = httpx.Limits(max_connections=concurrency)
     gate = asyncio.Semaphore(concurrency)
     async with httpx.AsyncClient(base_url=url, timeout=timeout_s, limits=limits) as client:
