@@ -4,7 +4,7 @@
 `epidote_engine.processing.PromptProcessor` and `fakes.FakeRenderer`; both structurally.
 """
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ class TokenStream(Protocol):
     the request on every stage and returns soon, without waiting for the workers.
     """
 
-    def __aiter__(self) -> "TokenStream": ...
+    def __aiter__(self) -> AsyncIterator[list[TokenChunk]]: ...
     def __anext__(self) -> Awaitable[list[TokenChunk]]: ...
     def aclose(self) -> Awaitable[None]: ...
 
