@@ -1,0 +1,109 @@
+"""This file is about Qwen2.5-VL's vision tower: most layers attend inside small windows only.
+
+Source: Qwen2.5-VL (Bai et al. 2025, arXiv 2502.13923), section 2.1.1.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from epidote_engine.vision import geometry
+from epidote_engine.vision.activation import ACTIVATIONS
+from epidote_engine.vision.attention import Packing, Rotary, attend
+from epidote_engine.vision.spec import VisionSpec
+
+Grid = tuple[int, int, int]
+
+
+def encode_qwen2_5(
+    patches: Tensor, grids: Sequence[Grid], weights: Mapping[str, Tensor], spec: VisionSpec
+) -> Tensor:
+    """Rows for the language model: [sum of t·h·w / merge², out_hidden], in patch order.
+
+    patches   [sum of t·h·w, patch_values], the media one after the other; grids: theirs, (t, h, w)
+    Merge groups are sorted by window before the first layer and back after the last, so that
+    windows and whole frames are both contiguous pieces of the packed sequence.
+    """
+    device, group = patches.device, spec.merge**2
+    order, windows, frames, positions = _layout(grids, spec)
+    in_windows = torch.from_numpy(order).to(device)
+
+    projection = weights["patch_embed.proj.weight"].flatten(1)
+    x = functional.linear(patches, projection)
+    x = x.view(-1, group, spec.hidden)[in_windows].view(-1, spec.hidden)
+    sorted_positions = positions.reshape(-1, group, 2)[order].reshape(-1, 2)
+    rotary = Rotary.of_positions(torch.from_numpy(sorted_positions).to(device), spec)
+    by_window, by_frame = _packing(windows, device), _packing(frames, device)
+
+    for layer in range(spec.num_layers):
+        packing = by_frame if layer in spec.full_attention_layers else by_window
+        x = _block(x, weights, f"blocks.{layer}", spec, rotary, packing)
+
+    merged = _rms_norm(x, weights["merger.ln_q.weight"], spec).view(-1, group * spec.hidden)
+    merged = functional.linear(merged, weights["merger.mlp.0.weight"], weights["merger.mlp.0.bias"])
+    merged = functional.linear(
+        functional.gelu(merged), weights["merger.mlp.2.weight"], weights["merger.mlp.2.bias"]
+    )
+    out = torch.empty_like(merged)
+    out[in_windows] = merged
+    return out
+
+
+def _block(
+    x: Tensor,
+    weights: Mapping[str, Tensor],
+    prefix: str,
+    spec: VisionSpec,
+    rotary: Rotary,
+    packing: Packing,
+) -> Tensor:
+    normed = _rms_norm(x, weights[f"{prefix}.norm1.weight"], spec)
+    x = x + attend(normed, weights, f"{prefix}.attn", spec, rotary, packing)
+    normed = _rms_norm(x, weights[f"{prefix}.norm2.weight"], spec)
+    gate, up = (
+        functional.linear(
+            normed, weights[f"{prefix}.mlp.{name}.weight"], weights[f"{prefix}.mlp.{name}.bias"]
+        )
+        for name in ("gate_proj", "up_proj")
+    )
+    return x + functional.linear(
+        ACTIVATIONS[spec.activation](gate) * up,
+        weights[f"{prefix}.mlp.down_proj.weight"],
+        weights[f"{prefix}.mlp.down_proj.bias"],
+    )
+
+
+def _rms_norm(x: Tensor, weight: Tensor, spec: VisionSpec) -> Tensor:
+    return functional.rms_norm(x, (x.shape[-1],), weight, spec.norm_eps)
+
+
+def _packing(lengths: geometry.IntArray, device: torch.device) -> Packing:
+    cumulative = torch.from_numpy(geometry.cumulative(lengths)).to(device)
+    return Packing(cu_seqlens=cumulative, max_seqlen=int(lengths.max()))
+
+
+def _layout(
+    grids: Sequence[Grid], spec: VisionSpec
+) -> tuple[geometry.IntArray, geometry.IntArray, geometry.IntArray, geometry.IntArray]:
+    """(order of merge groups, patches per window, patches per frame, patch positions)."""
+    side, group = max(1, spec.window // spec.merge // spec.patch), spec.merge**2
+    orders, windows, frames, positions = [], [], [], []
+    first = 0
+    for t, h, w in grids:
+        order, sizes = geometry.window_order(h // spec.merge, w // spec.merge, side)
+        position = geometry.patch_positions(h, w, spec.merge)
+        for _ in range(t):
+            orders.append(order + first)
+            windows.append(sizes * group)
+            positions.append(position)
+            first += len(order)
+        frames.extend([h * w] * t)
+    return (
+        np.concatenate(orders),
+        np.concatenate(windows),
+        np.asarray(frames, dtype=np.int64),
+        np.concatenate(positions),
+    )

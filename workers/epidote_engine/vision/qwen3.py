@@ -1,0 +1,100 @@
+"""This file is about Qwen3-VL's vision tower: learned positions, and rows from several depths.
+
+Source: Qwen3-VL (Bai et al. 2025, arXiv 2511.21631); DeepStack (Meng et al. 2024, arXiv 2406.04334).
+"""
+
+from collections.abc import Mapping, Sequence
+from math import isqrt
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from epidote_engine.vision import geometry
+from epidote_engine.vision.activation import ACTIVATIONS
+from epidote_engine.vision.attention import Packing, Rotary, attend
+from epidote_engine.vision.spec import VisionSpec
+
+Grid = tuple[int, int, int]
+
+
+def encode_qwen3(
+    patches: Tensor, grids: Sequence[Grid], weights: Mapping[str, Tensor], spec: VisionSpec
+) -> Tensor:
+    """Rows for the language model: [sum of t·h·w / merge², out_hidden · (1 + deep-stack levels)].
+
+    patches   [sum of t·h·w, patch_values], the media one after the other; grids: theirs, (t, h, w)
+    The first `out_hidden` columns are the last layer's merged features, then one level after the
+    other. Patches attend inside their frame.
+    """
+    device = patches.device
+    projection = weights["patch_embed.proj.weight"].flatten(1)
+    x = functional.linear(patches, projection, weights["patch_embed.proj.bias"])
+    x = x + _learned_positions(grids, weights["pos_embed.weight"], spec).to(x.dtype)
+
+    positions = [geometry.patch_positions(h, w, spec.merge) for t, h, w in grids for _ in range(t)]
+    rotary = Rotary.of_positions(torch.from_numpy(np.concatenate(positions)).to(device), spec)
+    frames = np.asarray([h * w for t, h, w in grids for _ in range(t)], dtype=np.int64)
+    packing = Packing(
+        cu_seqlens=torch.from_numpy(geometry.cumulative(frames)).to(device),
+        max_seqlen=int(frames.max()),
+    )
+
+    levels: list[Tensor] = []
+    for layer in range(spec.num_layers):
+        x = _block(x, weights, f"blocks.{layer}", spec, rotary, packing)
+        if layer in spec.deepstack_layers:
+            level = spec.deepstack_layers.index(layer)
+            levels.append(
+                _merge(x, weights, f"deepstack_merger_list.{level}", spec, norm_last=True)
+            )
+    return torch.cat([_merge(x, weights, "merger", spec, norm_last=False), *levels], dim=1)
+
+
+def _learned_positions(grids: Sequence[Grid], table: Tensor, spec: VisionSpec) -> Tensor:
+    """Each patch's learned position, interpolated from a square table: [patches, hidden]."""
+    side = isqrt(spec.num_positions)
+    taps = [
+        geometry.interpolation_taps(h, w, spec.merge, side) for t, h, w in grids for _ in range(t)
+    ]
+    indices = torch.from_numpy(np.concatenate([tap[0] for tap in taps])).to(table.device)
+    weights = torch.from_numpy(np.concatenate([tap[1] for tap in taps])).to(table.device)
+    return (functional.embedding(indices, table) * weights[..., None]).sum(1)
+
+
+def _block(
+    x: Tensor,
+    weights: Mapping[str, Tensor],
+    prefix: str,
+    spec: VisionSpec,
+    rotary: Rotary,
+    packing: Packing,
+) -> Tensor:
+    normed = _layer_norm(x, weights, f"{prefix}.norm1", spec)
+    x = x + attend(normed, weights, f"{prefix}.attn", spec, rotary, packing)
+    normed = _layer_norm(x, weights, f"{prefix}.norm2", spec)
+    inner = ACTIVATIONS[spec.activation](_linear(normed, weights, f"{prefix}.mlp.linear_fc1"))
+    return x + _linear(inner, weights, f"{prefix}.mlp.linear_fc2")
+
+
+def _merge(
+    x: Tensor, weights: Mapping[str, Tensor], prefix: str, spec: VisionSpec, *, norm_last: bool
+) -> Tensor:
+    """merge² neighbouring patches to one row; `norm_last` normalises the group, not the patch."""
+    width = spec.hidden * spec.merge**2
+    if norm_last:
+        grouped = _layer_norm(x.view(-1, width), weights, f"{prefix}.norm", spec)
+    else:
+        grouped = _layer_norm(x, weights, f"{prefix}.norm", spec).view(-1, width)
+    inner = functional.gelu(_linear(grouped, weights, f"{prefix}.linear_fc1"))
+    return _linear(inner, weights, f"{prefix}.linear_fc2")
+
+
+def _linear(x: Tensor, weights: Mapping[str, Tensor], prefix: str) -> Tensor:
+    return functional.linear(x, weights[f"{prefix}.weight"], weights[f"{prefix}.bias"])
+
+
+def _layer_norm(x: Tensor, weights: Mapping[str, Tensor], prefix: str, spec: VisionSpec) -> Tensor:
+    weight, bias = weights[f"{prefix}.weight"], weights[f"{prefix}.bias"]
+    return functional.layer_norm(x, (x.shape[-1],), weight, bias, spec.norm_eps)
