@@ -1,0 +1,133 @@
+"""This file is about what will arrive at the workers: forecast traffic after the response cache."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import exp
+
+from epidote_core.modality import Modality
+from epidote_planner.distribution import Distribution
+from epidote_planner.forecast import Series, advance, forecast
+from epidote_planner.memory import ModalityMemory, PlannerMemory
+from epidote_planner.policy import DemandPolicy
+from epidote_planner.snapshot import ClusterSnapshot, ModalityTraffic
+
+SHAPE_SMOOTHING_S = 300.0  # quantiles of a short window are noisy: follow them slowly
+CACHE_SMOOTHING_S = 300.0
+FIELDS = ("input_tokens", "output_tokens", "images", "image_tokens")
+REQUESTS = "requests"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModalityDemand:
+    """Expected arrivals of one modality at the workers."""
+
+    modality: Modality
+    rps: float
+    input_tokens: Distribution
+    output_tokens: Distribution
+    images: Distribution
+    image_tokens: Distribution
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """All modalities, and how much of the front door's traffic the response cache answers."""
+
+    modalities: tuple[ModalityDemand, ...]
+    cache_hit_ratio: float
+    cache_lost: bool
+
+    @property
+    def rps(self) -> float:
+        return sum(item.rps for item in self.modalities)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemandMemory:
+    """The part of the planner's memory that `observe` renews."""
+
+    modalities: Mapping[str, ModalityMemory]
+    cache_hit_ratio: float
+
+
+def observe(snapshot: ClusterSnapshot, memory: PlannerMemory, policy: DemandPolicy) -> DemandMemory:
+    """Remember this tick's traffic. Windows already seen change nothing.
+
+    A modality that fell silent is followed down to zero: its window reports no arrivals.
+    """
+    at_s = snapshot.traffic_at_s
+    known = dict(memory.modalities)
+    if at_s is None:
+        return DemandMemory(modalities=known, cache_hit_ratio=memory.cache_hit_ratio)
+    seen = {item.modality.value: item for item in snapshot.traffic}
+    for name in sorted(known.keys() | seen.keys()):
+        known[name] = _follow(known.get(name), seen.get(name), at_s, policy)
+    hits = snapshot.cache.response_hit_ratio
+    share = 1.0
+    if memory.at_s is not None:
+        share = 1.0 - exp(-max(0.0, snapshot.now_s - memory.at_s) / CACHE_SMOOTHING_S)
+    level = memory.cache_hit_ratio + share * (hits - memory.cache_hit_ratio)
+    return DemandMemory(modalities=known, cache_hit_ratio=level)
+
+
+def expect(
+    remembered: DemandMemory, current_hit_ratio: float, *, ahead_s: float, policy: DemandPolicy
+) -> Demand:
+    """The demand `ahead_s` from now.
+
+    Cache-loss guard: a hit ratio far under its level (a flush) is believed at once, so that the
+    requests which the cache no longer answers are planned for before their queues show them.
+    """
+    level = remembered.cache_hit_ratio
+    lost = current_hit_ratio < policy.cache_loss_ratio * level
+    hits = current_hit_ratio if lost else level
+    modalities = tuple(
+        _expected(Modality(name), item, 1.0 - hits, ahead_s, policy)
+        for name, item in sorted(remembered.modalities.items())
+    )
+    return Demand(modalities=modalities, cache_hit_ratio=hits, cache_lost=lost)
+
+
+def _follow(
+    memory: ModalityMemory | None,
+    traffic: ModalityTraffic | None,
+    at_s: float,
+    policy: DemandPolicy,
+) -> ModalityMemory:
+    rates = dict(memory.rates) if memory else {}
+    shapes = dict(memory.shapes) if memory else {}
+    last = rates.get(REQUESTS)
+    if last is not None and at_s <= last.at_s:
+        return ModalityMemory(rates=rates, shapes=shapes)
+    passed = at_s - last.at_s if last else 0.0
+    rps = traffic.arrival_rps if traffic else 0.0
+    rates[REQUESTS] = _next(last, rps, at_s, policy)
+    for name in FIELDS:
+        seen: Distribution = getattr(traffic, name) if traffic else Distribution()
+        rates[name] = _next(rates.get(name), rps * seen.mean, at_s, policy)
+        if rps > 0.0:
+            before = shapes.get(name)
+            share = 1.0 - exp(-passed / SHAPE_SMOOTHING_S)
+            shapes[name] = before.blended(seen, share) if before else seen
+    return ModalityMemory(rates=rates, shapes=shapes)
+
+
+def _next(series: Series | None, value: float, at_s: float, policy: DemandPolicy) -> Series:
+    return advance(series, value, at_s=at_s, ahead_s=0.0, policy=policy)
+
+
+def _expected(
+    modality: Modality,
+    memory: ModalityMemory,
+    share: float,
+    ahead_s: float,
+    policy: DemandPolicy,
+) -> ModalityDemand:
+    """Rates are forecast apart and divided, so a burst of images shows as more images each."""
+    rps = forecast(memory.rates[REQUESTS], ahead_s=ahead_s, policy=policy)
+    shapes = {}
+    for name in FIELDS:
+        per_s = forecast(memory.rates[name], ahead_s=ahead_s, policy=policy)
+        shape = memory.shapes.get(name, Distribution())
+        shapes[name] = shape.scaled_to(per_s / rps) if rps > 0.0 else shape
+    return ModalityDemand(modality=modality, rps=rps * share, **shapes)

@@ -1,0 +1,38 @@
+"""This file is about workers that were asked for and don't come up."""
+
+from dataclasses import dataclass
+
+from epidote_core.roles import WorkerState
+from epidote_planner.memory import PlannerMemory
+from epidote_planner.policy import PlannerPolicy
+from epidote_planner.snapshot import ClusterSnapshot, WorkerStatus
+
+
+@dataclass(frozen=True, kw_only=True)
+class Starts:
+    """Workers to give up, and until when no new ones are asked for."""
+
+    given_up: tuple[WorkerStatus, ...]
+    blocked_until_s: float | None
+
+
+def review_starts(
+    snapshot: ClusterSnapshot, memory: PlannerMemory, policy: PlannerPolicy
+) -> Starts:
+    """Give up starts past their deadline: they release their GPUs, and the target falls back.
+
+    Asking again at once would meet the same full cluster, so new starts wait for the back-off.
+    """
+    deadline = snapshot.now_s - policy.damping.start_deadline_s
+    late = tuple(
+        worker
+        for worker in snapshot.workers
+        if (worker.state is WorkerState.STARTING and worker.since_s <= deadline)
+        or worker.state is WorkerState.FAILED
+    )
+    blocked = memory.starts_blocked_until_s
+    if any(worker.state is WorkerState.STARTING for worker in late):
+        blocked = snapshot.now_s + policy.damping.start_backoff_s
+    if blocked is not None and blocked <= snapshot.now_s:
+        blocked = None
+    return Starts(given_up=late, blocked_until_s=blocked)
