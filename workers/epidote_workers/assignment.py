@@ -194,6 +194,22 @@ def cover(workers: Sequence[WorkerView], counts: Mapping[Role, int]) -> tuple[Sw
     return fewest_switches(live, wanted)
 
 
+def plan(
+    workers: Sequence[WorkerView], counts: Mapping[Role, int], *, heals: bool
+) -> tuple[Switch, ...]:
+    """The switches to make now: towards `counts`, unless too few workers are there for that.
+
+    `heals`: bare stages are covered meanwhile. False while a fleet comes up and somebody for every
+    stage is still on the way.
+    """
+    switches = fewest_switches(workers, counts)
+    roles = {worker.worker_id: worker.role for worker in _live(workers)}
+    roles |= {switch.worker_id: switch.to_role for switch in switches}
+    if _uncovered(roles.values()):
+        return cover(workers, counts) if heals else ()
+    return switches
+
+
 def safe_batches(
     workers: Sequence[WorkerView], switches: Sequence[Switch]
 ) -> tuple[tuple[Switch, ...], ...]:

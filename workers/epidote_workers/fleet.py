@@ -1,0 +1,347 @@
+"""This file is about the register of workers: who is there, who should do what, and making it so.
+
+No Ray here: `serve_app` wraps it in a deployment and injects what reaches outside. Its memory, the
+`Wish`, travels with the workers' heartbeats, so that a restarted register learns it from them.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from epidote_core.errors import InvalidRequest, WorkerLost
+from epidote_core.roles import Role, WorkerState
+from epidote_core.worker_view import WorkerLoad, WorkerView
+from epidote_gateway.backend import SwitchOutcome
+from epidote_workers.assignment import (
+    Switch,
+    check_counts,
+    plan,
+    resize,
+    role_for_newcomer,
+    safe_batches,
+)
+
+logger = logging.getLogger(__name__)
+
+LOST_AFTER_S = 5.0  # a worker's heart beats every 0.5 s in a thread of its own
+STARTING_LOST_AFTER_S = 60.0  # loading weights may hold the interpreter for long
+TICK_S = 0.25  # a look at the pids of this node is cheap: kill -9 is seen within this
+GATHER_S = 0.15  # victims of one scale-down say goodbye within this
+RETRY_S = 5.0  # after a switch that was rolled back
+SWITCH_DEADLINE_S = 30.0  # drain, switch, verify
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What the fleet should look like. `shape` is scaled to `num_workers`."""
+
+    shape: Mapping[Role, int]
+    num_workers: int
+    version: int = 0  # grows with every change; the highest one known to anybody holds
+
+    @property
+    def counts(self) -> dict[Role, int]:
+        return resize(self.shape, self.num_workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orders:
+    """The register's answer to a worker: its role, the wish to remember, whether all ends now."""
+
+    role: Role
+    wish: Wish
+    is_closing: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetView:
+    """The register at one version; `version` also differs after the register's restart."""
+
+    version: int
+    workers: tuple[WorkerView, ...]
+    wish: Wish
+
+
+class SwitchCall(Protocol):
+    """Tell one worker to switch; refused by the worker if its epoch is not the view's.
+
+    Raises `WorkerLost` if it can't be reached.
+    """
+
+    def __call__(
+        self, worker: WorkerView, role: Role, *, deadline_s: float
+    ) -> Awaitable[SwitchOutcome]: ...
+
+
+class Fleet:
+    """The register. All methods belong to one event loop."""
+
+    def __init__(
+        self,
+        wish: Wish,
+        *,
+        switch: SwitchCall,
+        scale: Callable[[int], Awaitable[None]],
+        is_alive: Callable[[WorkerView], bool | None],
+        now: Callable[[], float],
+        first_version: int = 1,
+    ) -> None:
+        """`is_alive` answers None where it can't know; `scale` sets the number of replicas."""
+        self._wish = wish
+        self._switch_call, self._scale, self._is_alive, self._now = switch, scale, is_alive, now
+        self._workers: dict[str, WorkerView] = {}
+        self._seen_s: dict[str, float] = {}
+        self._leaving: set[str] = set()
+        self._is_closing = False
+        self._was_complete = False  # since this register started
+        self._settled_s = now()
+        self._version = first_version
+        self._changed = asyncio.Event()
+        self._switching = asyncio.Lock()
+        self._settling: asyncio.Task[None] | None = None
+
+    # What workers say
+
+    def register(self, view: WorkerView, *, wish: Wish | None, keeps_role: bool) -> Orders:
+        """Add a worker; `keeps_role` if an earlier life of this register gave it one."""
+        self._learn(wish)
+        role = view.role
+        if not keeps_role:
+            role = role_for_newcomer(self._staying(), self._wish.counts)
+        self._put(replace(view, role=role))
+        logger.info("worker registered", extra={"worker": view.worker_id, "role": role})
+        return self._orders(role)
+
+    def heartbeat(
+        self,
+        worker_id: str,
+        *,
+        role: Role,
+        state: WorkerState,
+        epoch: int,
+        load: WorkerLoad,
+        wish: Wish | None,
+    ) -> Orders | None:
+        """Note that a worker lives; None: unknown, it should register again."""
+        known = self._workers.get(worker_id)
+        if known is None:
+            return None
+        self._learn(wish)
+        if epoch < known.epoch:  # sent before a switch that this register has seen the end of
+            role, state, epoch = known.role, known.state, known.epoch
+        if worker_id in self._leaving:
+            state = WorkerState.DRAINING if known.state is WorkerState.DRAINING else state
+        self._put(replace(known, role=role, state=state, epoch=epoch, load=load))
+        if state is WorkerState.ROUTABLE and known.state is WorkerState.STARTING:
+            if len(self._staying()) >= self._wish.num_workers:
+                self._was_complete = True
+            self._settle_soon()
+        return self._orders(role)
+
+    async def leave(self, worker_id: str) -> None:
+        """A worker is about to stop: others take over its stage first, then it gets no more work.
+
+        Returns when the worker may drain. Unknown worker: at once.
+        """
+        if worker_id not in self._workers or self._is_closing:
+            return
+        self._leaving.add(worker_id)
+        await asyncio.sleep(GATHER_S)
+        await self._settle()
+        if worker_id in self._workers:
+            self._put(replace(self._workers[worker_id], state=WorkerState.DRAINING))
+
+    def remove(self, worker_id: str) -> None:
+        """Forget a worker that stopped."""
+        if self._workers.pop(worker_id, None) is not None:
+            self._seen_s.pop(worker_id, None)
+            self._leaving.discard(worker_id)
+            self._bump()
+            self._settle_soon()
+
+    # What gateways and operators say
+
+    def report_lost(self, worker_id: str) -> None:
+        """A gateway could not reach a worker; believed unless its process is seen alive."""
+        view = self._workers.get(worker_id)
+        if view is not None and self._is_alive(view) is not True:
+            logger.warning("worker lost", extra={"worker": worker_id, "by": "gateway"})
+            self.remove(worker_id)
+
+    def view(self) -> FleetView:
+        workers = tuple(self._workers.values())
+        return FleetView(version=self._version, workers=workers, wish=self._wish)
+
+    async def watch(self, version: int, timeout_s: float) -> FleetView:
+        """The register as soon as it differs from `version`, or after `timeout_s` as it is."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._version == version:
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+        return self.view()
+
+    async def set_roles(self, counts: Mapping[Role, int]) -> list[SwitchOutcome]:
+        """Switch as few workers as possible to `counts`; again with the same counts: none.
+
+        A worker that is missing (restarting) will come up in the role left for it.
+
+        Raises:
+            InvalidRequest: the counts don't add up or leave a stage to nobody.
+        """
+        check_counts(counts, self._wish.num_workers)
+        self._learn(replace(self._wish, shape=dict(counts), version=self._wish.version + 1))
+        return await self._settle()
+
+    async def switch_role(self, worker_id: str, role: Role, *, deadline_s: float) -> SwitchOutcome:
+        """Switch one worker and wish for the counts that result.
+
+        Raises:
+            InvalidRequest: no such worker.
+        """
+        view = self._workers.get(worker_id)
+        if view is None:
+            raise InvalidRequest(f"worker_id: no worker {worker_id!r}", "worker_id")
+        async with self._switching:
+            switch = Switch(worker_id=worker_id, from_role=view.role, to_role=role)
+            outcome = await self._switch_one(switch, deadline_s)
+            if outcome.ok and outcome.from_role is not role:
+                counts = self._wish.counts
+                counts[outcome.from_role] = max(0, counts.get(outcome.from_role, 0) - 1)
+                counts[role] = counts.get(role, 0) + 1
+                self._learn(replace(self._wish, shape=counts, version=self._wish.version + 1))
+        return outcome
+
+    async def set_num_workers(self, num_workers: int) -> None:
+        """Wish for more or fewer workers in the same proportions; returns when asked for.
+
+        Raises:
+            InvalidRequest: fewer than one.
+        """
+        if num_workers < 1:
+            raise InvalidRequest(f"workers: must be at least 1, got {num_workers}", "num_workers")
+        wish = replace(self._wish, num_workers=num_workers, version=self._wish.version + 1)
+        self._learn(wish)
+        await self._scale(num_workers)
+
+    def close(self) -> None:
+        """Everything ends: no more switching, workers stop without handing over."""
+        self._is_closing = True
+
+    # Keeping it true
+
+    async def run(self) -> None:
+        """Remove the dead and keep every stage covered, until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.tick()
+
+    def tick(self) -> None:
+        """One look at everybody; separate from `run` for tests with a fake clock."""
+        for worker_id, view in list(self._workers.items()):
+            limit = STARTING_LOST_AFTER_S if view.state is WorkerState.STARTING else LOST_AFTER_S
+            silent_s = self._now() - self._seen_s[worker_id]
+            if silent_s > limit or self._is_alive(view) is False:
+                logger.warning(
+                    "worker lost", extra={"worker": worker_id, "silent_s": round(silent_s, 2)}
+                )
+                self.remove(worker_id)
+        if self._now() - self._settled_s > RETRY_S and self._plan():
+            self._settle_soon()
+
+    def _staying(self) -> list[WorkerView]:
+        return [view for view in self._workers.values() if view.worker_id not in self._leaving]
+
+    def _settle_soon(self) -> None:
+        if not self._is_closing and (self._settling is None or self._settling.done()):
+            self._settling = asyncio.create_task(self._settle_quietly())
+
+    async def _settle_quietly(self) -> None:
+        try:
+            await self._settle()
+        except Exception:  # the next change of the register tries again
+            logger.exception("settling failed")
+
+    async def _settle(self) -> list[SwitchOutcome]:
+        """Switch towards the wish, or to cover bare stages while workers are missing.
+
+        Stops at the first batch with a failure: a later tick looks again.
+        """
+        outcomes: list[SwitchOutcome] = []
+        self._settled_s = self._now()
+        async with self._switching:
+            if self._is_closing:
+                return []
+            for batch in safe_batches(self._staying(), self._plan()):
+                done = await asyncio.gather(
+                    *(self._switch_one(switch, SWITCH_DEADLINE_S) for switch in batch)
+                )
+                outcomes.extend(done)
+                if not all(outcome.ok for outcome in done):
+                    break
+        return outcomes
+
+    def _plan(self) -> tuple[Switch, ...]:
+        return plan(self._staying(), self._wish.counts, heals=self._was_complete)
+
+    async def _switch_one(self, switch: Switch, deadline_s: float) -> SwitchOutcome:
+        view = await self._started(switch.worker_id, deadline_s)
+        failed = SwitchOutcome(
+            worker_id=switch.worker_id,
+            from_role=switch.from_role,
+            to_role=switch.to_role,
+            ok=False,
+            epoch=view.epoch if view else 0,
+            message="the worker is gone",
+        )
+        if view is None:
+            return failed
+        if view.role is switch.to_role:
+            return replace(failed, from_role=view.role, ok=True, message="nothing to do")
+        try:
+            outcome = await self._switch_call(view, switch.to_role, deadline_s=deadline_s)
+        except WorkerLost as error:
+            self.report_lost(switch.worker_id)
+            return replace(failed, message=str(error))
+        except TimeoutError:
+            return replace(failed, message=f"no answer within {deadline_s:g} s")
+        known = self._workers.get(switch.worker_id)
+        if outcome.ok and known is not None:
+            role, epoch = outcome.to_role, outcome.epoch
+            self._put(replace(known, role=role, epoch=epoch, state=WorkerState.ROUTABLE))
+        return outcome
+
+    async def _started(self, worker_id: str, deadline_s: float) -> WorkerView | None:
+        """The worker's view once it is past starting; None if it is gone."""
+        try:
+            async with asyncio.timeout(deadline_s):
+                while (view := self._workers.get(worker_id)) is not None:
+                    if view.state is not WorkerState.STARTING:
+                        return view
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+        return self._workers.get(worker_id)
+
+    def _learn(self, wish: Wish | None) -> None:
+        if wish is not None and wish.version > self._wish.version:
+            self._wish = wish
+            self._bump()
+
+    def _orders(self, role: Role) -> Orders:
+        return Orders(role=role, wish=self._wish, is_closing=self._is_closing)
+
+    def _put(self, view: WorkerView) -> None:
+        before = self._workers.get(view.worker_id)
+        self._seen_s[view.worker_id] = self._now()
+        self._workers[view.worker_id] = view
+        if before is None or replace(before, load=view.load) != view:
+            self._bump()
+
+    def _bump(self) -> None:
+        self._version += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
