@@ -8,8 +8,8 @@ encode   a cached key first, unless that worker's queue is more than `encoder_ca
          spreads them. Dedicated encoders before workers of role `all`; if only those serve encode
          and the prefill worker is one, all media go there (nothing to transfer).
 prefill  tokens to compute before this prompt is done: its tokens without the cached prefix, plus
-         `queued_prefill_tokens`. A queued token costs as much as an uncached one. A worker that also
-         decodes is slowed by its running sequences: `DECODING_SEQUENCE_TOKENS` each.
+         `queued_prefill_tokens`. Queued and uncached tokens cost the same. A worker that
+         also decodes is slowed by its running sequences: `DECODING_SEQUENCE_TOKENS` each.
 decode   share of KV blocks in use once this request is in, plus `SEQUENCE_COST` per sequence
          there. A worker that can't hold the request now costs `NO_ROOM` more. The prefill worker,
          if its role is `all`, costs `LOCALITY` less: no KV moves.

@@ -1,0 +1,54 @@
+"""This file is about the names of metrics: what dashboards, alerts and the planner may rely on.
+
+`VLLM_*` have vLLM's names and meanings, summed over the fleet, label `model_name`: dashboards and
+gateways made for vLLM work. `EPIDOTE_*` say what vLLM has no words for: roles, modality,
+resumes. Labels have bounded values; no request ids, no worker ids.
+"""
+
+# From the gateway, per request.
+VLLM_TTFT_SECONDS = "vllm:time_to_first_token_seconds"
+VLLM_ITL_SECONDS = "vllm:inter_token_latency_seconds"
+VLLM_TPOT_SECONDS = "vllm:time_per_output_token_seconds"  # older name of the former
+VLLM_REQUEST_TPOT_SECONDS = "vllm:request_time_per_output_token_seconds"
+VLLM_E2E_SECONDS = "vllm:e2e_request_latency_seconds"
+VLLM_QUEUE_SECONDS = "vllm:request_queue_time_seconds"
+VLLM_REQUEST_PROMPT_TOKENS = "vllm:request_prompt_tokens"
+VLLM_REQUEST_GENERATION_TOKENS = "vllm:request_generation_tokens"
+VLLM_PROMPT_TOKENS = "vllm:prompt_tokens"  # exposed with _total, as all counters
+VLLM_GENERATION_TOKENS = "vllm:generation_tokens"
+VLLM_REQUEST_SUCCESS = "vllm:request_success"  # label finished_reason
+
+# From the workers' reports, summed over the fleet.
+VLLM_NUM_REQUESTS_RUNNING = "vllm:num_requests_running"
+VLLM_NUM_REQUESTS_WAITING = "vllm:num_requests_waiting"
+VLLM_KV_CACHE_USAGE = "vllm:kv_cache_usage_perc"  # a fraction in [0, 1], in spite of its name
+VLLM_PREFIX_CACHE_QUERIES = "vllm:prefix_cache_queries"  # tokens
+VLLM_PREFIX_CACHE_HITS = "vllm:prefix_cache_hits"  # tokens
+VLLM_NUM_PREEMPTIONS = "vllm:num_preemptions"
+VLLM_CACHE_CONFIG_INFO = "vllm:cache_config_info"  # labels block_size, num_gpu_blocks
+
+# Per request, by {model_name, modality}; modality is text or image.
+EPIDOTE_TTFT_SECONDS = "epidote_ttft_seconds"
+EPIDOTE_ITL_SECONDS = "epidote_itl_seconds"
+EPIDOTE_E2E_SECONDS = "epidote_e2e_seconds"
+EPIDOTE_REQUESTS = "epidote_requests"  # also endpoint, status (an HTTP status)
+EPIDOTE_REQUEST_ERRORS = "epidote_request_errors"  # by code, the API's error code
+EPIDOTE_REQUESTS_IN_FLIGHT = "epidote_requests_in_flight"  # admitted
+EPIDOTE_REQUESTS_QUEUED = "epidote_requests_queued"  # waiting for admission
+EPIDOTE_ADMISSION_SECONDS = "epidote_admission_seconds"  # waited for admission
+EPIDOTE_MEDIA_SECONDS = "epidote_media_seconds"  # fetching, decoding and resizing all of a request
+EPIDOTE_RESUMES = "epidote_resumes"  # requests continued after losing a worker
+EPIDOTE_DISCONNECTS = "epidote_disconnects"  # clients gone before their answer's end
+EPIDOTE_STAGE_QUEUE_SECONDS = "epidote_stage_queue_seconds"  # by stage, as the workers measured it
+EPIDOTE_STAGE_BUSY_SECONDS = "epidote_stage_busy_seconds"
+
+# The fleet, by role (encode | prefill | decode | all).
+EPIDOTE_WORKERS = "epidote_workers"  # also state
+EPIDOTE_WORKER_WAITING = "epidote_worker_waiting_requests"
+EPIDOTE_WORKER_RUNNING = "epidote_worker_running_sequences"
+EPIDOTE_WORKER_ENCODING = "epidote_worker_encoding_media"
+EPIDOTE_WORKER_QUEUED_TOKENS = "epidote_worker_queued_prefill_tokens"
+EPIDOTE_KV_BLOCKS = "epidote_kv_blocks"  # also state: free | used
+EPIDOTE_MEDIA_ROWS = "epidote_media_rows"  # also state: free | used
+EPIDOTE_ROLE_SWITCHES = "epidote_role_switches"  # by from_role, to_role, outcome: ok | rolled_back
+EPIDOTE_ROLE_SWITCH_SECONDS = "epidote_role_switch_seconds"  # by phase: drain | switch | verify

@@ -1,0 +1,90 @@
+"""This file is about the workers' reports as metrics, read when somebody scrapes."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from epidote_core import metric_names as names
+from epidote_core.roles import Role, WorkerState
+from epidote_core.worker_view import WorkerView
+from epidote_gateway.backend import Backend
+
+_COUNTED_BY_ROLE = (
+    (names.EPIDOTE_WORKER_WAITING, "Requests not yet scheduled.", "num_waiting"),
+    (names.EPIDOTE_WORKER_RUNNING, "Sequences in batches.", "num_running"),
+    (names.EPIDOTE_WORKER_ENCODING, "Media queued or being encoded.", "num_encoding"),
+    (names.EPIDOTE_WORKER_QUEUED_TOKENS, "Prompt tokens to compute.", "queued_prefill_tokens"),
+)
+
+
+class FleetCollector(Collector):
+    """Gauges and totals of `backend.workers()`, by role, and summed under vLLM's names."""
+
+    def __init__(self, backend: Backend, model: str) -> None:
+        self._backend = backend
+        self._model = model
+
+    def collect(self) -> Iterable[Metric]:
+        workers = self._backend.workers()
+        yield from self._by_role(workers)
+        yield from self._like_vllm(workers)
+
+    def _by_role(self, workers: Sequence[WorkerView]) -> Iterable[Metric]:
+        population = Counter((w.role, w.state) for w in workers)
+        family = GaugeMetricFamily(names.EPIDOTE_WORKERS, "Workers.", labels=("role", "state"))
+        for role in Role:
+            for state in WorkerState:  # zeros too: a missing series is no zero to an alert
+                family.add_metric((role.value, state.value), population[role, state])
+        yield family
+        for name, text, field in _COUNTED_BY_ROLE:
+            family = GaugeMetricFamily(name, text, labels=("role",))
+            for role in Role:
+                family.add_metric((role.value,), _sum(workers, field, role))
+            yield family
+        for name, text, total, free in (
+            (names.EPIDOTE_KV_BLOCKS, "KV blocks.", "num_kv_blocks", "num_free_kv_blocks"),
+            (names.EPIDOTE_MEDIA_ROWS, "Media rows.", "num_media_rows", "num_free_media_rows"),
+        ):
+            family = GaugeMetricFamily(name, text, labels=("role", "state"))
+            for role in Role:
+                num_free = _sum(workers, free, role)
+                family.add_metric((role.value, "free"), num_free)
+                family.add_metric((role.value, "used"), _sum(workers, total, role) - num_free)
+            yield family
+
+    def _like_vllm(self, workers: Sequence[WorkerView]) -> Iterable[Metric]:
+        blocks = _sum(workers, "num_kv_blocks")
+        used = blocks - _sum(workers, "num_free_kv_blocks")
+        for name, text, value in (
+            (names.VLLM_NUM_REQUESTS_RUNNING, "Running.", _sum(workers, "num_running")),
+            (names.VLLM_NUM_REQUESTS_WAITING, "Waiting.", _sum(workers, "num_waiting")),
+            (
+                names.VLLM_KV_CACHE_USAGE,
+                "Share of KV blocks in use.",
+                used / blocks if blocks else 0,
+            ),
+        ):
+            gauge = GaugeMetricFamily(name, text, labels=("model_name",))
+            gauge.add_metric((self._model,), value)
+            yield gauge
+        for name, text, field in (
+            (names.VLLM_PREFIX_CACHE_QUERIES, "Tokens looked up.", "prefix_query_tokens"),
+            (names.VLLM_PREFIX_CACHE_HITS, "Tokens found.", "prefix_hit_tokens"),
+            (names.VLLM_NUM_PREEMPTIONS, "Preemptions.", "num_preemptions"),
+        ):
+            counter = CounterMetricFamily(name, text, labels=("model_name",))
+            counter.add_metric((self._model,), _sum(workers, field))
+            yield counter
+        info = GaugeMetricFamily(
+            names.VLLM_CACHE_CONFIG_INFO,
+            "The fleet's KV cache.",
+            labels=("model_name", "block_size", "num_gpu_blocks"),
+        )
+        info.add_metric((self._model, str(self._backend.block_size), str(int(blocks))), 1)
+        yield info
+
+
+def _sum(workers: Sequence[WorkerView], field: str, role: Role | None = None) -> float:
+    return float(sum(getattr(w.load, field) for w in workers if role in (None, w.role)))
