@@ -20,7 +20,8 @@ class TokenStream(Protocol):
 
     Each item is a non-empty list of every chunk that was waiting, oldest first. It ends after the
     last choice's chunk with a `finish_reason`. `aclose` (also in mid-stream, also twice) cancels
-    the request on every stage and returns soon, without waiting for the workers.
+    the request on every stage and returns soon, without waiting for the workers. The gateway
+    closes right after the last `finish_reason`: then there is nothing to cancel.
     """
 
     def __aiter__(self) -> AsyncIterator[list[TokenChunk]]: ...

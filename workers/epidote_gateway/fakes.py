@@ -209,21 +209,22 @@ class FakeBackend:
         self.num_open += 1
         finished = False
         try:
+            unfinished = {choice.index for choice in request.choices}
             used = {route.prefill, route.decode, *(worker for _, worker in route.encode)}
             waiting: list[TokenChunk] = []
             for chunk in interleave(request, route, self.tokens_per_chunk):
                 waiting.append(chunk)
-                if len(waiting) < self.chunks_per_item:
+                if chunk.finish_reason is not None:
+                    unfinished.discard(chunk.index)
+                if unfinished and len(waiting) < self.chunks_per_item:
                     continue
                 await asyncio.sleep(self.delay_s)
                 for worker_id in sorted(used):
                     self._spend_life(worker_id)
                     self._check_alive(worker_id)
+                finished = not unfinished
                 yield waiting
                 waiting = []
-            if waiting:
-                yield waiting
-            finished = True
         finally:
             self.num_open -= 1
             if not finished:

@@ -51,7 +51,7 @@ class Generation:
         progress = Progress(job.request)
         avoid = Avoidance(self._clock)
         full_since_s: float | None = None
-        while not progress.is_finished:
+        while True:
             request = progress.remaining()
             route = await self._route(request, job, avoid)
             facts.routes.append(route)
@@ -62,11 +62,10 @@ class Generation:
                             full_since_s = None
                             progress.add(chunks)
                             yield chunks
-                if not progress.is_finished:
-                    raise WorkerLost("the stream ended too early", worker_id=route.decode)
+                            if progress.is_finished:
+                                return
+                raise WorkerLost("the stream ended too early", worker_id=route.decode)
             except WorkerLost as lost:
-                if progress.is_finished:
-                    return
                 self._on_lost()
                 logger.warning(
                     "worker lost, routing again",

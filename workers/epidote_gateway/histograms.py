@@ -38,6 +38,11 @@ class Counts:
         self.buckets[bisect_left(self._bounds, value)] += 1
         self.total += value
 
+    def observe_each(self, value: float, count: int) -> None:
+        """`count` equal observations."""
+        self.buckets[bisect_left(self._bounds, value)] += count
+        self.total += value * count
+
     def add(self, other: "Counts") -> None:
         """Take in what another one of the same bounds observed."""
         self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
