@@ -1,0 +1,22 @@
+"""This package is about each op's torch twin: the oracle of the tests, and what a CPU runs."""
+
+from epidote_kernels.reference.blocks import copy_blocks, gather_blocks, scatter_blocks
+from epidote_kernels.reference.norms import add_rms_norm, rms_norm
+from epidote_kernels.reference.paged_decode_attention import paged_decode_attention
+from epidote_kernels.reference.paged_prefill_attention import paged_prefill_attention
+from epidote_kernels.reference.rope_kv_write import rope_kv_write
+from epidote_kernels.reference.silu_mul import silu_mul
+from epidote_kernels.reference.vision_attention import vision_attention
+
+__all__ = [
+    "add_rms_norm",
+    "copy_blocks",
+    "gather_blocks",
+    "paged_decode_attention",
+    "paged_prefill_attention",
+    "rms_norm",
+    "rope_kv_write",
+    "scatter_blocks",
+    "silu_mul",
+    "vision_attention",
+]

@@ -1,0 +1,68 @@
+"""This file is about rotating queries and keys and filing keys and values, in plain torch.
+
+Source: RoFormer, Su et al., 2021 (the rotation); PagedAttention, Kwon et al., SOSP 2023 (slots).
+"""
+
+import torch
+from torch import Tensor
+
+
+def rope_kv_write(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slots: Tensor,
+) -> Tensor:
+    """Rotate `q` and `k` by halves, write `k` and `v` to their slots; see `ops.rope_kv_write`.
+
+    `q` itself is left as it was. The result is a view whose token stride spans the keys too.
+    """
+    num_heads = q.shape[1]
+    rotated = _rotate(_side_by_side(q, k), cos, sin)
+    keys = rotated[:, num_heads:]
+    if slots.numel() and int(slots.min()) < 0:  # padding: rare, so it may cost a copy
+        live = (slots >= 0).nonzero().squeeze(1)
+        slots, keys, v = slots[live], keys[live], v[live]
+    k_cache.flatten(0, 1).index_copy_(0, slots, keys)
+    v_cache.flatten(0, 1).index_copy_(0, slots, v)
+    return rotated[:, :num_heads]
+
+
+def _side_by_side(q: Tensor, k: Tensor) -> Tensor:
+    """[T, H+K, D] without a copy where `q` and `k` are neighbours in one projection's output.
+
+    One rotation of both costs half of two: at decode sizes the time is all in starting ops.
+    """
+    tokens, num_heads, dim = q.shape
+    if (
+        q.stride() == k.stride()
+        and q.stride(1) == dim
+        and q.data_ptr() + num_heads * dim * q.element_size() == k.data_ptr()
+        and q.untyped_storage().data_ptr() == k.untyped_storage().data_ptr()
+    ):
+        return q.as_strided((tokens, num_heads + k.shape[1], dim), q.stride(), q.storage_offset())
+    return torch.cat((q, k), 1)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """(x₁, x₂) → (x₁·cos - x₂·sin, x₂·cos + x₁·sin), x₁ and x₂ being the halves of D.
+
+    Every product and sum is rounded to `x.dtype`, so that fp32 has the bits of the textbook's
+    `x·cos + rotate_half(x)·sin`.
+    """
+    tokens, heads, dim = x.shape
+    half = dim // 2
+    if cos.dtype is not x.dtype:
+        cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    halves = x.view(tokens, heads, 2, half)
+    out = halves * cos.view(tokens, 1, 1, half)
+    cross = halves * sin.view(tokens, 1, 1, half)
+    out_low, out_high = out.unbind(2)
+    cross_low, cross_high = cross.unbind(2)
+    out_low.sub_(cross_high)
+    out_high.add_(cross_low)
+    return out.view(tokens, heads, dim)
