@@ -66,6 +66,7 @@ class RoleSignals:
     waiting_tokens: float = 0.0  # prompt or image tokens that wait; 0 for decode
     num_running: int = 0
     kv_utilization: float = 0.0
+    busy_utilization: float = 0.0  # share of the window its workers computed; rivals scale on it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""This package is about judging a planner in simulated time."""

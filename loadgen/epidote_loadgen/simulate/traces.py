@@ -1,0 +1,155 @@
+"""This file is about real traces: reading the public formats, lazily, as simulated requests.
+
+Formats: ServeGen's generated days (alibaba/ServeGen), Azure's 2023 conversation hour and its
+digitised 2024 and 2025 rate series (Azure/AzurePublicDataset), Mooncake's conversation trace.
+"""
+
+import csv
+import gzip
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from random import Random
+
+from epidote_core.modality import Modality
+from epidote_loadgen.simulate.sim_request import SimRequest
+
+VIDEO_IMAGES = 5  # a request with so many images is judged as video: its frames, its SLO
+Rate = Callable[[float], float]  # of the time in seconds
+
+
+def steady(value: float) -> Rate:
+    """The same at every time."""
+    return lambda at_s: value
+
+
+def series(path: Path, column: str, *, start_s: float = 0.0) -> Rate:
+    """A digitised series (first column: minutes), linear between its points, 0 s at `start_s`."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    index = rows[0].index(column)
+    times = [60.0 * float(row[0]) - start_s for row in rows[1:]]
+    values = [float(row[index]) for row in rows[1:]]
+
+    def at(now_s: float) -> float:
+        right = bisect_right(times, now_s)
+        if right == 0:
+            return values[0]
+        if right == len(times):
+            return values[-1]
+        share = (now_s - times[right - 1]) / (times[right] - times[right - 1])
+        return values[right - 1] + share * (values[right] - values[right - 1])
+
+    return at
+
+
+def relative(rate: Rate, *, typical: float, least: float, most: float) -> Rate:
+    """`rate` over its typical value, inside [least, most]."""
+    return lambda at_s: min(most, max(least, rate(at_s) / typical))
+
+
+def servegen(
+    path: Path,
+    *,
+    start_s: float = 0.0,
+    end_s: float = 86_400.0,
+    images: Rate | None = None,
+    max_images: int = 49,
+    keep_ratio: float = 1.0,
+    seed: int = 0,
+) -> Iterator[SimRequest]:
+    """Requests of [start_s, end_s), from 0 on. `images` multiplies the images of a request.
+
+    Added images repeat the request's own sizes, so a burst changes how many images there are
+    and nothing else. `keep_ratio` thins the trace.
+    """
+    random = Random(seed)
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        reader = csv.reader(file)
+        next(reader)
+        for at, _, text, _, tokens, output in reader:
+            now_s = float(at)
+            if now_s < start_s or (keep_ratio < 1.0 and random.random() >= keep_ratio):
+                continue
+            if now_s >= end_s:
+                return
+            sizes = tuple(int(size) for size in tokens.split())
+            if images is not None and sizes:
+                wanted = len(sizes) * images(now_s)
+                count = int(wanted) + (random.random() < wanted - int(wanted))
+                count = max(1, min(max_images, count))
+                sizes = (sizes * (count // len(sizes) + 1))[:count]
+            yield SimRequest(
+                now_s - start_s, int(text), int(output), sizes, modality=modality_of(len(sizes))
+            )
+
+
+def modality_of(num_images: int) -> Modality:
+    if num_images >= VIDEO_IMAGES:
+        return Modality.VIDEO
+    return Modality.IMAGE if num_images else Modality.TEXT
+
+
+def azure_conversation(
+    path: Path, *, start_s: float = 0.0, end_s: float = 7200.0, speed: float = 1.0
+) -> Iterator[SimRequest]:
+    """Azure's conversation hour of 2023. `speed` > 1 squeezes it into less time."""
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.reader(file)
+        next(reader)
+        first: datetime | None = None
+        for stamp, prompt, output in reader:
+            at = datetime.fromisoformat(stamp[:26])
+            first = first or at
+            now_s = (at - first).total_seconds()
+            if start_s <= now_s < end_s:
+                yield SimRequest((now_s - start_s) / speed, int(prompt), int(output))
+
+
+def mooncake(path: Path, *, max_requests: int = 1_000_000) -> Iterator[SimRequest]:
+    """Mooncake's conversation trace, with the identity of its 512-token prefix blocks."""
+    with path.open(encoding="utf-8") as file:
+        for index, line in enumerate(file):
+            if index >= max_requests:
+                return
+            row = json.loads(line)
+            yield SimRequest(
+                row["timestamp"] / 1000.0,
+                row["input_length"],
+                row["output_length"],
+                block_ids=tuple(row["hash_ids"]),
+            )
+
+
+def token_cdf(path: Path) -> Callable[[Random], int]:
+    """A sampler for one of the digitised cumulative distributions of token counts."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    shares = [float(row[2]) / 100.0 for row in rows]
+    values = [max(1.0, float(row[0])) for row in rows]
+
+    def sample(random: Random) -> int:
+        return round(values[min(len(values) - 1, bisect_right(shares, random.random()))])
+
+    return sample
+
+
+def poisson(
+    rate_rps: Rate,
+    peak_rps: float,
+    make: Callable[[float, Random], SimRequest],
+    *,
+    end_s: float,
+    seed: int = 0,
+) -> Iterator[SimRequest]:
+    """Requests at a rate that changes with time (thinning); `peak_rps` bounds it from above."""
+    random = Random(seed)
+    now_s = 0.0
+    while True:
+        now_s += random.expovariate(peak_rps)
+        if now_s >= end_s:
+            return
+        if random.random() * peak_rps < rate_rps(now_s):
+            yield make(now_s, random)
