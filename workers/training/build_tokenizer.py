@@ -8,13 +8,13 @@ token each. The licence text lends some ordinary English.
 
 from random import Random
 
-from epidote_loadgen.pictures import sample_scene
-from epidote_loadgen.questions import QuestionType, ask
+from lessons import SYSTEM_PROMPTS
 from recipe import CHAT_TEMPLATE, MODEL_DIR, ROOT, SPECIAL_TOKENS, VOCAB_SIZE
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from lessons import SYSTEM_PROMPTS
+from epidote_loadgen.pictures import sample_scene
+from epidote_loadgen.questions import QuestionType, ask
 
 NUM_QUESTIONS_PER_TYPE = 1500
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lessons import DENSE_CLASSES, PATCHES, Batch, Pixels
 from recipe import MAX_TOKENS, MERGE, PATCH_PX, PIXEL_MEAN, PIXEL_STD
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,8 +18,6 @@ from transformers.vision_utils import (
     get_vision_interpolation_indices_and_weights,
     get_vision_position_ids,
 )
-
-from lessons import DENSE_CLASSES, PATCHES, Batch, Pixels
 
 
 class Tower:

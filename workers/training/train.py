@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from build_tokenizer import build
+from lessons import KINDS, Batch, Pixels, make_batch, make_pictures
 from recipe import MODEL_DIR, model_config, save_model
 from torch import Tensor, nn
 from torch.nn import functional
@@ -34,7 +35,6 @@ from tower import DenseHeads, Tower, as_processor_output
 from transformers import Qwen3VLForConditionalGeneration
 
 from epidote_loadgen.questions import QuestionType
-from lessons import KINDS, Batch, Pixels, make_batch, make_pictures
 
 AHEAD = 6  # batches under way; also the delay, in steps, until a weak family is asked more often
 WARMUP_STEPS = 100
@@ -231,7 +231,7 @@ class Run:
                 return
 
     def weight(self, kind: QuestionType) -> float:
-        """How often to ask a family: the weaker, the more; places first, the rest builds on them."""
+        """How often to ask a family: the weaker, the more; and first what the rest builds on."""
         wrong = 1 - self.accuracy[kind]
         base = {
             QuestionType.DESCRIBE: 0.35,  # its answer is as long as six others
