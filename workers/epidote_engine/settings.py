@@ -1,0 +1,55 @@
+"""This file is about what an engine is told when it starts."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from epidote_core.errors import InvalidRequest
+from epidote_core.roles import Role
+
+
+class WeightsPolicy(StrEnum):
+    """What happens to weights that the new role does not need."""
+
+    RESIDENT = "resident"  # stay loaded: switching back costs nothing
+    RELEASE = "release"  # freed; loaded again (memory-mapped) when a later role needs them
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Settings of one engine. All token and row counts are per engine, not per request."""
+
+    model: str  # directory or hub id
+    role: Role = Role.ALL
+    dtype: str = "auto"  # "float32" | "bfloat16" | "float16"; auto: as the weights are stored
+    device: str = "cpu"
+    block_size: int = 16  # tokens per KV block
+    num_kv_blocks: int | None = None  # None: from free memory and `memory_utilization`
+    memory_utilization: float = 0.85  # of the device's free memory, for the KV pool; CPU: of 2 GiB
+    max_num_seqs: int = 64  # sequences in one step
+    max_batched_tokens: int = 2048  # step budget, decodes and prefill chunks together
+    max_model_len: int | None = None  # None: what the model was made for
+    num_media_rows: int = 8192  # encoder cache; a 1-megapixel image takes about 1,300
+    chunk_tokens: int = 512  # largest prefill chunk; longer chunks delay everyone's next token
+    prefix_caching: bool = True
+    weights_policy: WeightsPolicy = WeightsPolicy.RESIDENT
+    static_shapes: bool | None = None  # pad decode batches to buckets; None: on CUDA only
+    cuda_graphs: bool = True  # no effect elsewhere than on CUDA
+    worker_id: str = ""  # copied into StageTiming
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that can't serve anything.
+
+        Raises:
+            InvalidRequest: naming the field.
+        """
+        checks = (
+            ("block_size", self.block_size >= 1),
+            ("num_kv_blocks", self.num_kv_blocks is None or self.num_kv_blocks >= 1),
+            ("max_num_seqs", self.max_num_seqs >= 1),
+            ("max_batched_tokens", self.max_batched_tokens >= self.max_num_seqs),
+            ("chunk_tokens", self.chunk_tokens >= 1),
+            ("num_media_rows", self.num_media_rows >= 0),
+        )
+        for field, ok in checks:
+            if not ok:
+                raise InvalidRequest(f"{field}: cannot be {getattr(self, field)!r}", field)
