@@ -80,7 +80,7 @@ def load_model_spec(model: str) -> ModelSpec:
     config = read_json(directory, "config.json")
     architecture = _architecture(model, config)
     text = text_values(config, architecture)
-    common = {
+    common: dict[str, Any] = {
         "name": model,
         "directory": directory,
         "architecture": architecture,

@@ -55,4 +55,4 @@ class VisionEncoder:
             return []
         grids = [medium.grid_thw for medium in media]
         rows = self._tower(self._patchify(media), grids, self._weights, self.spec)
-        return list(rows.split([medium.num_tokens for medium in media]))
+        return list(torch.split(rows, [medium.num_tokens for medium in media]))

@@ -54,7 +54,7 @@ class Patchifier:
             host[start:end] = np.frombuffer(medium.data, dtype=np.uint8)
             start = end
         on_device = staging.to(self._device, non_blocking=True)
-        parts = on_device.split([len(medium.data) for medium in media])
+        parts = torch.split(on_device, [len(medium.data) for medium in media])
         bytes_ = torch.cat([self._cut(m, part) for m, part in zip(media, parts, strict=True)])
         index = bytes_.to(torch.int32) + self._channel
         values = self._table.index_select(0, index.view(-1))

@@ -1,6 +1,7 @@
 """This file is about Qwen3-VL's vision tower: learned positions, and rows from several depths.
 
-Source: Qwen3-VL (Bai et al. 2025, arXiv 2511.21631); DeepStack (Meng et al. 2024, arXiv 2406.04334).
+Sources: Qwen3-VL (Bai et al. 2025, arXiv 2511.21631); DeepStack (Meng et al. 2024, arXiv
+2406.04334).
 """
 
 from collections.abc import Mapping, Sequence

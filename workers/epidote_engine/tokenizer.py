@@ -1,0 +1,133 @@
+"""This file is about text and token ids, by the Rust tokenizers library alone.
+
+transformers' AutoTokenizer gives the same ids but imports torch (5 s, 300 MB in every gateway).
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from epidote_engine.model_files import InvalidModel, read_json
+
+_BYTE_FALLBACK_LENGTH = len("<0x00>")
+_NAMED_SPECIALS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
+
+
+class TextTokenizer:
+    """A model's tokenizer.json. Safe to call from several threads."""
+
+    def __init__(self, directory: Path) -> None:
+        """Load it.
+
+        Raises:
+            InvalidModel: tokenizer.json is absent or unreadable.
+        """
+        path = directory / "tokenizer.json"
+        if not path.is_file():
+            raise InvalidModel(
+                f"{directory}: no tokenizer.json; save the tokenizer with transformers' "
+                "save_pretrained first"
+            )
+        self._fast = _open(path)
+        # A second instance, since the switch is a state of the whole tokenizer: here the spelling
+        # of a special token is ordinary text.
+        self._literal = _open(path)
+        self._literal.encode_special_tokens = True
+        self._added = {
+            i: token.content for i, token in self._fast.get_added_tokens_decoder().items()
+        }
+        self.named_specials = _named_specials(directory)
+
+    @property
+    def size(self) -> int:
+        """One more than the largest token id, added tokens included."""
+        return max(self._fast.get_vocab(with_added_tokens=True).values()) + 1
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Token ids; the spelling of a special token becomes that token."""
+        return list(self._fast.encode(text, add_special_tokens=add_special_tokens).ids)
+
+    def encode_literally(self, text: str) -> list[int]:
+        """Token ids of text in which nothing is a special token."""
+        return list(self._literal.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """Text of the ids; a byte sequence that is no UTF-8 shows as U+FFFD."""
+        return str(self._fast.decode(list(ids), skip_special_tokens=skip_special_tokens))
+
+    def id_of(self, token: str) -> int | None:
+        """The id of one token's exact spelling in the vocabulary."""
+        found = self._fast.token_to_id(token)
+        return None if found is None else int(found)
+
+    def token_of(self, token_id: int) -> str | None:
+        """One token's spelling in the vocabulary."""
+        found = self._fast.id_to_token(token_id)
+        return None if found is None else str(found)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The exact bytes that one token stands for; may be part of a character.
+
+        An id without a token (vocabularies are padded to round sizes) stands for nothing.
+        """
+        if token_id in self._added:
+            return self._added[token_id].encode()
+        token = self.token_of(token_id)
+        if token is None:
+            return b""
+        if self._is_byte_level:
+            alphabet = byte_alphabet()
+            return b"".join(bytes([alphabet[c]]) if c in alphabet else c.encode() for c in token)
+        if len(token) == _BYTE_FALLBACK_LENGTH and token.startswith("<0x") and token[-1] == ">":
+            return bytes.fromhex(token[3:5])
+        return token.replace("▁", " ").encode()
+
+    @property
+    def _is_byte_level(self) -> bool:
+        return "ByteLevel" in repr(self._fast.decoder)
+
+
+def _open(path: Path) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise InvalidModel(f"{path}: not a readable tokenizer: {error}") from error
+    # files saved after training keep that run's padding and truncation
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _named_specials(directory: Path) -> dict[str, str]:
+    """bos_token, eos_token, … as chat templates may refer to them."""
+    found: dict[str, str] = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        values: dict[str, Any] = read_json(directory, file)
+        for name in _NAMED_SPECIALS:
+            value = values.get(name)
+            if isinstance(value, dict):
+                value = value.get("content")
+            if isinstance(value, str):
+                found[name] = value
+    return found
+
+
+@lru_cache(maxsize=1)
+def byte_alphabet() -> dict[str, int]:
+    """The printable stand-ins of byte-level BPE: character → byte.
+
+    Bytes that print stand for themselves, the others for characters from U+0100 on, in order.
+    Source: GPT-2 (Radford et al. 2019).
+
+    >>> byte_alphabet()["A"], byte_alphabet()["Ġ"]
+    (65, 32)
+    """
+    printing = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)}
+    printing |= set(range(ord("®"), ord("ÿ") + 1))
+    alphabet = {chr(byte): byte for byte in printing}
+    others = (byte for byte in range(256) if byte not in printing)
+    alphabet.update({chr(256 + i): byte for i, byte in enumerate(others)})
+    return alphabet
