@@ -1,0 +1,62 @@
+"""This file is about one layer's attention over the paged KV cache."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from epidote_engine.layers.linear import Linear
+from epidote_engine.models.step_inputs import StepInputs
+from epidote_kernels import ops
+
+
+@dataclass(slots=True, eq=False)
+class Attention:
+    """Weights of one layer: `qkv` is fused, `q_norm` and `k_norm` are [head_dim] or None."""
+
+    qkv: Linear
+    out: Linear
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    eps: float
+
+    def write_and_attend(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], k_cache: Tensor, v_cache: Tensor,
+        inputs: StepInputs,
+    ) -> Tensor:  # fmt: skip
+        """Normed hidden states [T, hidden] → heads' outputs [T, num_heads·head_dim], before `out`.
+
+        Mutates both caches: the step's keys and values are filed first, then read.
+        """
+        heads, kv_heads, dim = self.num_heads, self.num_kv_heads, self.head_dim
+        qkv = self.qkv(x).view(x.shape[0], heads + 2 * kv_heads, dim)
+        q, k, v = qkv.split((heads, kv_heads, kv_heads), dim=1)
+        if self.q_norm is not None and self.k_norm is not None:
+            q = ops.rms_norm(q, self.q_norm, self.eps)
+            k = ops.rms_norm(k, self.k_norm, self.eps)
+        q = ops.rope_kv_write(q, k, v, *rope, k_cache, v_cache, inputs.slots)
+        return self._attend(q, k_cache, v_cache, inputs).view(x.shape[0], heads * dim)
+
+    def _attend(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, inputs: StepInputs) -> Tensor:
+        scale = float(self.head_dim**-0.5)
+        split = inputs.num_decodes
+        parts = []
+        if split:
+            parts.append(
+                ops.paged_decode_attention(
+                    q[:split], k_cache, v_cache,
+                    inputs.decode_tables, inputs.decode_lens, scale=scale,
+                )
+            )  # fmt: skip
+        if inputs.max_q_len:
+            parts.append(
+                ops.paged_prefill_attention(
+                    q[split:], k_cache, v_cache, inputs.prefill_tables,
+                    inputs.cu_q_lens, inputs.prefill_lens,
+                    scale=scale, max_q_len=inputs.max_q_len,
+                )
+            )  # fmt: skip
+        return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -1,0 +1,168 @@
+"""This file is about the decoder-only language models: Llama, Qwen2, Qwen3 and the text half of
+Qwen2.5-VL and Qwen3-VL are one architecture with options."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from epidote_engine.layers.attention import Attention
+from epidote_engine.layers.linear import Linear
+from epidote_engine.layers.rotary import inverse_frequencies
+from epidote_engine.models.step_inputs import StepInputs
+from epidote_kernels import ops
+
+AfterLayer = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Sizes and options. `rope` is config.json's rope parameters (`layers.rotary`)."""
+
+    num_layers: int
+    hidden: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    rms_eps: float = 1e-6
+    rope: Mapping[str, Any] = field(default_factory=lambda: {"rope_theta": 1e4})
+    max_positions: int = 2048
+    qk_norm: bool = False  # Qwen3
+    attention_bias: bool = False  # on q, k, v: Qwen2, some Llamas
+    output_bias: bool = False  # on the attention's output as well: Llama with attention_bias
+    tie_embeddings: bool = False
+    mrope_sections: tuple[int, int, int] | None = None
+    mrope_interleaved: bool = False  # Qwen3-VL
+    num_deepstack: int = 0  # further media rows, added after the first layers: Qwen3-VL
+
+
+@dataclass(slots=True, eq=False)
+class _Layer:
+    input_norm: Tensor
+    attention: Attention
+    middle_norm: Tensor
+    gate_up: Linear
+    down: Linear
+
+
+class DecoderLM:
+    """Weights, and the pass of one step. `weights` has transformers' names without prefix.
+
+    Fused projections are copies; drop the mapping afterwards.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        weights: Mapping[str, Tensor],
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ) -> None:
+        self.config = config
+        self.dtype = dtype
+        self.device = torch.device(device)
+
+        def take(name: str) -> Tensor:
+            return weights[name].to(device=self.device, dtype=dtype).contiguous()
+
+        self._embedding = take("embed_tokens.weight")
+        self._layers = [_layer(config, take, i) for i in range(config.num_layers)]
+        self._norm = take("norm.weight")
+        tied = config.tie_embeddings or "lm_head.weight" not in weights
+        self._head = Linear(self._embedding if tied else take("lm_head.weight"))
+        frequencies, scaling = inverse_frequencies(
+            config.head_dim, config.rope, config.max_positions
+        )
+        self._rope_table = ops.rope_table(
+            frequencies.to(self.device), config.max_positions, attention_scaling=scaling
+        )
+
+    def forward(
+        self, inputs: StepInputs, kv: Tensor, after_layer: AfterLayer | None = None
+    ) -> Tensor:
+        """Final hidden states of `inputs.sample_rows`, normed: [N, hidden].
+
+        kv           [layers, 2, NB, BS, kv_heads, head_dim]; mutated at `inputs.slots`
+        after_layer  called with each layer's index once its keys and values are filed
+        """
+        config = self.config
+        x = torch.nn.functional.embedding(inputs.token_ids, self._embedding)
+        if inputs.media is not None and inputs.media_rows is not None:
+            x.index_copy_(0, inputs.media_rows, inputs.media[:, : config.hidden].to(x.dtype))
+        rope = self._rope(inputs.positions)
+        residual: Tensor | None = None
+        last = config.num_layers - 1
+        for index, layer in enumerate(self._layers):
+            if residual is None:
+                residual, x = x, ops.rms_norm(x, layer.input_norm, config.rms_eps)
+            else:
+                x, residual = ops.add_rms_norm(x, residual, layer.input_norm, config.rms_eps)
+            keys, values = kv[index, 0], kv[index, 1]
+            x = layer.attention.write_and_attend(x, rope, keys, values, inputs)
+            if after_layer is not None:
+                after_layer(index)
+            if index == last and last >= config.num_deepstack and inputs.sample_rows is not None:
+                # the rest of the last layer matters for sampled rows only
+                x = x.index_select(0, inputs.sample_rows)
+                residual = residual.index_select(0, inputs.sample_rows)
+            x = layer.attention.out(x)
+            x, residual = ops.add_rms_norm(x, residual, layer.middle_norm, config.rms_eps)
+            x = layer.down(ops.silu_mul(layer.gate_up(x)))
+            if index < config.num_deepstack and inputs.media is not None:
+                assert inputs.media_rows is not None
+                level = inputs.media[:, (index + 1) * config.hidden : (index + 2) * config.hidden]
+                residual = residual + x  # the sum first, as the reference rounds
+                x = torch.zeros_like(x).index_copy_(0, inputs.media_rows, level.to(x.dtype))
+        if residual is None:  # no layers
+            residual = torch.zeros_like(x)
+        if last < config.num_deepstack and inputs.sample_rows is not None:
+            x = x.index_select(0, inputs.sample_rows)
+            residual = residual.index_select(0, inputs.sample_rows)
+        return ops.add_rms_norm(x, residual, self._norm, config.rms_eps)[0]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[N, hidden] → [N, vocab], in the model's dtype."""
+        return self._head(hidden)
+
+    def _rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        sections = self.config.mrope_sections
+        if positions.dim() == 1 or sections is None:
+            return ops.rope_cos_sin(self._rope_table, positions)
+        return ops.mrope_cos_sin(
+            self._rope_table, positions, sections, self.config.mrope_interleaved
+        )
+
+
+def _layer(config: DecoderConfig, take: Callable[[str], Tensor], index: int) -> _Layer:
+    def of(name: str) -> Tensor:
+        return take(f"layers.{index}.{name}")
+
+    parts = [f"self_attn.{name}_proj" for name in "qkv"]
+    biased = config.attention_bias
+    attention = Attention(
+        qkv=Linear.fused(
+            [of(f"{part}.weight") for part in parts],
+            [of(f"{part}.bias") if biased else None for part in parts],
+        ),
+        out=Linear(
+            of("self_attn.o_proj.weight"),
+            of("self_attn.o_proj.bias") if config.output_bias else None,
+        ),
+        q_norm=of("self_attn.q_norm.weight") if config.qk_norm else None,
+        k_norm=of("self_attn.k_norm.weight") if config.qk_norm else None,
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        eps=config.rms_eps,
+    )
+    return _Layer(
+        input_norm=of("input_layernorm.weight"),
+        attention=attention,
+        middle_norm=of("post_attention_layernorm.weight"),
+        gate_up=Linear.fused([of("mlp.gate_proj.weight"), of("mlp.up_proj.weight")], [None, None]),
+        down=Linear(of("mlp.down_proj.weight")),
+    )
