@@ -1,13 +1,106 @@
 """This file is about putting the gateway together: one FastAPI app from its three collaborators."""
 
-from fastapi import FastAPI
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from random import Random, SystemRandom
+from typing import Any
 
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from epidote_gateway.admission import Admission
+from epidote_gateway.api_errors import ApiError
 from epidote_gateway.backend import Backend, PromptRenderer
+from epidote_gateway.caller import Keyring
+from epidote_gateway.fleet_metrics import FleetCollector
+from epidote_gateway.generation import Generation
+from epidote_gateway.logprobs import TokenTexts
+from epidote_gateway.media_loading import MediaLoader
+from epidote_gateway.metrics import Metrics
+from epidote_gateway.openapi import openapi_document
+from epidote_gateway.operations import operations
+from epidote_gateway.request_scope import RequestScope
+from epidote_gateway.services import Services
 from epidote_gateway.settings import GatewaySettings
+
+TITLE = "Epidote gateway"
+VERSION = "0.1.0"  # of the API, not of the package
 
 
 def create_app(
-    backend: Backend, renderer: PromptRenderer, settings: GatewaySettings | None = None
+    backend: Backend,
+    renderer: PromptRenderer,
+    settings: GatewaySettings | None = None,
+    *,
+    rng: Random | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    unix_time: Callable[[], float] = time.time,
 ) -> FastAPI:
-    """The OpenAI-compatible app. It starts no process and owns nothing of `backend`."""
-    raise NotImplementedError
+    """The OpenAI-compatible app. It starts no process and owns nothing of `backend`.
+
+    Serve it with uvloop and httptools; switch uvicorn's own access log off.
+    """
+    settings = settings or GatewaySettings()
+    metrics = Metrics()
+    metrics.registry.register(FleetCollector(backend, renderer.model_name))
+    rng = rng or SystemRandom()
+    # A response cache goes here: another `Answers`, holding this one.
+    answers = Generation(backend, settings, rng=rng, clock=clock, on_lost=metrics.resumes.inc)
+    services = Services(
+        backend=backend,
+        renderer=renderer,
+        settings=settings,
+        metrics=metrics,
+        admission=Admission(settings, metrics, clock),
+        media=MediaLoader(renderer, settings),
+        answers=answers,
+        texts=TokenTexts(renderer),
+        rng=rng,
+        clock=clock,
+        unix_time=unix_time,
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+        yield
+        await services.media.aclose()
+
+    app = FastAPI(
+        title=TITLE, version=VERSION, redoc_url=None, redirect_slashes=False, lifespan=lifespan
+    )
+    table = list(operations(services))
+    for operation in table:
+        app.router.routes.append(Route(operation.path, operation.app, methods=[operation.method]))
+    document = openapi_document(table, title=TITLE, version=VERSION)
+    app.openapi = lambda: document  # type: ignore[method-assign]
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_middleware(RequestScope, keyring=Keyring(settings), metrics=metrics, clock=clock)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    return app
+
+
+async def _http_error(request: Request, error: Any) -> Response:
+    """What the framework refuses by itself: unknown paths, wrong methods."""
+    codes = {404: "not_found", 405: "method_not_allowed"}
+    message = f"{request.method} {request.url.path[:200]}: {error.detail}"
+    api_error = ApiError(
+        error.status_code, message, code=codes.get(error.status_code, "http_error")
+    )
+    return Response(
+        api_error.body(),
+        status_code=error.status_code,
+        headers=error.headers,
+        media_type="application/json",
+    )

@@ -9,7 +9,7 @@ from msgspec import Meta
 from epidote_gateway.api_errors import bad_field
 from epidote_gateway.sampling_fields import Count, SamplingFields, refuse_unsupported
 
-_RESERVED = {"messages", "media", "tools", "add_generation_prompt"}
+_RESERVED = {"self", "messages", "media", "tools", "add_generation_prompt"}
 
 
 class TextPart(msgspec.Struct, tag="text", tag_field="type"):

@@ -51,11 +51,11 @@ class ChatChoice(msgspec.Struct, kw_only=True):
 
 class ChatCompletion(msgspec.Struct, kw_only=True):
     id: str
+    object: str = "chat.completion"
     created: int
     model: str
     choices: list[ChatChoice]
     usage: Usage
-    object: str = "chat.completion"
     prompt_token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
     epidote: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
@@ -79,26 +79,26 @@ class TextChoice(msgspec.Struct, kw_only=True):
 
 class TextCompletion(msgspec.Struct, kw_only=True):
     id: str
+    object: str = "text_completion"
     created: int
     model: str
     choices: list[TextChoice]
     usage: Usage
-    object: str = "text_completion"
     epidote: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Model(msgspec.Struct, kw_only=True):
     id: str
+    object: str = "model"
     created: int
     max_model_len: int
     root: str
-    object: str = "model"
     owned_by: str = "epidote"
 
 
 class ModelList(msgspec.Struct, kw_only=True):
-    data: list[Model]
     object: str = "list"
+    data: list[Model]
 
 
 class ErrorDetail(msgspec.Struct, kw_only=True):

@@ -54,6 +54,7 @@ class GatewaySettings:
     api_keys: tuple[tuple[str, str], ...] = _setting((), _keys, secret=True)  # (tenant, key)
     admin_key: str = _setting("", str, secret=True)
     isolate_tenants: bool = _setting(True, _bool)  # a cached prefix tells what others asked
+    cors_origins: tuple[str, ...] = _setting((), _names)  # browser pages elsewhere; `*`: all
     # Names the model also answers to, besides the renderer's own.
     served_model_names: tuple[str, ...] = _setting((), _names)
 
