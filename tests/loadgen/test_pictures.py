@@ -4,6 +4,9 @@ from random import Random
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from epidote_loadgen.pictures import (
     MAX_ASPECT,
     RGB,
@@ -21,8 +24,6 @@ from epidote_loadgen.pictures import (
     sample_scene,
     sample_size,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 seeds = st.integers(0, 2**32)
 
@@ -75,12 +76,9 @@ def test_the_middle_of_a_shape_has_its_colour_and_an_empty_place_has_none(seed: 
         x, y, _ = placement(drawn, it)
         assert tuple(pixels[int(y), int(x)]) == it.fill
     for place in set(Place) - {it.place for it in drawn.items}:
-        cell = pixels[
-            int(place.row * drawn.height_px / 3) + 2 : int((place.row + 1) * drawn.height_px / 3),
-            int(place.column * drawn.width_px / 3) + 2 : int(
-                (place.column + 1) * drawn.width_px / 3
-            ),
-        ]
+        top, bottom = (int(side * drawn.height_px / 3) for side in (place.row, place.row + 1))
+        left, right = (int(side * drawn.width_px / 3) for side in (place.column, place.column + 1))
+        cell = pixels[top + 2 : bottom, left + 2 : right]
         # a neighbour may touch the border, so the middle of the place is what counts
         height, width = cell.shape[:2]
         middle = cell[height // 4 : -height // 4, width // 4 : -width // 4]

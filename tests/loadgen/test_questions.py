@@ -3,10 +3,11 @@
 from random import Random
 
 import pytest
-from epidote_loadgen.pictures import Colour, Item, Place, Scene, Shape, Size, sample_scene
-from epidote_loadgen.questions import Question, QuestionType, ask, ask_any, describe
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from epidote_loadgen.pictures import Colour, Item, Place, Scene, Shape, Size, sample_scene
+from epidote_loadgen.questions import Question, QuestionType, ask, ask_any, describe
 
 seeds = st.integers(0, 2**32)
 ABOUT_ONE = [

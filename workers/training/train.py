@@ -198,7 +198,8 @@ class Run:
                 self.report(f"see {self.vision_step:5d} loss {loss.item():.3f} right {right:.3f}")
             if self.out_of_time():
                 return
-        self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
+        if self.step == 0:
+            self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
 
     def learn_to_answer(self, pool: ProcessPoolExecutor) -> None:
         settings = self.settings
