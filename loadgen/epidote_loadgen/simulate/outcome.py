@@ -117,7 +117,7 @@ class Recorder:
             self._num_shed += 1
 
     def close(self, now_s: float, gpu_seconds: float) -> None:
-        """The trace has ended: what is paid afterwards only drains."""
+        """The last request has been answered."""
         self._duration_s = now_s
         self._gpu_seconds = gpu_seconds
 

@@ -70,11 +70,11 @@ class Simulation:
                 next_tick_s += tick_s
             events.run_until(last_s)
             self._arrive(request, last_s)
-        self._recorder.close(last_s, self._fleet.gpu_seconds(last_s))
         while self._open and next_tick_s < last_s + SETTLE_S:
             events.run_until(next_tick_s)
             self._tick(next_tick_s)
             next_tick_s += tick_s
+        self._recorder.close(events.now_s, self._fleet.gpu_seconds(events.now_s))
         return self._recorder.outcome(
             num_lost=self._open,
             num_switches=self._fleet.num_switches,
