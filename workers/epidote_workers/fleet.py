@@ -1,13 +1,13 @@
 """This file is about the register of workers: who is there, who should do what, and making it so.
 
-No Ray here: `serve_app` wraps it in a deployment and injects what reaches outside. Its memory, the
-`Wish`, travels with the workers' heartbeats, so that a restarted register learns it from them.
+No Ray here: `fleet_replica` wraps it in a deployment and injects what reaches outside. Its memory,
+the `Wish`, travels with the workers' heartbeats: a restarted register learns it from them.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from epidote_core.errors import InvalidRequest, WorkerLost
@@ -18,10 +18,10 @@ from epidote_workers.assignment import (
     Switch,
     check_counts,
     plan,
-    resize,
     role_for_newcomer,
     safe_batches,
 )
+from epidote_workers.fleet_view import FleetView, Orders, Wish
 
 logger = logging.getLogger(__name__)
 
@@ -31,37 +31,6 @@ TICK_S = 0.25  # a look at the pids of this node is cheap: kill -9 is seen withi
 GATHER_S = 0.15  # victims of one scale-down say goodbye within this
 RETRY_S = 5.0  # after a switch that was rolled back
 SWITCH_DEADLINE_S = 30.0  # drain, switch, verify
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What the fleet should look like. `shape` is scaled to `num_workers`."""
-
-    shape: Mapping[Role, int]
-    num_workers: int
-    version: int = 0  # grows with every change; the highest one known to anybody holds
-
-    @property
-    def counts(self) -> dict[Role, int]:
-        return resize(self.shape, self.num_workers)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Orders:
-    """The register's answer to a worker: its role, the wish to remember, whether all ends now."""
-
-    role: Role
-    wish: Wish
-    is_closing: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class FleetView:
-    """The register at one version; `version` also differs after the register's restart."""
-
-    version: int
-    workers: tuple[WorkerView, ...]
-    wish: Wish
 
 
 class SwitchCall(Protocol):

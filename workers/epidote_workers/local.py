@@ -1,0 +1,201 @@
+"""This file is about a service on this machine: a private Ray cluster with one Serve application.
+
+Private: own temporary directory, own random ports on loopback, own token (Ray would otherwise write
+one to ~/.ray, readable by others), so that a user's other Ray cluster is neither used nor harmed.
+Ray is imported only after its environment is set: it reads much of it at import.
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from epidote_core.errors import EpidoteError
+from epidote_workers.process_tree import Process, descendants, end, is_running
+from epidote_workers.service_settings import APP_NAME, ENGINE, FLEET, ServiceSettings
+
+Progress = Callable[[str], None]
+
+OBJECT_STORE_BYTES = 100 << 20  # Ray's minimum is 75 MiB; tensors travel over our own memory
+CLOSE_S = 2.0
+SERVE_SHUTDOWN_S = 15.0
+KILL_AFTER_S = 3.0
+LONGEST_BASE = 40  # bytes: Ray's socket paths add 65 to it and may have 107
+
+
+class StartFailed(EpidoteError):
+    """The service did not come up; the message says why."""
+
+
+def ray_environment(num_threads: int) -> Mapping[str, str]:
+    """What the private cluster's processes inherit."""
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_LOG_TO_STDERR": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers use this interpreter as it is
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # num_gpus=0 actors leave CUDA's variables alone
+        "OMP_NUM_THREADS": str(num_threads),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def temporary_directory() -> str:
+    """A private directory with a path short enough for sockets."""
+    base = tempfile.gettempdir()
+    return tempfile.mkdtemp(
+        prefix="epidote-", dir=base if len(os.fsencode(base)) <= LONGEST_BASE - 17 else "/tmp"
+    )
+
+
+class LocalService:
+    """One service. `start` and `stop` belong to the main thread; `stop` may be called always."""
+
+    def __init__(
+        self, settings: ServiceSettings, *, dashboard: bool = False, keep_logs: bool = False
+    ) -> None:
+        self.directory = temporary_directory()
+        run_directory = str(Path(self.directory) / "w")
+        Path(run_directory).mkdir(mode=0o700)
+        self.settings = replace(
+            settings, worker=replace(settings.worker, run_directory=run_directory)
+        )
+        self._dashboard, self._keep_logs = dashboard, keep_logs
+        self._processes: set[Process] = set()
+        self._core: set[Process] = set()  # Ray's own: without them nothing works
+        self._is_up = False
+
+    def start(self, progress: Progress) -> None:
+        """Bring everything up; returns when every worker and the gateway run.
+
+        Raises:
+            StartFailed: with the deployment's message.
+        """
+        os.environ.update(ray_environment(self.settings.worker.num_threads))
+        progress("starting Ray")
+        import ray
+        from ray import serve
+
+        ray.init(
+            address="local",
+            num_cpus=os.cpu_count(),
+            include_dashboard=self._dashboard,
+            namespace=APP_NAME,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=self.directory,
+            _node_ip_address="127.0.0.1",
+        )
+        self._is_up = True
+        self._core = descendants()
+        if self.settings.worker.device == "auto":
+            self.settings = on_device(self.settings, ray.cluster_resources().get("GPU", 0.0))
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        progress("starting Ray Serve")
+        behind_serve = self.settings.ingress == "serve"
+        serve.start(
+            proxy_location="HeadOnly" if behind_serve else "Disabled",
+            http_options={"host": self.settings.host, "port": self.settings.port},
+        )
+        self._run_application(progress)
+        self._processes = descendants()
+
+    def _run_application(self, progress: Progress) -> None:
+        from ray import serve
+
+        from epidote_workers.serve_app import build_application, route_prefix
+
+        failure: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                serve.run(
+                    build_application(self.settings),
+                    name=APP_NAME,
+                    route_prefix=route_prefix(self.settings),
+                    external_scaler_enabled=True,
+                )
+            except BaseException as error:  # raised again below, in the main thread
+                failure.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        wanted, told = self.settings.num_workers, -1
+        while thread.is_alive():
+            thread.join(0.25)
+            with contextlib.suppress(Exception):  # a look; `run` has the last word
+                num_ready = _num_running(serve.status())
+                if num_ready != told:
+                    progress(f"starting workers: {num_ready} of {wanted} ready")
+                    told = num_ready
+        if failure:
+            raise StartFailed(_reason(failure[0], serve)) from failure[0]
+
+    def is_healthy(self) -> bool:
+        """Whether Ray's own processes run; workers may come and go."""
+        return all(is_running(process) for process in self._core)
+
+    def stop(self) -> None:
+        """End every process that was started, and remove the directory. Safe to call twice."""
+        started = self._processes | self._core | descendants()
+        try:
+            if self._is_up:
+                self._shut_down()
+        finally:
+            self._is_up = False
+            started |= descendants()
+            end(started, patience_s=KILL_AFTER_S)
+            if not self._keep_logs:
+                shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _shut_down(self) -> None:
+        import ray
+        from ray import serve
+
+        def close() -> None:
+            # Workers then stop at once: there is nobody to hand their streams to.
+            with contextlib.suppress(Exception):  # Serve may not be up; shutdown goes on
+                handle: Any = serve.get_deployment_handle(FLEET, app_name=APP_NAME)
+                handle.close.remote().result(timeout_s=CLOSE_S)
+                time.sleep(0.6)  # one heartbeat carries it
+            with contextlib.suppress(Exception):
+                serve.shutdown()
+
+        thread = threading.Thread(target=close, daemon=True)
+        thread.start()
+        thread.join(SERVE_SHUTDOWN_S)
+        ray.shutdown()
+
+
+def on_device(settings: ServiceSettings, num_gpus: float) -> ServiceSettings:
+    """Workers on the GPUs that Ray found, several on one if there are fewer; else on the CPU."""
+    worker = settings.worker
+    if num_gpus < 1:
+        return replace(settings, worker=replace(worker, device="cpu"))
+    share = min(1.0, num_gpus / settings.num_workers)
+    return replace(settings, worker=replace(worker, device="cuda", num_gpus=share))
+
+
+def _num_running(status: Any) -> int:
+    states = status.applications[APP_NAME].deployments[ENGINE].replica_states
+    return int(states.get("RUNNING", 0))
+
+
+def _reason(error: BaseException, serve: Any) -> str:
+    """The last line of what Serve says about the deployment that failed."""
+    with contextlib.suppress(Exception):
+        for name, deployment in serve.status().applications[APP_NAME].deployments.items():
+            if deployment.message:
+                lines = [line for line in deployment.message.strip().splitlines() if line.strip()]
+                return f"{name} did not start: {lines[-1].strip()}"
+    return str(error)

@@ -1,0 +1,60 @@
+"""This file is about the processes that this one started, so that none of them outlives it.
+
+A process is named by (pid, start time): a pid alone may be somebody else's by now. Linux only
+(/proc); elsewhere the tree is empty and Ray's own shutdown has to do.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+Process = tuple[int, int]  # pid, start time in clock ticks since boot
+
+
+def _stat(pid: int) -> tuple[str, int, int] | None:
+    """(state, parent, start time) of a process; None if it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()  # the name before may hold anything
+    return fields[0], int(fields[1]), int(fields[19])
+
+
+def descendants(root: int | None = None) -> set[Process]:
+    """Every process below `root` (this one)."""
+    children: dict[int, list[Process]] = defaultdict(list)
+    for entry in Path("/proc").glob("[0-9]*"):
+        pid = int(entry.name)
+        if stat := _stat(pid):
+            children[stat[1]].append((pid, stat[2]))
+    found: set[Process] = set()
+    waiting = [root or os.getpid()]
+    while waiting:
+        for child in children[waiting.pop()]:
+            found.add(child)
+            waiting.append(child[0])
+    return found
+
+
+def is_running(process: Process) -> bool:
+    """Whether it still runs; a zombie does not."""
+    stat = _stat(process[0])
+    return stat is not None and stat[2] == process[1] and stat[0] not in "ZX"
+
+
+def end(processes: Iterable[Process], *, patience_s: float) -> list[Process]:
+    """Wait for processes to end, then SIGKILL those that did not; returns the killed ones."""
+    left = [process for process in processes if is_running(process)]
+    deadline_s = time.monotonic() + patience_s
+    while left and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+        left = [process for process in left if is_running(process)]
+    for pid, _ in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return left
