@@ -37,7 +37,7 @@ class ModelSpec:
     """A model as its directory describes it; `vision`, `images`, `media_tokens` for VLMs only."""
 
     name: str  # as the user named it
-    directory: Path
+    path: Path
     architecture: Architecture
     dtype: str  # of the checkpoint: "float32" | "bfloat16" | "float16"
     text: Mapping[str, Any] = field(repr=False)  # text_config.text_values
@@ -82,7 +82,7 @@ def load_model_spec(model: str) -> ModelSpec:
     text = text_values(config, architecture)
     common: dict[str, Any] = {
         "name": model,
-        "directory": directory,
+        "path": directory,
         "architecture": architecture,
         "dtype": _dtype(config),
         "text": text,

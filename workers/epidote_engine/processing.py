@@ -44,8 +44,8 @@ class PromptProcessor:
             InvalidModel: a file is missing or wrong.
         """
         self.spec = spec
-        self._tokenizer = TextTokenizer(spec.directory)
-        self._template = ChatTemplate(spec.directory, self._tokenizer.named_specials)
+        self._tokenizer = TextTokenizer(spec.path)
+        self._template = ChatTemplate(spec.path, self._tokenizer.named_specials)
         self._placeholders: Placeholders | None = None
         if spec.vision is not None and spec.media_tokens is not None:
             self._placeholders = Placeholders.of_tokenizer(

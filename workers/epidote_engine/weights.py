@@ -81,7 +81,7 @@ def language_weights(
     Raises:
         InvalidModel: a tensor is missing, unexpected, or of the wrong shape; it is named.
     """
-    checkpoint = Checkpoint(spec.directory)
+    checkpoint = Checkpoint(spec.path)
     names: dict[str, str] = {}
     for name in checkpoint.names():
         if not name.startswith(_VISION_PREFIXES):
@@ -101,7 +101,7 @@ def vision_weights(
     """
     if spec.vision is None:
         raise InvalidModel(f"model {spec.name!r} ({spec.architecture}) has no vision tower")
-    checkpoint = Checkpoint(spec.directory)
+    checkpoint = Checkpoint(spec.path)
     names = {
         _plain(name, _VISION_PREFIXES): name
         for name in checkpoint.names()

@@ -59,7 +59,7 @@ def attend(
     mixed = ops.vision_attention(
         rotary.turn(query),
         rotary.turn(key),
-        value.contiguous(),
+        value,
         packing.cu_seqlens,
         scale=spec.head_dim**-0.5,
         max_seqlen=packing.max_seqlen,
