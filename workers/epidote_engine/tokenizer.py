@@ -31,14 +31,15 @@ class TextTokenizer:
                 f"{directory}: no tokenizer.json; save the tokenizer with transformers' "
                 "save_pretrained first"
             )
-        self._fast = _open(path)
+        self._fast = open_tokenizer(path)
         # A second instance, since the switch is a state of the whole tokenizer: here the spelling
         # of a special token is ordinary text.
-        self._literal = _open(path)
+        self._literal = open_tokenizer(path)
         self._literal.encode_special_tokens = True
         self._added = {
             i: token.content for i, token in self._fast.get_added_tokens_decoder().items()
         }
+        self._is_byte_level = "ByteLevel" in repr(self._fast.decoder)
         self.named_specials = _named_specials(directory)
 
     @property
@@ -85,12 +86,13 @@ class TextTokenizer:
             return bytes.fromhex(token[3:5])
         return token.replace("▁", " ").encode()
 
-    @property
-    def _is_byte_level(self) -> bool:
-        return "ByteLevel" in repr(self._fast.decoder)
 
+def open_tokenizer(path: Path) -> Tokenizer:
+    """The library's own object for a tokenizer.json, without padding or truncation.
 
-def _open(path: Path) -> Tokenizer:
+    Raises:
+        InvalidModel: the file is unreadable.
+    """
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
