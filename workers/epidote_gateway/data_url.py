@@ -29,12 +29,15 @@ def data_url_bytes(url: str, *, field: str, max_bytes: int) -> bytes:
         raise bad_field(
             field, f"must be an image, got {match['type']}", code="unsupported_image_type"
         )
-    if len(payload) // 4 * 3 - 2 > max_bytes:
+    if len(payload) // 4 * 3 > max_bytes + 2:
         raise too_large(field, max_bytes)
     try:
-        return binascii.a2b_base64(payload.encode("ascii"), strict_mode=True)
+        data = binascii.a2b_base64(payload.encode("ascii"), strict_mode=True)
     except (binascii.Error, UnicodeEncodeError) as error:
         raise bad_field(field, f"not valid base64: {error}", code="invalid_base64") from error
+    if len(data) > max_bytes:
+        raise too_large(field, max_bytes)
+    return data
 
 
 def too_large(field: str, max_bytes: int) -> ApiError:
