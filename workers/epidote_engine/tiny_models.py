@@ -9,7 +9,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from epidote_engine.text_config import Architecture
@@ -81,6 +83,15 @@ def save_tiny_model(
     if architecture.has_vision:
         _save_processor(directory, config.vision_config)
     return model
+
+
+def noise_image(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
+    """A picture of random bytes: errors of resizing or ordering can't hide in it."""
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    data = np.random.default_rng(seed).integers(0, 256, (height, width, bands), dtype=np.uint8)
+    if bands == 1:
+        return Image.fromarray(data[:, :, 0]).convert(mode)
+    return Image.frombytes(mode, (width, height), data.tobytes())
 
 
 def save_tokenizer(directory: Path) -> None:
