@@ -121,6 +121,8 @@ def test_flat_qwen2_5_vl_of_transformers_4_is_read(tmp_path):
     assert spec.vision.tower is Tower.QWEN2_5
     assert (spec.vision.hidden, spec.vision.tokens_per_second) == (1280, 2)
     assert (spec.images.min_pixels, spec.images.max_pixels) == (3136, 12845056)
+    # one file for both, as in checkpoints of that time
+    assert (spec.images.video_min_pixels, spec.images.video_max_pixels) == (3136, 12845056)
     assert spec.media_row_width == 2048
 
 

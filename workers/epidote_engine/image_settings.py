@@ -59,8 +59,10 @@ def load_image_settings(directory: Path, vision: Mapping[str, Any], tower: str) 
     image = read_json(directory, "preprocessor_config.json") or _section(
         combined, "image_processor"
     )
-    video = read_json(directory, "video_preprocessor_config.json") or _section(
-        combined, "video_processor"
+    video = (
+        read_json(directory, "video_preprocessor_config.json")
+        or _section(combined, "video_processor")
+        or image  # older checkpoints have one file for both
     )
     grid = {
         name: _agreeing(directory, image, vision, file_name, name, default)

@@ -14,6 +14,7 @@ from epidote_engine.vision import geometry
 from epidote_engine.vision.activation import ACTIVATIONS
 from epidote_engine.vision.attention import Packing, Rotary, attend
 from epidote_engine.vision.spec import VisionSpec
+from epidote_engine.vision.upload import upload
 
 Grid = tuple[int, int, int]
 
@@ -29,13 +30,13 @@ def encode_qwen2_5(
     """
     device, group = patches.device, spec.merge**2
     order, windows, frames, positions = _layout(grids, spec)
-    in_windows = torch.from_numpy(order).to(device)
+    in_windows = upload(order, device)
 
     projection = weights["patch_embed.proj.weight"].flatten(1)
     x = functional.linear(patches, projection)
     x = x.view(-1, group, spec.hidden)[in_windows].view(-1, spec.hidden)
     sorted_positions = positions.reshape(-1, group, 2)[order].reshape(-1, 2)
-    rotary = Rotary.of_positions(torch.from_numpy(sorted_positions).to(device), spec)
+    rotary = Rotary.of_positions(upload(sorted_positions, device), spec)
     by_window, by_frame = _packing(windows, device), _packing(frames, device)
 
     for layer in range(spec.num_layers):
@@ -81,7 +82,7 @@ def _rms_norm(x: Tensor, weight: Tensor, spec: VisionSpec) -> Tensor:
 
 
 def _packing(lengths: geometry.IntArray, device: torch.device) -> Packing:
-    cumulative = torch.from_numpy(geometry.cumulative(lengths)).to(device)
+    cumulative = upload(geometry.cumulative(lengths), device)
     return Packing(cu_seqlens=cumulative, max_seqlen=int(lengths.max()))
 
 

@@ -16,6 +16,7 @@ from epidote_engine.vision import geometry
 from epidote_engine.vision.activation import ACTIVATIONS
 from epidote_engine.vision.attention import Packing, Rotary, attend
 from epidote_engine.vision.spec import VisionSpec
+from epidote_engine.vision.upload import upload
 
 Grid = tuple[int, int, int]
 
@@ -35,10 +36,10 @@ def encode_qwen3(
     x = x + _learned_positions(grids, weights["pos_embed.weight"], spec).to(x.dtype)
 
     positions = [geometry.patch_positions(h, w, spec.merge) for t, h, w in grids for _ in range(t)]
-    rotary = Rotary.of_positions(torch.from_numpy(np.concatenate(positions)).to(device), spec)
+    rotary = Rotary.of_positions(upload(np.concatenate(positions), device), spec)
     frames = np.asarray([h * w for t, h, w in grids for _ in range(t)], dtype=np.int64)
     packing = Packing(
-        cu_seqlens=torch.from_numpy(geometry.cumulative(frames)).to(device),
+        cu_seqlens=upload(geometry.cumulative(frames), device),
         max_seqlen=int(frames.max()),
     )
 
@@ -59,8 +60,8 @@ def _learned_positions(grids: Sequence[Grid], table: Tensor, spec: VisionSpec) -
     taps = [
         geometry.interpolation_taps(h, w, spec.merge, side) for t, h, w in grids for _ in range(t)
     ]
-    indices = torch.from_numpy(np.concatenate([tap[0] for tap in taps])).to(table.device)
-    weights = torch.from_numpy(np.concatenate([tap[1] for tap in taps])).to(table.device)
+    indices = upload(np.concatenate([tap[0] for tap in taps]), table.device)
+    weights = upload(np.concatenate([tap[1] for tap in taps]), table.device)
     return (functional.embedding(indices, table) * weights[..., None]).sum(1)
 
 
