@@ -134,8 +134,7 @@ def silu_mul(gate_up: Tensor) -> Tensor:
     """`silu(gate) · up`, the activation between the two projections of a SwiGLU block.
 
     gate_up  [..., 2·I]  fp, contiguous; the gate is the first half
-    returns  [..., I]  like gate_up; silu and product in fp32, rounded once (the twin, in half
-             types, rounds silu first)
+    returns  [..., I]  like gate_up; silu in fp32, rounded, then multiplied
     Traffic: 1.5·numel(gate_up)·itemsize bytes.
     Twin: reference.silu_mul. Source: Shazeer, 2020.
 
