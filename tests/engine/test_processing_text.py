@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epidote_core.errors import InvalidRequest
+from epidote_engine.chat_messages import template_messages
 from epidote_engine.chat_template import ChatTemplate
 from epidote_engine.model_files import InvalidModel
 from epidote_engine.tiny_models import IDS, noise_image, save_tokenizer
@@ -54,6 +55,44 @@ def test_templates_get_the_environment_that_transformers_gives(tmp_path):
     ours = ChatTemplate(tmp_path, {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"})
     expected = reference.apply_chat_template(messages, tools=tools, tokenize=False, mood="calm")
     assert ours.render(messages, tools=tools, add_generation_prompt=False, mood="calm") == expected
+
+
+# The chat template of the hub's Qwen2.5-VL models (Apache-2.0).
+QWEN2_5_VL = (
+    "{% set image_count = namespace(value=0) %}{% set video_count = namespace(value=0) %}"
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}"
+    "{{ message['content'] }}<|im_end|>\n{% else %}{% for content in message['content'] %}"
+    "{% if content['type'] == 'image' or 'image' in content or 'image_url' in content %}"
+    "{% set image_count.value = image_count.value + 1 %}"
+    "{% if add_vision_id %}Picture {{ image_count.value }}: {% endif %}"
+    "<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif content['type'] == 'video' or 'video' in content %}"
+    "{% set video_count.value = video_count.value + 1 %}"
+    "{% if add_vision_id %}Video {{ video_count.value }}: {% endif %}"
+    "<|vision_start|><|video_pad|><|vision_end|>"
+    "{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}"
+    "<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+def test_the_template_of_real_checkpoints_renders_alike(tmp_path, numbered):
+    from transformers import AutoTokenizer
+
+    save_tokenizer(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(QWEN2_5_VL)
+    sent = [{"type": "image_url", "image_url": {"url": "data:"}}, {"type": "text", "text": "a\n"}]
+    messages = [{"role": "user", "content": sent}, {"role": "assistant", "content": "b"}]
+    messages.append({"role": "user", "content": [{"type": "video", "video": "x"}, *sent]})
+    expected = AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, add_vision_id=numbered
+    )
+    ours, kinds = template_messages(messages, takes_media=True)
+    assert ChatTemplate(tmp_path, {}).render(ours, add_vision_id=numbered) == expected
+    assert kinds == ["image", "video", "image"]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 A template marks every medium by one placeholder token. Expansion repeats it to the number of the
 medium's rows. Qwen3-VL shows a video as separate frames, each after its time in text: then one
-placeholder becomes several runs.
+placeholder becomes several runs, and the brackets around it go (each frame has its own).
+Source: Qwen3-VL's processor as its authors published it (transformers 4.57); transformers 5.23
+leaves the outer brackets in place, which the model has not seen in training.
 """
 
 import re
