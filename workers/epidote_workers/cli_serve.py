@@ -20,7 +20,7 @@ from epidote_gateway.settings import GatewaySettings, InvalidSettings
 from epidote_workers.assignment import check_counts, format_counts, parse_counts, resize
 from epidote_workers.local import LocalService, Progress, StartFailed
 from epidote_workers.port_reservation import PortReservation, PortTaken
-from epidote_workers.service_settings import Ingress, ServiceSettings, WorkerSettings
+from epidote_workers.service_settings import Ingress, ReplicaSettings, ServiceSettings
 
 DEFAULT_SHAPE = {Role.ENCODE: 1, Role.PREFILL: 1, Role.DECODE: 2}
 READY_S = 30.0  # from all processes up to every stage routable
@@ -76,7 +76,7 @@ def serve(
     try:
         shape = split(roles, workers)
         settings = ServiceSettings(
-            worker=WorkerSettings(
+            worker=ReplicaSettings(
                 model=model,
                 dtype=choice("dtype", dtype, ("auto", "float32", "bfloat16", "float16")),
                 device=choice("device", device, ("auto", "cpu", "cuda")),

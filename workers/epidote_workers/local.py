@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from epidote_core.errors import EpidoteError
-from epidote_workers.process_tree import Process, descendants, end, is_running
+from epidote_workers.process_tree import Process, command_name, descendants, end, is_running
 from epidote_workers.service_settings import APP_NAME, ENGINE, FLEET, ServiceSettings
 
 Progress = Callable[[str], None]
@@ -28,6 +28,7 @@ OBJECT_STORE_BYTES = 100 << 20  # Ray's minimum is 75 MiB; tensors travel over o
 CLOSE_S = 2.0
 SERVE_SHUTDOWN_S = 15.0
 KILL_AFTER_S = 3.0
+CORE_COMMANDS = ("gcs_server", "raylet")
 LONGEST_BASE = 40  # bytes: Ray's socket paths add 65 to it and may have 107
 
 
@@ -97,7 +98,7 @@ class LocalService:
             _node_ip_address="127.0.0.1",
         )
         self._is_up = True
-        self._core = descendants()
+        self._core = {p for p in descendants() if command_name(p) in CORE_COMMANDS}
         if self.settings.worker.device == "auto":
             self.settings = on_device(self.settings, ray.cluster_resources().get("GPU", 0.0))
         logging.getLogger("ray.serve").setLevel(logging.ERROR)

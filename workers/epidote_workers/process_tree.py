@@ -47,6 +47,14 @@ def is_running(process: Process) -> bool:
     return stat is not None and stat[2] == process[1] and stat[0] not in "ZX"
 
 
+def command_name(process: Process) -> str:
+    """The name of its executable (15 characters at most); "" if it is gone."""
+    try:
+        return Path(f"/proc/{process[0]}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def end(processes: Iterable[Process], *, patience_s: float) -> list[Process]:
     """Wait for processes to end, then SIGKILL those that did not; returns the killed ones."""
     left = [process for process in processes if is_running(process)]

@@ -27,7 +27,7 @@ class Ingress(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkerSettings:
+class ReplicaSettings:
     """What every worker is told; its role comes from the register."""
 
     model: str
@@ -37,6 +37,7 @@ class WorkerSettings:
     max_model_len: int | None = None
     num_threads: int = 1  # torch threads a worker; more than cores / workers makes all slower
     run_directory: str = ""  # where its sockets lie; short (a socket's path has 107 bytes at most)
+    tcp_host: str | None = None  # workers of several hosts also listen there
     drain_s: float = 20.0  # a worker that is told to stop waits this long for its streams
     num_gpus: float = 0.0  # Ray resources of one worker
     num_cpus: float = 0.0
@@ -46,7 +47,7 @@ class WorkerSettings:
 class ServiceSettings:
     """One service: a fleet of equal workers, a register, and the gateway before them."""
 
-    worker: WorkerSettings
+    worker: ReplicaSettings
     shape: Mapping[Role, int]
     host: str = "127.0.0.1"
     port: int = 8000

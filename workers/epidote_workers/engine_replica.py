@@ -1,0 +1,163 @@
+"""This file is about the deployment `Engine`: one Serve replica is one worker.
+
+The worker lives on a loop and thread of its own (its engine on a third): Serve's loop only answers
+health checks, routing statistics and admin calls.
+"""
+
+import asyncio
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+
+from epidote_core.roles import Role, WorkerState
+from epidote_core.worker_view import WorkerView
+from epidote_engine.settings import EngineConfig
+from epidote_gateway.backend import SwitchOutcome
+from epidote_workers.fleet_view import Orders, Wish
+from epidote_workers.loop_thread import LoopThread
+from epidote_workers.membership import Membership
+from epidote_workers.service_settings import ReplicaSettings
+from epidote_workers.worker import Worker
+from epidote_workers.worker_settings import WorkerSettings
+
+logger = logging.getLogger(__name__)
+
+STOP_S = 5.0
+
+
+class HandleRegister:
+    """`membership.Register` over a Serve handle of the deployment `Fleet`."""
+
+    def __init__(self, fleet: Any) -> None:
+        self._fleet = fleet
+
+    async def register(self, view: WorkerView, *, wish: Wish | None, keeps_role: bool) -> Orders:
+        orders: Orders = await self._fleet.register.remote(view, wish, keeps_role)
+        return orders
+
+    async def heartbeat(self, view: WorkerView, *, wish: Wish | None) -> Orders | None:
+        orders: Orders | None = await self._fleet.heartbeat.remote(view, wish)
+        return orders
+
+    async def leave(self, worker_id: str) -> None:
+        await self._fleet.leave.remote(worker_id)
+
+    async def remove(self, worker_id: str) -> None:
+        await self._fleet.remove.remote(worker_id)
+
+
+class EngineReplica:
+    """The worker's id is the replica's: a restarted worker is a new one."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings: ReplicaSettings, fleet: Any
+    ) -> None:
+        self._settings = settings
+        self._worker_id: str = serve.get_replica_context().replica_id.unique_id
+        self._node_id: str = ray.get_runtime_context().get_node_id()
+        self._worker: Worker | None = None
+        self._thread = LoopThread("worker")
+        self._membership = Membership(HandleRegister(fleet), self._view)
+        await self._thread.call(self._start())
+
+    async def _start(self) -> None:
+        settings = self._settings
+        self._role = await self._membership.join()
+        self._beating = asyncio.create_task(self._membership.run())
+        config = EngineConfig(
+            model=settings.model,
+            role=self._role,
+            dtype=settings.dtype,
+            device=settings.device,
+            num_kv_blocks=settings.num_kv_blocks,
+            max_model_len=settings.max_model_len,
+            worker_id=self._worker_id,
+        )
+        self._worker = Worker(
+            self._worker_id,
+            config,
+            WorkerSettings(socket_dir=Path(settings.run_directory), tcp_host=settings.tcp_host),
+        )
+        await self._worker.start()
+        await self._membership.beat()  # routable now, not half a second later
+
+    def _view(self) -> WorkerView:
+        """This worker as the register needs it: without the contents of its caches."""
+        if self._worker is None:
+            return WorkerView(
+                worker_id=self._worker_id,
+                role=getattr(self, "_role", Role.ALL),
+                state=WorkerState.STARTING,
+                epoch=0,
+                address="",
+                node_id=self._node_id,
+                pid=os.getpid(),
+            )
+        # The register knows Ray's node ids: it looks at the pids of its own node.
+        return replace(self._worker.view(), node_id=self._node_id)
+
+    def _running(self) -> Worker:
+        assert self._worker is not None, "Serve routes only to a replica that has started"
+        return self._worker
+
+    # What Serve asks
+
+    def check_health(self) -> None:
+        """Raises when the worker can't serve any more: Serve then replaces the replica."""
+        if not self._thread.is_alive:
+            raise RuntimeError("the worker's thread ended")
+        if self._worker is not None and self._worker.failure is not None:
+            raise RuntimeError(self._worker.failure)
+
+    def record_routing_stats(self) -> dict[str, Any]:
+        view = self._view()
+        load = view.load
+        return {
+            "worker_id": view.worker_id,
+            "role": view.role.value,
+            "state": view.state.value,
+            "epoch": view.epoch,
+            "load": load.num_waiting + load.num_running + load.num_encoding,
+        }
+
+    async def __del__(self) -> None:
+        """Serve stops this replica: hand over, finish what can be finished, stop."""
+        await self._thread.call(self._leave())
+        await self._thread.stop()
+
+    async def _leave(self) -> None:
+        if self._worker is None:
+            return
+        if await self._membership.leave():
+            await self._worker.drain(deadline_s=self._settings.drain_s)
+        self._beating.cancel()
+        await self._membership.remove()
+        async with asyncio.timeout(STOP_S):
+            await self._worker.stop()  # streams still open are resumed by their gateways
+
+    # Admin calls, through the role-aware router: `target` is read there
+
+    async def switch_role(
+        self, role: Role, epoch: int, deadline_s: float, target: str = ""
+    ) -> SwitchOutcome:
+        """Switch; refused (`ok` False) if this worker's epoch is not `epoch`."""
+        return await self._thread.call(self._switch(role, epoch, deadline_s))
+
+    async def _switch(self, role: Role, epoch: int, deadline_s: float) -> SwitchOutcome:
+        outcome = await self._running().switch_role(
+            role, deadline_s=deadline_s, expected_epoch=epoch
+        )
+        await self._membership.beat()
+        return outcome
+
+    async def status(self, target: str = "", role: str = "") -> WorkerView:
+        return self._view()
+
+    async def conservation(self, target: str = "", role: str = "") -> list[str]:
+        found = await self._thread.call(self._running().conservation())
+        return list(found.errors)
