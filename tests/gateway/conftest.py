@@ -11,12 +11,13 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from openai import AsyncOpenAI
+from PIL import Image
+
 from epidote_core.roles import Role
 from epidote_gateway.app import create_app
 from epidote_gateway.fakes import FakeBackend, FakeRenderer
 from epidote_gateway.settings import GatewaySettings
-from openai import AsyncOpenAI
-from PIL import Image
 
 FLEET = {Role.ENCODE: 2, Role.PREFILL: 2, Role.DECODE: 3}
 

@@ -1,12 +1,14 @@
 """Chat completions as OpenAI's own client sees them, over a real port."""
 
+import json
 from typing import Any
 
 import pytest
+from openai import AsyncOpenAI
+
 from epidote_core.generation import Choice, GenerateRequest, Route
 from epidote_core.sampling import SamplingParams
 from epidote_gateway.fakes import FakeBackend, FakeRenderer, fake_tokens
-from openai import AsyncOpenAI
 
 HI = [{"role": "user", "content": "hi"}]
 
@@ -255,8 +257,6 @@ async def test_timings_are_told_who_asks(client: Any, chat: Any, stream: bool) -
             headers={"x-epidote-timings": "1"},
         )
         if stream:
-            import json
-
             events = [e.removeprefix("data: ") for e in response.text.split("\n\n") if e]
             with_timings = [json.loads(e) for e in events[:-1] if '"epidote":' in e]
             assert len(with_timings) == 1
@@ -276,8 +276,6 @@ async def test_timings_are_told_who_asks(client: Any, chat: Any, stream: bool) -
 async def test_token_ids_are_returned_if_asked_for(
     client: Any, chat: Any, backend: FakeBackend, stream: bool
 ) -> None:
-    import json
-
     response = await client.post(
         "/v1/chat/completions",
         json=chat(stream=stream, temperature=0, return_token_ids=True),

@@ -7,11 +7,12 @@ from typing import Any
 import httpx
 import openai as openai_package
 import pytest
-from epidote_core.errors import InvalidRequest
-from epidote_gateway.fakes import FakeBackend
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai import AsyncOpenAI
+
+from epidote_core.errors import InvalidRequest
+from epidote_gateway.fakes import FakeBackend
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
@@ -26,7 +27,8 @@ def assert_openai_error(response: httpx.Response, status: int) -> dict[str, Any]
     error: dict[str, Any] = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert isinstance(error["message"], str)
-    assert error["type"] and error["code"]
+    assert error["type"]
+    assert error["code"]
     return error
 
 
@@ -117,7 +119,11 @@ BAD_CHAT: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"cache_salt": "x" * 300}, "cache_salt", "invalid_type"),
     ({"priority": 2**40}, "priority", "invalid_type"),
-    ({"messages": [{"role": "user", "content": "x" * 5000}]}, "messages", "context_length_exceeded"),
+    (
+        {"messages": [{"role": "user", "content": "x" * 5000}]},
+        "messages",
+        "context_length_exceeded",
+    ),
 ]
 
 
@@ -202,9 +208,11 @@ async def test_a_missing_prompt_is_named(client: Any) -> None:
 @pytest.mark.parametrize("path", [CHAT, TEXT, "/tokenize", "/detokenize"])
 async def test_an_unknown_model_is_404(client: Any, path: str) -> None:
     body = {"model": "gpt-9", "messages": HI} if path == CHAT else {"model": "gpt-9"}
-    body |= {TEXT: {"prompt": "x"}, "/tokenize": {"prompt": "x"}, "/detokenize": {"tokens": []}}.get(
-        path, {}
-    )
+    body |= {
+        TEXT: {"prompt": "x"},
+        "/tokenize": {"prompt": "x"},
+        "/detokenize": {"tokens": []},
+    }.get(path, {})
     error = assert_openai_error(await client.post(path, json=body), 404)
     assert (error["param"], error["code"]) == ("model", "model_not_found")
 
@@ -318,7 +326,11 @@ async def test_openai_s_client_raises_its_own_exceptions(openai: AsyncOpenAI) ->
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=8,
 )

@@ -67,7 +67,7 @@ def _responses(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
     if operation.answer is not None:
         content = _json(refs[operation.answer])
     if operation.streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {}  # events; their data is JSON, or [DONE]
     found: dict[str, Any] = {str(operation.status): {"description": "Success", "content": content}}
     for status in operation.errors:
         schema = refs[ErrorBody]
