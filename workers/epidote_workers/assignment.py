@@ -1,5 +1,7 @@
 """This file is about who does what: pure decisions on roles, counted per role.
 
+`stages` are those that the model has: all three, or `TEXT_STAGES`.
+
 Words: *counts* are how many workers of each role are wanted; a *switch* gives one live worker
 another role; a stage is *covered* when some live worker's role serves it.
 """
@@ -14,6 +16,9 @@ from epidote_core.worker_view import WorkerView
 
 ORDER = (Role.ENCODE, Role.PREFILL, Role.DECODE, Role.ALL)
 GONE = (WorkerState.FAILED,)
+Stages = Sequence[Stage]
+EVERY_STAGE: Stages = tuple(Stage)
+TEXT_STAGES: Stages = (Stage.PREFILL, Stage.DECODE)  # of a model without vision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +56,9 @@ def format_counts(counts: Mapping[Role, int]) -> str:
     return ",".join(f"{role}={counts[role]}" for role in ORDER if counts.get(role))
 
 
-def check_counts(counts: Mapping[Role, int], num_workers: int) -> None:
+def check_counts(
+    counts: Mapping[Role, int], num_workers: int, stages: Stages = EVERY_STAGE
+) -> None:
     """Refuse counts that can't serve every stage or don't add up.
 
     Raises:
@@ -64,7 +71,7 @@ def check_counts(counts: Mapping[Role, int], num_workers: int) -> None:
             f"but there are {num_workers}",
             "roles",
         )
-    missing = [stage for stage in Stage if not any(counts.get(r) for r in Role if r.serves(stage))]
+    missing = [stage for stage in stages if not any(counts.get(r) for r in Role if r.serves(stage))]
     if missing:
         raise InvalidRequest(
             f"roles: nobody would serve {' and '.join(missing)} in {format_counts(counts)}; "
@@ -100,12 +107,14 @@ def _live(workers: Iterable[WorkerView]) -> list[WorkerView]:
     return [worker for worker in workers if worker.state not in GONE]
 
 
-def _uncovered(roles: Iterable[Role]) -> list[Stage]:
+def _uncovered(roles: Iterable[Role], stages: Stages) -> list[Stage]:
     held = set(roles)
-    return [stage for stage in Stage if not any(role.serves(stage) for role in held)]
+    return [stage for stage in stages if not any(role.serves(stage) for role in held)]
 
 
-def role_for_newcomer(workers: Iterable[WorkerView], counts: Mapping[Role, int]) -> Role:
+def role_for_newcomer(
+    workers: Iterable[WorkerView], counts: Mapping[Role, int], stages: Stages = EVERY_STAGE
+) -> Role:
     """The role that is most missing: first of a stage nobody serves, then the largest gap.
 
     More workers than counted: the role that `resize` would give the next one.
@@ -115,7 +124,7 @@ def role_for_newcomer(workers: Iterable[WorkerView], counts: Mapping[Role, int])
     if max(gaps.values()) <= 0:
         grown = resize(counts or {Role.ALL: 1}, sum(held.values()) + 1)
         gaps = {role: grown.get(role, 0) - held[role] for role in ORDER}
-    uncovered = _uncovered(held.elements())
+    uncovered = _uncovered(held.elements(), stages)
     return max(
         ORDER,
         key=lambda role: (
@@ -168,7 +177,9 @@ def _shares_weights(before: Role, after: Role) -> bool:
     return before.needs_language_weights and after.needs_language_weights
 
 
-def cover(workers: Sequence[WorkerView], counts: Mapping[Role, int]) -> tuple[Switch, ...]:
+def cover(
+    workers: Sequence[WorkerView], counts: Mapping[Role, int], stages: Stages = EVERY_STAGE
+) -> tuple[Switch, ...]:
     """Switches that give every stage somebody after a loss, until replacements come.
 
     Takes from the role with most to spare; where no role can spare a worker, one serves all.
@@ -178,8 +189,8 @@ def cover(workers: Sequence[WorkerView], counts: Mapping[Role, int]) -> tuple[Sw
         return ()
     held = Counter(worker.role for worker in live)
     wanted = Counter(held)
-    for stage in _uncovered(held.elements()):
-        if not _uncovered(wanted.elements()):
+    for stage in _uncovered(held.elements(), stages):
+        if not _uncovered(wanted.elements(), stages):
             break
         donor = max(
             ORDER,
@@ -195,7 +206,11 @@ def cover(workers: Sequence[WorkerView], counts: Mapping[Role, int]) -> tuple[Sw
 
 
 def plan(
-    workers: Sequence[WorkerView], counts: Mapping[Role, int], *, heals: bool
+    workers: Sequence[WorkerView],
+    counts: Mapping[Role, int],
+    stages: Stages = EVERY_STAGE,
+    *,
+    heals: bool,
 ) -> tuple[Switch, ...]:
     """The switches to make now: towards `counts`, unless too few workers are there for that.
 
@@ -205,13 +220,13 @@ def plan(
     switches = fewest_switches(workers, counts)
     roles = {worker.worker_id: worker.role for worker in _live(workers)}
     roles |= {switch.worker_id: switch.to_role for switch in switches}
-    if _uncovered(roles.values()):
-        return cover(workers, counts) if heals else ()
+    if _uncovered(roles.values(), stages):
+        return cover(workers, counts, stages) if heals else ()
     return switches
 
 
 def safe_batches(
-    workers: Sequence[WorkerView], switches: Sequence[Switch]
+    workers: Sequence[WorkerView], switches: Sequence[Switch], stages: Stages = EVERY_STAGE
 ) -> tuple[tuple[Switch, ...], ...]:
     """Groups of switches to run one after the other, each group at once.
 
@@ -222,11 +237,11 @@ def safe_batches(
     left = list(switches)
     batches: list[tuple[Switch, ...]] = []
     while left:
-        uncovered = _uncovered(roles.values())
+        uncovered = _uncovered(roles.values(), stages)
         staying, batch = dict(roles), []
         for switch in left:
             without = {i: role for i, role in staying.items() if i != switch.worker_id}
-            if _uncovered(without.values()) == uncovered:
+            if _uncovered(without.values(), stages) == uncovered:
                 staying = without
                 batch.append(switch)
         batch = batch or [left[0]]

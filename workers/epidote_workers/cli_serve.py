@@ -15,14 +15,22 @@ import typer
 from rich.console import Console
 
 from epidote_core.errors import EpidoteError, InvalidRequest
-from epidote_core.roles import Role
+from epidote_core.roles import Role, Stage
 from epidote_gateway.settings import GatewaySettings, InvalidSettings
-from epidote_workers.assignment import check_counts, format_counts, parse_counts, resize
+from epidote_workers.assignment import (
+    EVERY_STAGE,
+    TEXT_STAGES,
+    check_counts,
+    format_counts,
+    parse_counts,
+    resize,
+)
 from epidote_workers.local import LocalService, Progress, StartFailed
 from epidote_workers.port_reservation import PortReservation, PortTaken
 from epidote_workers.service_settings import Ingress, ReplicaSettings, ServiceSettings
 
 DEFAULT_SHAPE = {Role.ENCODE: 1, Role.PREFILL: 1, Role.DECODE: 2}
+TEXT_SHAPE = {Role.PREFILL: 1, Role.DECODE: 3}
 READY_S = 30.0  # from all processes up to every stage routable
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
@@ -74,7 +82,8 @@ def serve(
     Example: epidote serve --model demo --roles encode=1,prefill=1,decode=2 --port 8000
     """
     try:
-        shape = split(roles, workers)
+        stages = model_stages(model)
+        shape = split(roles, workers, stages)
         settings = ServiceSettings(
             worker=ReplicaSettings(
                 model=model,
@@ -85,12 +94,12 @@ def serve(
                 num_threads=threads,
             ),
             shape=shape,
+            stages=stages,
             host=host,
             ingress=ingress,
             num_gateways=gateways,
             gateway=gateway_settings(api_key or []),
         )
-        check_model(model)
         reservation = PortReservation(host, port)
     except PortTaken as error:
         _fail(f"--port: {error}; stop the other one or give another port (0: any free)")
@@ -101,17 +110,18 @@ def serve(
         raise typer.Exit(run(settings, dashboard=dashboard, keep_logs=keep_logs))
 
 
-def split(roles: str, workers: int | None) -> Mapping[Role, int]:
+def split(roles: str, workers: int | None, stages: tuple[Stage, ...]) -> Mapping[Role, int]:
     """The counts that `--roles` and `--workers` ask for together.
 
     Raises:
         InvalidRequest: naming the flags.
     """
     if not roles:
-        return resize(DEFAULT_SHAPE, workers or sum(DEFAULT_SHAPE.values()))
+        shape = DEFAULT_SHAPE if Stage.ENCODE in stages else TEXT_SHAPE
+        return resize(shape, workers or sum(shape.values()))
     try:
         counts = parse_counts(roles)
-        check_counts(counts, sum(counts.values()) if workers is None else workers)
+        check_counts(counts, sum(counts.values()) if workers is None else workers, stages)
     except InvalidRequest as error:
         flags = "--roles" if workers is None else f"--roles with --workers {workers}"
         message = str(error).removeprefix("roles: ")
@@ -136,15 +146,15 @@ def gateway_settings(api_keys: list[str]) -> GatewaySettings:
     return replace(settings, api_keys=keys, admin_key=settings.admin_key or api_keys[0])
 
 
-def check_model(model: str) -> None:
-    """Fail now, with a clear message, rather than in every worker.
+def model_stages(model: str) -> tuple[Stage, ...]:
+    """The stages that the model has. Fails now, clearly, rather than in every worker.
 
     Raises:
         InvalidModel
     """
     from epidote_engine.config import load_model_spec
 
-    load_model_spec(model)
+    return tuple(TEXT_STAGES if load_model_spec(model).vision is None else EVERY_STAGE)
 
 
 def run(settings: ServiceSettings, *, dashboard: bool, keep_logs: bool) -> int:

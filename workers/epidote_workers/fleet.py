@@ -78,7 +78,7 @@ class Fleet:
         self._learn(wish)
         role = view.role
         if not keeps_role:
-            role = role_for_newcomer(self._staying(), self._wish.counts)
+            role = role_for_newcomer(self._staying(), self._wish.counts, self._wish.stages)
         self._put(replace(view, role=role))
         logger.info("worker registered", extra={"worker": view.worker_id, "role": role})
         return self._orders(role)
@@ -161,7 +161,7 @@ class Fleet:
         Raises:
             InvalidRequest: the counts don't add up or leave a stage to nobody.
         """
-        check_counts(counts, self._wish.num_workers)
+        check_counts(counts, self._wish.num_workers, self._wish.stages)
         self._learn(replace(self._wish, shape=dict(counts), version=self._wish.version + 1))
         return await self._settle()
 
@@ -244,7 +244,7 @@ class Fleet:
         async with self._switching:
             if self._is_closing:
                 return []
-            for batch in safe_batches(self._staying(), self._plan()):
+            for batch in safe_batches(self._staying(), self._plan(), self._wish.stages):
                 done = await asyncio.gather(
                     *(self._switch_one(switch, SWITCH_DEADLINE_S) for switch in batch)
                 )
@@ -254,7 +254,8 @@ class Fleet:
         return outcomes
 
     def _plan(self) -> tuple[Switch, ...]:
-        return plan(self._staying(), self._wish.counts, heals=self._was_complete)
+        wish = self._wish
+        return plan(self._staying(), wish.counts, wish.stages, heals=self._was_complete)
 
     async def _switch_one(self, switch: Switch, deadline_s: float) -> SwitchOutcome:
         view = await self._started(switch.worker_id, deadline_s)

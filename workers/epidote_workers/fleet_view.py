@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from epidote_core.roles import Role
+from epidote_core.roles import Role, Stage
 from epidote_core.worker_view import WorkerView
 from epidote_workers.assignment import resize
 
@@ -14,6 +14,7 @@ class Wish:
 
     shape: Mapping[Role, int]
     num_workers: int
+    stages: tuple[Stage, ...] = tuple(Stage)  # that the model needs somebody for
     version: int = 0  # grows with every change; the highest one known to anybody holds
 
     @property

@@ -42,7 +42,13 @@ def build_application(settings: ServiceSettings) -> Any:
         graceful_shutdown_timeout_s=5.0,
         ray_actor_options={"num_cpus": 0},
         **COMMON,
-    ).bind(Wish(shape=dict(settings.shape), num_workers=settings.num_workers))
+    ).bind(
+        Wish(
+            shape=dict(settings.shape),
+            num_workers=settings.num_workers,
+            stages=settings.stages,
+        )
+    )
     engine = serve.deployment(
         EngineReplica,
         name=ENGINE,

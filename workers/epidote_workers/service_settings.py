@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from epidote_core.roles import Role
+from epidote_core.roles import Role, Stage
 from epidote_gateway.settings import GatewaySettings
 
 APP_NAME = "epidote"
@@ -49,6 +49,7 @@ class ServiceSettings:
 
     worker: ReplicaSettings
     shape: Mapping[Role, int]
+    stages: tuple[Stage, ...] = tuple(Stage)  # that the model has
     host: str = "127.0.0.1"
     port: int = 8000
     ingress: Ingress = Ingress.OWN
