@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 VENV   ?= .venv
+DEMO_KEEP ?= 0
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
@@ -16,6 +17,9 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 install: $(STAMP) ## create .venv with everything
+
+demo: $(STAMP) ## serve the demo model and ask it about a picture (DEMO_KEEP=1: leave it running)
+	@DEMO_KEEP=$(DEMO_KEEP) $(BIN)/python workers/demo/demo.py
 
 test: $(STAMP) ## lint, then every test
 	$(BIN)/python -m pytest
