@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epidote_core.errors import WorkerLost
+from epidote_core.errors import Overloaded, WorkerLost
 from epidote_core.generation import (
     Choice,
     FinishReason,
@@ -21,13 +21,16 @@ from epidote_core.generation import (
 )
 from epidote_core.roles import Role
 from epidote_core.sampling import SamplingParams
+from epidote_gateway.api_errors import ApiError
 from epidote_gateway.avoidance import AVOID_S, Avoidance
 from epidote_gateway.fakes import FakeBackend, displayable
 from epidote_gateway.histograms import Counts, Histogram
 from epidote_gateway.media_loading import PreparedCache
 from epidote_gateway.merging import merged
+from epidote_gateway.patience import Patience
 from epidote_gateway.progress import Progress
 from epidote_gateway.routing import Underway
+from epidote_gateway.settings import GatewaySettings
 from epidote_gateway.underway import UnderwayCounts
 
 
@@ -220,3 +223,49 @@ async def test_a_pretend_worker_dies_as_told() -> None:
     assert lost.value.worker_id == "decode-0"
     assert len(got) == 2
     assert backend.closed == ["r"]
+
+
+class TestPatience:
+    def patience(self, **settings: Any) -> Patience:
+        self.now_s = 100.0
+        return Patience(GatewaySettings(**settings), lambda: self.now_s)
+
+    def test_losses_in_a_row_are_few_and_tokens_forgive_them(self) -> None:
+        patience = self.patience(max_resumes=2)
+        lost = WorkerLost("gone", worker_id="a")
+        for _ in range(4):
+            patience.lost(lost)
+            patience.lost(lost)
+            patience.got_tokens()
+        with pytest.raises(ApiError) as caught:  # but not for ever: the ninth
+            patience.lost(lost)
+        assert caught.value.status == 503
+
+    def test_the_deadline_runs_from_the_first_loss(self) -> None:
+        patience = self.patience(no_worker_timeout_s=10)
+        self.now_s = 105.0
+        assert patience.deadline_s() == 115.0
+        patience.attempt()
+        patience.lost(WorkerLost("gone", worker_id="a"))
+        self.now_s = 107.0
+        patience.attempt()
+        patience.lost(WorkerLost("gone", worker_id="b"))
+        assert patience.deadline_s() == 115.0
+        patience.attempt()
+        self.now_s = 120.0  # a long attempt: somebody had taken it up
+        patience.lost(WorkerLost("gone", worker_id="c"))
+        assert patience.deadline_s() == 130.0
+        patience.got_tokens()
+        self.now_s = 140.0
+        assert patience.deadline_s() == 150.0
+
+    def test_a_full_fleet_is_waited_for_but_not_longer_than_told(self) -> None:
+        patience = self.patience(queue_timeout_s=5)
+        full = Overloaded("full", retry_after_s=60)
+        assert patience.pause_when_full(full) == 0.25
+        self.now_s += 4
+        assert patience.pause_when_full(Overloaded("full", retry_after_s=0)) == 0.02
+        self.now_s += 2
+        with pytest.raises(ApiError) as caught:
+            patience.pause_when_full(full)
+        assert (caught.value.status, caught.value.headers["retry-after"]) == (429, "60")

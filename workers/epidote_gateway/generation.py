@@ -15,9 +15,10 @@ from epidote_core.block_hash import chain
 from epidote_core.errors import EpidoteError, Overloaded, WorkerLost
 from epidote_core.generation import GenerateRequest, MediaPixels, Route, TokenChunk
 from epidote_gateway.answers import Facts, Job
-from epidote_gateway.api_errors import ApiError, as_api_error, no_worker, overloaded
+from epidote_gateway.api_errors import ApiError, as_api_error, no_worker
 from epidote_gateway.avoidance import Avoidance
 from epidote_gateway.backend import Backend, TokenStream
+from epidote_gateway.patience import Patience
 from epidote_gateway.progress import Progress
 from epidote_gateway.routing import NobodyServes, Wanted, choose_route
 from epidote_gateway.settings import GatewaySettings
@@ -50,16 +51,17 @@ class Generation:
         """See `answers.Answers.stream`."""
         progress = Progress(job.request)
         avoid = Avoidance(self._clock)
-        full_since_s: float | None = None
+        patience = Patience(self._settings, self._clock)
         while True:
             request = progress.remaining()
-            route = await self._route(request, job, avoid)
+            route = await self._route(request, job, avoid, patience.deadline_s())
             facts.routes.append(route)
+            patience.attempt()
             try:
                 with self._underway.of(request, route) as underway:
                     async with aclosing(self._attempt(job, request, route, underway)) as attempt:
                         async for chunks in attempt:
-                            full_since_s = None
+                            patience.got_tokens()
                             progress.add(chunks)
                             yield chunks
                             if progress.is_finished:
@@ -71,21 +73,18 @@ class Generation:
                     "worker lost, routing again",
                     extra={"request": request.request_id, "worker": lost.worker_id},
                 )
-                if facts.num_resumes >= self._settings.max_resumes:
-                    raise no_worker("the request lost its worker too often") from lost
+                patience.lost(lost)
                 avoid.add(lost.worker_id, self._backend.workers())
             except Overloaded as full:
                 facts.routes.pop()
-                full_since_s = self._clock() if full_since_s is None else full_since_s
-                if self._clock() - full_since_s > self._settings.queue_timeout_s:
-                    raise overloaded(str(full), full.retry_after_s) from full
-                await asyncio.sleep(min(max(full.retry_after_s, POLL_S), 0.25))
+                await asyncio.sleep(patience.pause_when_full(full))
             except EpidoteError as error:
                 raise as_api_error(error) or error from error
 
-    async def _route(self, request: GenerateRequest, job: Job, avoid: Avoidance) -> Route:
-        """Choose workers; wait for some time if a stage has none (a role switch)."""
-        deadline_s = self._clock() + self._settings.no_worker_timeout_s
+    async def _route(
+        self, request: GenerateRequest, job: Job, avoid: Avoidance, deadline_s: float
+    ) -> Route:
+        """Choose workers; while a stage has none (a role switch), wait until `deadline_s`."""
         hashes: Sequence[bytes] | None = None
         while True:
             workers = self._backend.workers()

@@ -76,12 +76,12 @@ class GatewaySettings:
 
     # Survival.
     no_worker_timeout_s: float = _setting(10.0, float, 0)  # s; outlasts a role switch, not a pod
-    max_resumes: int = _setting(8, _int, 0)  # per request; more means something is wrong
+    max_resumes: int = _setting(8, _int, 0)  # losses in a row without a token; 4x that in all
     first_token_timeout_s: float = _setting(300.0, float, 0)  # s; long prompts on slow devices
     stall_timeout_s: float = _setting(
         60.0, float, 0
     )  # s between tokens; then worker counts as hung
-    admin_timeout_s: float = _setting(60.0, float, 0)  # s; a role switch including its drain
+    admin_timeout_s: float = _setting(150.0, float, 0)  # s; several role switches with drains
 
     # Media.
     media_threads: int = _setting(2, _int, 1)  # decoding takes the GIL only in part
