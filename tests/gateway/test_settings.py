@@ -1,6 +1,9 @@
 """Settings come from the environment once, and nonsense in it is named."""
 
 import pickle
+import re
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,3 +67,12 @@ def test_keys_are_never_shown() -> None:
 def test_settings_travel_to_other_processes() -> None:
     settings = GatewaySettings(max_queue=3)
     assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+def test_the_page_about_the_gateway_lists_every_setting_with_its_default() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text()
+    listed = dict(re.findall(r"^\| `([A-Z_]+)` \| (\S+) \|", page, re.M))
+    assert list(listed) == [field.name.upper() for field in fields(GatewaySettings)]
+    for field in fields(GatewaySettings):
+        text = "" if listed[field.name.upper()] == "–" else listed[field.name.upper()]
+        assert field.metadata["parse"](text or "") == field.default if text else not field.default

@@ -51,7 +51,7 @@ class GatewaySettings:
     """Each field is `EPIDOTE_GATEWAY_<NAME>` in the environment."""
 
     # Who may call. No keys: everybody may (a laptop); the admin key then also is optional.
-    api_keys: tuple[tuple[str, str], ...] = _setting((), _keys, secret=True)  # (tenant, key)
+    api_keys: tuple[tuple[str, str], ...] = _setting((), _keys, secret=True)  # tenant, key
     admin_key: str = _setting("", str, secret=True)
     isolate_tenants: bool = _setting(True, _bool)  # a cached prefix tells what others asked
     cors_origins: tuple[str, ...] = _setting((), _names)  # browser pages elsewhere; `*`: all
@@ -62,7 +62,7 @@ class GatewaySettings:
     max_body_bytes: int = _setting(64 << 20, _int, 1)  # bytes; a few camera pictures in base64
     max_media_bytes: int = _setting(20 << 20, _int, 1)  # bytes, one picture as a file (OpenAI: 20)
     max_image_pixels: int = _setting(50_000_000, _int, 1)  # a phone's largest; 150 MB decoded
-    max_image_side_px: int = _setting(16_384, _int, 1)  # px; what JPEG encoders in use reach
+    max_image_side_px: int = _setting(16_384, _int, 1)  # px; no model resolves longer panoramas
     max_images: int = _setting(32, _int, 0)  # per request
     max_prompt_tokens: int = _setting(0, _int, 0)  # tokens; 0: the model's length
     max_choices: int = _setting(128, _int, 1)  # n x prompts; OpenAI's bound of n
@@ -78,9 +78,7 @@ class GatewaySettings:
     no_worker_timeout_s: float = _setting(10.0, float, 0)  # s; outlasts a role switch, not a pod
     max_resumes: int = _setting(8, _int, 0)  # losses in a row without a token; 4x that in all
     first_token_timeout_s: float = _setting(300.0, float, 0)  # s; long prompts on slow devices
-    stall_timeout_s: float = _setting(
-        60.0, float, 0
-    )  # s between tokens; then worker counts as hung
+    stall_timeout_s: float = _setting(60.0, float, 0)  # s without a token: the worker hangs
     admin_timeout_s: float = _setting(150.0, float, 0)  # s; several role switches with drains
 
     # Media.
