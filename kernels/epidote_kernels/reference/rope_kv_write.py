@@ -27,9 +27,17 @@ def rope_kv_write(
     if slots.numel() and int(slots.min()) < 0:  # padding: rare, so it may cost a copy
         live = (slots >= 0).nonzero().squeeze(1)
         slots, keys, v = slots[live], keys[live], v[live]
-    k_cache.flatten(0, 1).index_copy_(0, slots, keys)
-    v_cache.flatten(0, 1).index_copy_(0, slots, v)
+    _file(k_cache, slots, keys)
+    _file(v_cache, slots, v)
     return rotated[:, :num_heads]
+
+
+def _file(cache: Tensor, slots: Tensor, rows: Tensor) -> None:
+    if cache.is_contiguous():
+        cache.view(-1, *cache.shape[2:]).index_copy_(0, slots, rows)
+    else:  # blocks of keys and of values may alternate; `flatten` would write to a copy
+        block_size = cache.shape[1]
+        cache[slots // block_size, slots % block_size] = rows
 
 
 def _side_by_side(q: Tensor, k: Tensor) -> Tensor:

@@ -1,0 +1,111 @@
+"""Every kernel compiles for an H200 (compute capability 9.0) on a machine without one."""
+
+import ast
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import epidote_kernels
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+PACKAGE = pathlib.Path(epidote_kernels.__file__).parent
+SHARED_BYTES_OF_SM_90 = 227 * 1024  # per block; CUDA programming guide, table of capabilities
+# bf16 in every form, the others once per kernel: a form is about a second
+CODE = """
+import json
+from epidote_kernels import aot
+
+def line(built):
+    return {
+        "kernel": built.form.kernel.__name__, "form": built.form.name, "number": built.number,
+        "cubin": built.cubin[:4].decode("latin1"), "shared_bytes": built.shared_bytes,
+        "wgmma": "wgmma" in built.ptx,
+    }
+
+wanted = [("bf16", form) for form in aot.forms("bf16")]
+wanted += [(number, form) for number in ("fp16", "fp32") for form in aot.one_form_each(number)]
+print(json.dumps([line(aot.build(form, number)) for number, form in wanted]))
+"""
+
+
+@pytest.fixture(scope="module")
+def built() -> list[dict[str, Any]]:
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    lines: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return lines
+
+
+@pytest.mark.slow
+def test_every_form_has_machine_code_and_fits_shared_memory(built: list[dict[str, Any]]) -> None:
+    assert built
+    for line in built:
+        assert line["cubin"] == "\x7fELF", line
+        assert line["shared_bytes"] <= SHARED_BYTES_OF_SM_90, line
+
+
+@pytest.mark.slow
+def test_every_kernel_is_built_in_every_type(built: list[dict[str, Any]]) -> None:
+    wanted = {(kernel, number) for kernel in kernels() for number in ("bf16", "fp16", "fp32")}
+    assert {(line["kernel"], line["number"]) for line in built} == wanted
+
+
+@pytest.mark.slow
+def test_long_queries_use_hoppers_matrix_instruction(built: list[dict[str, Any]]) -> None:
+    flash = [
+        line
+        for line in built
+        if line["kernel"] in ("paged_prefill_kernel", "vision_attention_kernel")
+        and line["number"] != "fp32"
+        and not line["form"].endswith("rows=16")
+    ]
+    assert flash
+    assert all(line["wgmma"] for line in flash), flash
+
+
+def jit_functions() -> dict[str, pathlib.Path]:
+    """Every function of the package under `@triton.jit`, as the sources say."""
+    found: dict[str, pathlib.Path] = {}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and any(
+                ast.unparse(decorator).startswith("triton.jit") for decorator in node.decorator_list
+            ):
+                found[node.name] = path
+    return found
+
+
+def launched() -> set[str]:
+    """Every name that some source launches: `name[grid](...)`."""
+    return {
+        node.func.value.id
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Subscript)
+        and isinstance(node.func.value, ast.Name)
+    }
+
+
+def kernels() -> set[str]:
+    return {name for name in jit_functions() if name.endswith("_kernel")}
+
+
+def test_a_name_tells_kernels_from_their_helpers() -> None:
+    """So that no kernel can be launched without being in the ahead-of-time list."""
+    assert kernels()
+    assert {name for name in launched() if name in jit_functions()} == kernels()
