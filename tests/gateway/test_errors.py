@@ -1,5 +1,6 @@
 """Every refusal: the status, OpenAI's body, and the path of the field at fault."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -271,6 +272,19 @@ async def test_a_large_body_of_undeclared_size_is_refused_too(make_client: Any) 
         CHAT, content=pieces(), headers={"content-type": "application/json"}
     )
     assert_openai_error(response, 413)
+
+
+async def test_a_body_that_trickles_in_is_given_up(make_client: Any) -> None:
+    async def pieces() -> Any:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.01)
+
+    client = make_client(body_timeout_s=0.05)
+    response = await client.post(
+        CHAT, content=pieces(), headers={"content-type": "application/json"}
+    )
+    assert_openai_error(response, 408)
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,8 @@ BAD_URLS = [
     "http://user:pass@example.com/", "http://:pw@example.com/", "http://e.com:0/",
     "http://e.com:99999/", "http://e.com:x/", "http://[::1/", "http://exa mple.com/",
     "http://example.com/\r\nX-Injected: 1", "http://example.com/\t", "http://e.com\x00/",
-    "http://" + "a" * 300 + ".com/", "http://..com/", "http://xn--a.com./\x7f", "", "javascript:1",
+    "http://evil.com\\@127.0.0.1/", "http://" + "a" * 300 + ".com/", "http://..com/", "http://xn--a.com./\x7f",
+    "", "javascript:1",
 ]  # fmt: skip
 
 
@@ -162,7 +163,7 @@ async def test_redirects_are_followed_and_checked_again(pictures: tuple[Pictures
 @pytest.mark.parametrize(
     "target",
     ["http://127.0.0.1:1/x", "http://169.254.169.254/", "file:///etc/passwd", "http://[::1]/",
-     "ftp://x/", "http://user:pw@127.0.0.1/"],
+     "ftp://x/", "http://user:pw@127.0.0.1/", "http://[::1", "//[", "http://evil\\@127.0.0.1/"],
 )  # fmt: skip
 async def test_a_redirect_to_a_forbidden_place_is_refused(
     pictures: tuple[Pictures, str], target: str

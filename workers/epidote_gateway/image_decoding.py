@@ -35,7 +35,7 @@ def decode_image(data: bytes, *, field: str, limits: ImageLimits) -> Image.Image
             warnings.simplefilter("ignore")  # our limits are stricter than PIL's warning
             image = Image.open(BytesIO(data), formats=FORMATS)
             _check_size(image.size, field, limits)
-            if getattr(image, "n_frames", 1) > 1:
+            if getattr(image, "is_animated", False):
                 raise bad_field(
                     field, "animated images are not supported", code="unsupported_image_type"
                 )

@@ -45,9 +45,9 @@ class Operation:
     streams: bool = False
 
 
-_ANSWER_ERRORS = (400, 401, 404, 413, 415, 429, 500, 503)
+_ANSWER_ERRORS = (400, 401, 404, 408, 413, 415, 429, 500, 503)
 _ADMIN_ERRORS = (400, 401, 403, 413, 415, 500, 503, 504)
-_BODY_ERRORS = (400, 401, 404, 413, 415)
+_BODY_ERRORS = (400, 401, 404, 408, 413, 415)
 
 
 def operations(services: Services) -> Iterator[Operation]:

@@ -1,5 +1,6 @@
 """This file is about what endpoints share: the collaborators of one gateway process."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -10,6 +11,7 @@ from epidote_gateway.answers import Answers
 from epidote_gateway.api_errors import ApiError, bad_field
 from epidote_gateway.backend import Backend, PromptRenderer
 from epidote_gateway.caller import Caller
+from epidote_gateway.http_exchange import Exchange
 from epidote_gateway.logprobs import TokenTexts
 from epidote_gateway.media_loading import MediaLoader
 from epidote_gateway.metrics import Metrics
@@ -31,6 +33,21 @@ class Services:
     rng: Random
     clock: Callable[[], float]
     unix_time: Callable[[], float]
+
+    async def read_body(self, exchange: Exchange) -> bytes:
+        """The whole body, within the limits of size and time.
+
+        Raises:
+            ApiError: 408, 413 or 415.
+        """
+        limit_s = self.settings.body_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await exchange.read_json_body(self.settings.max_body_bytes)
+        except TimeoutError as error:
+            raise ApiError(
+                408, f"the body took longer than {limit_s:g} s", code="timeout"
+            ) from error
 
     def draw_seed(self) -> int:
         return self.rng.getrandbits(63)

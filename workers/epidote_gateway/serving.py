@@ -52,7 +52,7 @@ class CompletionEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_s = self._services.clock()
         exchange = Exchange(scope, receive, send)
-        body = await exchange.read_json_body(self._services.settings.max_body_bytes)
+        body = await self._services.read_body(exchange)
         request = self._parse(body)
         del body  # pictures in base64: not needed twice
         await exchange.until_disconnect(self._serve(exchange, request, caller_of(scope), started_s))

@@ -60,6 +60,7 @@ class GatewaySettings:
 
     # Size of one request.
     max_body_bytes: int = _setting(64 << 20, _int, 1)  # bytes; a few camera pictures in base64
+    body_timeout_s: float = _setting(60.0, float, 0)  # s to send it; a phone's uplink, no slowloris
     max_media_bytes: int = _setting(20 << 20, _int, 1)  # bytes, one picture as a file (OpenAI: 20)
     max_image_pixels: int = _setting(50_000_000, _int, 1)  # a phone's largest; 150 MB decoded
     max_image_side_px: int = _setting(16_384, _int, 1)  # px; no model resolves longer panoramas

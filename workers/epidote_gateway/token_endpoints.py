@@ -27,7 +27,7 @@ class TokenizeEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
-        body = await exchange.read_json_body(self._services.settings.max_body_bytes)
+        body = await self._services.read_body(exchange)
         request = parse(body, TokenizeRequest)
         self._services.check_model(request.model)
         tokens = await asyncio.to_thread(self._tokens, request)
@@ -73,7 +73,7 @@ class DetokenizeEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
-        body = await exchange.read_json_body(self._services.settings.max_body_bytes)
+        body = await self._services.read_body(exchange)
         request = parse(body, DetokenizeRequest)
         self._services.check_model(request.model)
         vocab_size = self._services.renderer.vocab_size

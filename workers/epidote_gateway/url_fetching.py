@@ -123,7 +123,10 @@ class UrlFetcher:
             if not isinstance(found, str):
                 wanted = f"answered with status {status}"
                 raise bad_field(field, wanted, code="image_url_failed")
-            url = urljoin(url, found)
+            try:
+                url = urljoin(url, found)
+            except ValueError as error:
+                raise _Refused("redirected to what is no URL") from error
         raise _Refused(f"more than {self._max_redirects} redirects")
 
     def _check(self, url: str) -> str:
