@@ -18,7 +18,7 @@ SPLIT = "encode=1,prefill=1,decode=2"
 class World:
     """Pretend workers, a fake clock, and the register under test."""
 
-    def __init__(self, split: str = SPLIT, wish: Wish | None = None) -> None:
+    def __init__(self, split: str = SPLIT, life: int = 1, acquaint_s: float = 0.0) -> None:
         shape = parse_counts(split)
         self.now_s = 0.0
         self.dead: set[str] = set()
@@ -28,11 +28,13 @@ class World:
         self.fails: set[str] = set()
         self.scaled: list[int] = []
         self.fleet = Fleet(
-            wish or Wish(shape=shape, num_workers=sum(shape.values())),
+            Wish(shape=shape, num_workers=sum(shape.values())),
             switch=self.switch,
             scale=self.scale,
             is_alive=lambda view: False if view.worker_id in self.dead else None,
             now=lambda: self.now_s,
+            first_version=life * 1000,
+            acquaint_s=acquaint_s,
         )
 
     async def scale(self, number: int) -> None:
@@ -224,7 +226,7 @@ async def test_a_restarted_register_learns_wish_and_roles_from_its_workers():
     before = await full()
     await before.fleet.set_roles(parse_counts("encode=2,prefill=1,decode=1"))
     old = before.fleet.view()
-    after = World(SPLIT)
+    after = World(SPLIT, life=2)
     for view in old.workers:
         assert after.beat(view.worker_id, view.role, epoch=view.epoch) is None
         orders = after.fleet.register(view, wish=old.wish, keeps_role=True)
@@ -233,6 +235,27 @@ async def test_a_restarted_register_learns_wish_and_roles_from_its_workers():
     assert after.roles() == "encode=2,prefill=1,decode=1"
     assert after.fleet.view().wish == old.wish
     assert after.switches == []
+
+
+async def test_what_is_set_right_after_a_restart_rests_on_what_was_wished_before():
+    before = await full()
+    await before.fleet.set_num_workers(5)
+    before.join("w4")
+    await before.settle()
+    await before.fleet.set_roles(parse_counts("encode=2,prefill=1,decode=2"))
+    after = World(SPLIT, life=2, acquaint_s=0.05)
+    setting = asyncio.create_task(
+        after.fleet.set_roles(parse_counts("encode=1,prefill=1,decode=3"))
+    )
+    await asyncio.sleep(0)
+    old = before.fleet.view()
+    for view in old.workers:
+        after.fleet.register(view, wish=old.wish, keeps_role=True)
+    await setting  # not refused: five workers, although the service started with four
+    assert after.roles() == "encode=1,prefill=1,decode=3"
+    for view in after.fleet.view().workers:
+        after.beat(view.worker_id, view.role, epoch=view.epoch, wish=old.wish)
+    assert after.fleet.view().wish.counts == parse_counts("encode=1,prefill=1,decode=3")
 
 
 async def test_an_old_heartbeat_does_not_undo_a_switch():

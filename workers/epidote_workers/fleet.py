@@ -29,6 +29,7 @@ LOST_AFTER_S = 5.0  # a worker's heart beats every 0.5 s in a thread of its own
 STARTING_LOST_AFTER_S = 60.0  # loading weights may hold the interpreter for long
 TICK_S = 0.25  # a look at the pids of this node is cheap: kill -9 is seen within this
 GATHER_S = 0.15  # victims of one scale-down say goodbye within this
+ACQUAINT_S = 1.5  # a new register waits for everybody's next heartbeat before it changes anything
 RETRY_S = 5.0  # after a switch that was rolled back
 SWITCH_DEADLINE_S = 30.0  # drain, switch, verify
 
@@ -56,8 +57,12 @@ class Fleet:
         is_alive: Callable[[WorkerView], bool | None],
         now: Callable[[], float],
         first_version: int = 1,
+        acquaint_s: float = ACQUAINT_S,
     ) -> None:
-        """`is_alive` answers None where it can't know; `scale` sets the number of replicas."""
+        """`is_alive` answers None where it can't know; `scale` sets the number of replicas.
+
+        `first_version` is higher than every version of an earlier life.
+        """
         self._wish = wish
         self._switch_call, self._scale, self._is_alive, self._now = switch, scale, is_alive, now
         self._workers: dict[str, WorkerView] = {}
@@ -66,7 +71,8 @@ class Fleet:
         self._is_closing = False
         self._was_complete = False  # since this register started
         self._settled_s = now()
-        self._version = first_version
+        self._version = self._first_version = first_version
+        self._acquainted_s = now() + acquaint_s
         self._changed = asyncio.Event()
         self._switching = asyncio.Lock()
         self._settling: asyncio.Task[None] | None = None
@@ -161,8 +167,9 @@ class Fleet:
         Raises:
             InvalidRequest: the counts don't add up or leave a stage to nobody.
         """
+        await self._acquainted()
         check_counts(counts, self._wish.num_workers, self._wish.stages)
-        self._learn(replace(self._wish, shape=dict(counts), version=self._wish.version + 1))
+        self._learn(replace(self._wish, shape=dict(counts), version=self._next_version()))
         return await self._settle()
 
     async def switch_role(self, worker_id: str, role: Role, *, deadline_s: float) -> SwitchOutcome:
@@ -171,6 +178,7 @@ class Fleet:
         Raises:
             InvalidRequest: no such worker.
         """
+        await self._acquainted()
         view = self._workers.get(worker_id)
         if view is None:
             raise InvalidRequest(f"worker_id: no worker {worker_id!r}", "worker_id")
@@ -181,7 +189,7 @@ class Fleet:
                 counts = self._wish.counts
                 counts[outcome.from_role] = max(0, counts.get(outcome.from_role, 0) - 1)
                 counts[role] = counts.get(role, 0) + 1
-                self._learn(replace(self._wish, shape=counts, version=self._wish.version + 1))
+                self._learn(replace(self._wish, shape=counts, version=self._next_version()))
         return outcome
 
     async def set_num_workers(self, num_workers: int) -> None:
@@ -192,7 +200,8 @@ class Fleet:
         """
         if num_workers < 1:
             raise InvalidRequest(f"workers: must be at least 1, got {num_workers}", "num_workers")
-        wish = replace(self._wish, num_workers=num_workers, version=self._wish.version + 1)
+        await self._acquainted()
+        wish = replace(self._wish, num_workers=num_workers, version=self._next_version())
         self._learn(wish)
         await self._scale(num_workers)
 
@@ -300,6 +309,17 @@ class Fleet:
         if wish is not None and wish.version > self._wish.version:
             self._wish = wish
             self._bump()
+
+    async def _acquainted(self) -> None:
+        """Wait out the first moments of this life, in which workers tell what an earlier one knew.
+
+        A change before that would rest on the wish of the service's start.
+        """
+        if (left_s := self._acquainted_s - self._now()) > 0:
+            await asyncio.sleep(left_s)
+
+    def _next_version(self) -> int:
+        return max(self._wish.version, self._first_version) + 1
 
     def _orders(self, role: Role) -> Orders:
         return Orders(role=role, wish=self._wish, is_closing=self._is_closing)

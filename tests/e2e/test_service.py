@@ -1,0 +1,336 @@
+"""The real service: `epidote serve` in a process of its own, the real openai client, real deaths.
+
+One service for the whole file, in the order of the tests: it is scaled, loses workers and its
+register, and is stopped by Ctrl-C at the end.
+"""
+
+import base64
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+
+from epidote_loadgen.pictures import ImageFormat, draw, encode, sample_scene
+from epidote_workers.process_tree import Process, command_name, descendants, is_running
+
+openai = pytest.importorskip("openai")
+pytest.importorskip("ray")
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(180)]
+
+KEY = "e2e-secret"
+SPLIT = {"encode": 1, "prefill": 1, "decode": 2, "all": 0}
+START_S = 150.0
+RECOVER_S = 60.0
+LONG_TOKENS = 160
+
+
+@dataclass
+class Service:
+    process: subprocess.Popen[str]
+    url: str
+    directory: Path
+    http: httpx.Client
+    seen: set[Process] = field(default_factory=set)
+
+    @property
+    def client(self) -> Any:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=KEY, timeout=90, max_retries=0)
+
+    def fleet(self) -> list[dict[str, Any]]:
+        reply = self.http.get("/admin/fleet")
+        assert reply.status_code == 200, reply.text
+        return list(reply.json()["workers"])
+
+    def roles(self) -> dict[str, int]:
+        """Of the routable workers."""
+        counts = Counter(w["role"] for w in self.fleet() if w["state"] == "routable")
+        return {role: counts[role] for role in SPLIT}
+
+    def wait_for(self, wanted: dict[str, int], within_s: float = RECOVER_S) -> float:
+        """Until the routable workers' roles are `wanted`; the seconds it took."""
+        started_s = time.monotonic()
+        while (found := self.roles()) != wanted:
+            assert time.monotonic() - started_s < within_s, f"wanted {wanted}, found {found}"
+            time.sleep(0.1)
+        return time.monotonic() - started_s
+
+    def pid_of(self, role: str) -> int:
+        return next(int(w["pid"]) for w in self.fleet() if w["role"] == role)
+
+    def note_processes(self) -> None:
+        self.seen |= descendants(self.process.pid)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    log = tmp_path_factory.mktemp("service") / "stderr.txt"
+    command = [sys.executable, "-m", "epidote_workers.cli", "serve", "--model", "demo"]
+    command += ["--roles", "encode=1,prefill=1,decode=2", "--port", "0", "--device", "cpu"]
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,  # its own group: signals of this test run do not reach it
+            env={**os.environ, "EPIDOTE_API_KEY": KEY},
+        )
+    timer = threading.Timer(START_S, process.kill)
+    timer.start()
+    assert process.stdout is not None
+    ready = process.stdout.readline()
+    timer.cancel()
+    found = re.search(r"(http://\S+)/v1", ready)
+    if found is None:
+        process.kill()
+        pytest.fail(f"the service did not start: {ready!r}\n{log.read_text()}")
+    print(ready.strip())
+    raylet = next(p for p in descendants(process.pid) if command_name(p) == "raylet")
+    arguments = Path(f"/proc/{raylet[0]}/cmdline").read_text()
+    directory = Path(re.search(r"(/[^\0= ]*epidote-[^/\0]+)/session", arguments).group(1))  # type: ignore[union-attr]
+    headers = {"authorization": f"Bearer {KEY}"}
+    with httpx.Client(base_url=found.group(1), headers=headers, timeout=90) as http:
+        running = Service(process, found.group(1), directory, http)
+        running.note_processes()
+        yield running
+    if process.poll() is None:
+        running.note_processes()
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(40)
+        except subprocess.TimeoutExpired:
+            process.kill()  # Ray's processes die with it
+
+
+def picture(seed: int = 3) -> bytes:
+    return encode(draw(sample_scene(Random(seed))), ImageFormat.PNG)
+
+
+def image_question(text: str = "How many shapes are there?") -> list[dict[str, Any]]:
+    url = f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
+    image = {"type": "image_url", "image_url": {"url": url}}
+    return [{"role": "user", "content": [image, {"type": "text", "text": text}]}]
+
+
+def text_question(text: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": text}]
+
+
+def long_answer(
+    service: Service, messages: list[dict[str, Any]], started: threading.Event | None = None
+) -> tuple[list[str], dict[str, Any]]:
+    """The pieces of a greedy answer of exactly `LONG_TOKENS` tokens, and the extension."""
+    pieces: list[str] = []
+    extension: dict[str, Any] = {}
+    stream = service.client.chat.completions.create(
+        model="demo",
+        messages=messages,
+        temperature=0,
+        max_tokens=LONG_TOKENS,
+        stream=True,
+        stream_options={"include_usage": True},
+        extra_body={"ignore_eos": True},
+        extra_headers={"x-epidote-timings": "1"},
+    )
+    for chunk in stream:
+        if chunk.usage is not None:
+            assert chunk.usage.completion_tokens == LONG_TOKENS
+        for choice in chunk.choices:
+            if choice.delta.content:
+                pieces.append(choice.delta.content)
+                if started is not None and len(pieces) == 3:
+                    started.set()
+        extension = (chunk.model_extra or {}).get("epidote") or extension
+    return pieces, extension
+
+
+@contextlib.contextmanager
+def load(service: Service, num_streams: int = 3) -> Iterator[list[str]]:
+    """Long answers one after the other in `num_streams` threads; yields the failures."""
+    questions = [text_question(f"Question {n}: what is 2 + {n}?") for n in range(num_streams)]
+    questions[0] = image_question()
+    truth = ["".join(long_answer(service, question)[0]) for question in questions]
+    failures: list[str] = []
+    done: list[int] = []
+    stop = threading.Event()
+
+    def ask(number: int) -> None:
+        while not stop.is_set():
+            try:
+                text = "".join(long_answer(service, questions[number])[0])
+            except Exception as error:  # collected: the test fails with all of them
+                failures.append(f"stream {number}: {error!r}")
+                return
+            if text != truth[number]:
+                failures.append(f"stream {number}: {text!r} instead of {truth[number]!r}")
+            done.append(number)
+
+    with ThreadPoolExecutor(num_streams) as pool:
+        for number in range(num_streams):
+            pool.submit(ask, number)
+        try:
+            yield failures
+            enough = time.monotonic() + 60
+            while len(done) < num_streams and not failures and time.monotonic() < enough:
+                time.sleep(0.05)
+        finally:
+            stop.set()
+    assert failures == []
+    assert len(done) >= num_streams
+
+
+def test_text_and_pictures_are_answered_by_separate_workers(service: Service):
+    assert service.roles() == SPLIT
+    for messages, stages in (
+        (text_question("What is 2 + 3?"), {"prefill", "decode"}),
+        (image_question(), {"encode", "prefill", "decode"}),
+    ):
+        pieces, extension = long_answer(service, messages)
+        assert len(pieces) > 5, "not streamed"
+        served = {s["stage"]: s["worker"] for s in extension["stages"]}
+        assert stages <= set(served)
+        assert len({served[stage] for stage in stages}) == len(stages)
+        whole = service.client.chat.completions.create(
+            model="demo",
+            messages=messages,
+            temperature=0,
+            max_tokens=LONG_TOKENS,
+            extra_body={"ignore_eos": True},
+        )
+        assert whole.choices[0].message.content == "".join(pieces)
+
+
+def test_a_wrong_key_opens_nothing(service: Service):
+    for path in ("/v1/models", "/admin/fleet"):
+        reply = httpx.get(service.url + path, headers={"authorization": "Bearer wrong"})
+        assert reply.status_code == 401
+
+
+def test_roles_are_set_by_the_command_line_while_requests_run(service: Service):
+    with load(service):
+        for split in ("encode=1,prefill=2,decode=1", "encode=2,prefill=1,decode=1"):
+            out = epidote(service, "roles", "set", split)
+            assert out.endswith(f"{split}\n"), out
+            print(out, end="")
+        epidote(service, "roles", "set", "encode=1,prefill=1,decode=2")
+    assert service.roles() == SPLIT
+
+
+def test_a_stream_outlives_its_killed_worker_which_comes_back_in_the_missing_role(
+    service: Service,
+):
+    for role in ("decode", "prefill"):
+        truth, _ = long_answer(service, text_question("What is 4 + 5?"))
+        started = threading.Event()
+        with ThreadPoolExecutor(4) as pool:  # enough streams for every decode worker
+            streams = [
+                pool.submit(long_answer, service, text_question("What is 4 + 5?"), started)
+                for _ in range(4)
+            ]
+            assert started.wait(60)
+            service.note_processes()
+            os.kill(service.pid_of(role), signal.SIGKILL)
+            answers = [stream.result(timeout=90) for stream in streams]
+        assert all("".join(pieces) == "".join(truth) for pieces, _ in answers)
+        if role == "decode":
+            assert any(extension["num_resumes"] for _, extension in answers)
+        print(f"{role} killed: whole again after {service.wait_for(SPLIT):.1f} s")
+        service.note_processes()
+
+
+def test_the_register_may_die_while_requests_run(service: Service):
+    service.note_processes()
+    register = next(p for p in service.seen if "ServeReplica:epidote:Fleet" in title(p))
+    with load(service, num_streams=2):
+        os.kill(register[0], signal.SIGKILL)
+        started_s = time.monotonic()
+        while True:  # decided by the next register, from what the workers remembered
+            reply = service.http.put("/admin/roles", json={"encode": 1, "prefill": 2, "decode": 1})
+            if reply.status_code == 200:
+                break
+            assert time.monotonic() - started_s < RECOVER_S, reply.text
+            time.sleep(0.5)
+        print(f"register killed: decides again after {time.monotonic() - started_s:.1f} s")
+    service.wait_for({**SPLIT, "prefill": 2, "decode": 1})
+    assert service.http.put("/admin/roles", json=SPLIT).status_code == 200
+
+
+def test_workers_are_added_and_removed_while_requests_run(service: Service):
+    with load(service):
+        epidote(service, "scale", "5")
+        took_s = service.wait_for({**SPLIT, "decode": 3})
+        print(f"4 to 5 workers: {took_s:.1f} s")
+        service.note_processes()
+        epidote(service, "scale", "3")
+        took_s = service.wait_for({**SPLIT, "decode": 1})
+        print(f"5 to 3 workers: {took_s:.1f} s")
+
+
+def test_nothing_is_held_when_nothing_runs(service: Service):
+    deadline_s = time.monotonic() + 10  # closed streams are given up within moments
+    while True:
+        sound = service.http.get("/admin/conservation").json()
+        busy = [w for w in service.fleet() if w["load"]["num_running"] or w["load"]["num_waiting"]]
+        if (sound["is_sound"] and not busy) or time.monotonic() > deadline_s:
+            break
+        time.sleep(0.2)
+    assert sound["is_sound"], json.dumps(sound)
+    assert busy == []
+    assert len(sound["workers"]) == 3
+
+
+def test_ctrl_c_ends_everything_it_started(service: Service):
+    service.note_processes()
+    pids = {process[0] for process in service.seen}
+    assert any("ServeReplica:epidote:Engine" in title(process) for process in service.seen)
+    started_s = time.monotonic()
+    service.process.send_signal(signal.SIGINT)
+    assert service.process.wait(40) == 0
+    print(f"stopped after {time.monotonic() - started_s:.1f} s")
+    assert [process for process in service.seen if is_running(process)] == []
+    assert not service.directory.exists()
+    left = [
+        path.name
+        for path in Path("/dev/shm").glob("*")
+        if path.name.startswith("epidote") or owned_by(path.name, pids)
+    ]
+    assert left == []
+
+
+def epidote(service: Service, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "epidote_workers.cli", *arguments],
+        env={**os.environ, "EPIDOTE_URL": service.url, "EPIDOTE_API_KEY": KEY},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def title(process: Process) -> str:
+    try:
+        return Path(f"/proc/{process[0]}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def owned_by(name: str, pids: set[int]) -> bool:
+    return any(number.isdigit() and int(number) in pids for number in re.split(r"\D+", name))
