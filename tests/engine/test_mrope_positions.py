@@ -84,6 +84,23 @@ def test_text_stands_where_it_is_counted(model):
     assert mrope_positions(0, (), model.spec)[1] == 0
 
 
+def test_after_a_long_video_answers_continue_beyond_its_time(tmp_path):
+    """The reference lets text fall behind a video's time, but not the answer."""
+    save_tiny_model(tmp_path, Architecture.QWEN2_5_VL, seed=1)
+    spec = load_model_spec(str(tmp_path))
+    video = MediaSpan(
+        key="v",
+        kind=MediaKind.VIDEO,
+        offset=1,
+        num_tokens=3,
+        grid_thw=(3, 2, 2),
+        second_per_grid_s=100 / spec.vision.tokens_per_second,
+    )
+    positions, delta = mrope_positions(6, [video], spec)
+    assert positions[0].tolist() == [0, 1, 101, 201, 2, 3]
+    assert 6 + delta == 202
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

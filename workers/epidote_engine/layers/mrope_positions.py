@@ -27,9 +27,10 @@ def mrope_positions(
 ) -> tuple[Positions, int]:
     """Positions int64 [3, num_tokens] (time, height, width) of a prompt, and `delta`.
 
-    A token generated at index i >= num_tokens has position i + delta in all three axes. Tokens
-    past the prompt that are already known count as text: pass the whole number. A model without
-    vision gets 0, 1, 2, … and delta 0.
+    A generated token at index i >= num_tokens has position i + delta in all three axes, also when
+    it is computed again after a preemption or on another worker: pass the prompt's length, never
+    that of prompt and answer (after a long video the two differ). A model without vision gets
+    0, 1, 2, … and delta 0.
 
     Raises:
         ValueError: placeholders overlap, lie outside the prompt, or don't fill their grid.
