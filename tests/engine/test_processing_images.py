@@ -146,6 +146,7 @@ def test_keys_tell_content_options_and_kind_apart(qwen3, qwen2_5):
         (np.zeros((2, 0, 8, 3), np.uint8), 1.0, "no pixels"),
         (np.zeros((2, 8, 8, 3), np.uint8), 0.0, "above 0"),
         (np.zeros((2, 8, 8, 3), np.uint8), float("nan"), "above 0"),
+        (np.zeros((2, 8, 8, 3), np.uint8), 1e-9, "lasts 2000000000 s"),
     ],
 )
 def test_what_is_no_video_is_refused(qwen2_5, frames, fps, said):

@@ -167,7 +167,8 @@ class PromptProcessor:
         """Resize every frame; `frames` [frames, height, width, 3] uint8 were sampled at `fps`.
 
         Raises:
-            InvalidRequest: the model takes no videos, or frames or rate are no video's.
+            InvalidRequest: the model takes no videos, frames or rate are no video's, or it lasts
+                longer than the model can tell times apart.
         """
         settings = self._image_settings()
         if not 0 < fps < float("inf"):
@@ -176,6 +177,7 @@ class PromptProcessor:
         num_frames, height, width, _ = resized.shape
         times = -(-num_frames // settings.temporal_patch)
         rows, columns = height // settings.patch, width // settings.patch
+        self._check_duration(times * settings.temporal_patch / fps)
         return VideoPixels(
             # the rate changes no embedding but positions, hence the KV that the key also names
             key=_key("video", content_key, repr(float(fps)), settings.fingerprint),
@@ -200,6 +202,18 @@ class PromptProcessor:
     def token_bytes(self, token_id: int) -> bytes:
         """The exact bytes one token stands for; may be part of a character."""
         return self._tokenizer.token_bytes(token_id)
+
+    def _check_duration(self, seconds: float) -> None:
+        """Qwen2.5-VL counts seconds in positions, of which there are so many."""
+        vision = self.spec.vision
+        if vision is None or vision.tower is not Tower.QWEN2_5:
+            return
+        longest = self.max_model_len / vision.tokens_per_second
+        if seconds > longest:
+            raise InvalidRequest(
+                f"video: lasts {seconds:.0f} s at its frame rate, at most {longest:.0f} s have "
+                "positions in this model"
+            )
 
     def _image_settings(self) -> ImageSettings:
         if self.spec.images is None:
