@@ -1,9 +1,11 @@
 """This bench is about the gateway alone: tokens per second through it, and what a request costs.
 
-A stand-in engine (in the gateway's process, tokens for nothing) and a raw client in a process of
-its own, on one box. Prints one JSON line.
+A stand-in engine (tokens for nothing) and a raw client in a process of its own, on one box. The
+engine runs in the gateway's process, or with `--rpc` in a third one behind the workers' sockets.
+Prints one JSON line.
 
     python workers/bench/gateway_throughput.py --streams 32 --seconds 10
+    python workers/bench/gateway_throughput.py --rpc --rate 500
 """
 
 import argparse
@@ -14,8 +16,9 @@ import os
 import platform
 import socket
 import statistics
+import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import uvicorn
@@ -24,8 +27,13 @@ import uvloop
 from epidote_core.generation import FinishReason, GenerateRequest, Route, TokenChunk
 from epidote_core.roles import Role
 from epidote_gateway.app import create_app
+from epidote_gateway.backend import TokenStream
 from epidote_gateway.fakes import FakeBackend, FakeRenderer
 from epidote_gateway.settings import GatewaySettings
+from epidote_workers.messages import GENERATE, GenerateCall
+from epidote_workers.rpc.address import UnixAddress
+from epidote_workers.rpc.client import ClientStream, Connection, connect
+from epidote_workers.rpc.server import Server, Service
 
 
 class StandInStream:
@@ -69,14 +77,62 @@ class StandInStream:
 class StandIn(FakeBackend):
     rate: float = 0.0
 
-    def generate(self, request: GenerateRequest, route: Route) -> StandInStream:
+    def generate(self, request: GenerateRequest, route: Route) -> TokenStream:
         return StandInStream(request, self.rate)
 
 
-def serve(sock: socket.socket, rate: float) -> None:
-    """The server's process: the gateway before the stand-in, and a baseline."""
-    backend = StandIn.of({Role.PREFILL: 1, Role.DECODE: 2})
-    backend.rate = rate
+class RpcStream:
+    """A stream of a worker, all that waits as one item: what the real client does."""
+
+    def __init__(self, stream: ClientStream[list[TokenChunk]]) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> AsyncIterator[list[TokenChunk]]:
+        return self
+
+    async def __anext__(self) -> list[TokenChunk]:
+        items = await self._stream.take()
+        if not items:
+            raise StopAsyncIteration
+        return items[0] if len(items) == 1 else [chunk for item in items for chunk in item]
+
+    async def aclose(self) -> None:
+        self._stream.close()
+
+
+class RpcStandIn(FakeBackend):
+    connection: Connection
+
+    def generate(self, request: GenerateRequest, route: Route) -> TokenStream:
+        call = GenerateCall(request=request, route=route, addresses={})
+        return RpcStream(self.connection.stream(GENERATE, call))
+
+
+def work(path: str, rate: float) -> None:
+    """The worker's process: the stand-in behind a socket."""
+
+    async def produce(call: GenerateCall) -> AsyncGenerator[list[TokenChunk], None]:
+        async for chunks in StandInStream(call.request, rate):
+            yield chunks
+
+    async def run() -> None:
+        service = Service()
+        service.add_stream(GENERATE, produce)
+        await Server(service).listen(UnixAddress(path))
+        await asyncio.Event().wait()
+
+    uvloop.run(run())
+
+
+def serve(sock: socket.socket, rate: float, rpc: str) -> None:
+    """The gateway's process, with a baseline beside it."""
+    shape = {Role.PREFILL: 1, Role.DECODE: 2}
+    backend: FakeBackend
+    if rpc:
+        backend = RpcStandIn.of(shape)
+    else:
+        backend = StandIn.of(shape)
+        backend.rate = rate
     app = create_app(backend, FakeRenderer(max_model_len=100_000), GatewaySettings())
 
     async def with_baseline(scope: Any, receive: Any, send: Any) -> None:
@@ -98,7 +154,13 @@ def serve(sock: socket.socket, rate: float) -> None:
         log_level="warning",
         access_log=False,
     )
-    uvloop.run(uvicorn.Server(config).serve(sockets=[sock]))
+
+    async def run() -> None:
+        if isinstance(backend, RpcStandIn):
+            backend.connection = await connect(f"unix:{rpc}")
+        await uvicorn.Server(config).serve(sockets=[sock])
+
+    uvloop.run(run())
 
 
 def http_request(path: str, body: dict[str, Any]) -> bytes:
@@ -187,6 +249,7 @@ async def measure(port: int, args: argparse.Namespace) -> dict[str, Any]:
         "streams": args.streams,
         "tokens_per_request": args.tokens,
         "engine_rate_per_stream": args.rate,
+        "rpc": args.rpc,
         "baseline_ms": quantiles_ms(bare),
         "request_ms": quantiles_ms(whole),  # with a rate: the engine's waiting included
         "streamed_request_ms": quantiles_ms(streamed),
@@ -204,16 +267,27 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256, help="per request")
     parser.add_argument("--rate", type=float, default=0.0, help="tokens/s of a stream; 0: no limit")
     parser.add_argument("--requests", type=int, default=1000, help="for the latencies")
+    parser.add_argument("--rpc", action="store_true", help="the engine in a process of its own")
     args = parser.parse_args()
+    context = multiprocessing.get_context("fork")
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
-    process = multiprocessing.get_context("fork").Process(target=serve, args=(sock, args.rate))
-    process.start()
-    try:
-        print(json.dumps(asyncio.run(measure(sock.getsockname()[1], args))))
-    finally:
-        process.terminate()
-        process.join()
+    processes = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/worker" if args.rpc else ""
+        if path:
+            processes.append(context.Process(target=work, args=(path, args.rate)))
+            processes[0].start()
+            while not os.path.exists(path):
+                time.sleep(0.02)
+        processes.append(context.Process(target=serve, args=(sock, args.rate, path)))
+        processes[-1].start()
+        try:
+            print(json.dumps(asyncio.run(measure(sock.getsockname()[1], args))))
+        finally:
+            for process in processes:
+                process.terminate()
+                process.join()
 
 
 if __name__ == "__main__":
