@@ -1,14 +1,55 @@
 """This file is about a worker: one engine, one role at a time, the stages it serves."""
 
 import asyncio
+import logging
+import os
+from dataclasses import replace
 
+from epidote_core.generation import MediaPixels
 from epidote_core.roles import Role
-from epidote_core.worker_view import WorkerView
+from epidote_core.worker_view import WorkerLoad, WorkerView
+from epidote_engine.events import Event, KvReady
 from epidote_engine.settings import EngineConfig
 from epidote_gateway.backend import SwitchOutcome
+from epidote_workers import messages
+from epidote_workers.decode_stage import DecodeStage
+from epidote_workers.encode_stage import EncodeStage
+from epidote_workers.engine_protocol import EngineFactory, real_engine
+from epidote_workers.engine_thread import EngineFailed, EngineThread
+from epidote_workers.identity import model_fingerprint, this_boot
+from epidote_workers.inbox import Inboxes
 from epidote_workers.lifecycle import DrainPolicy
-from epidote_workers.messages import Conservation
+from epidote_workers.media_fetch import MediaFetcher
+from epidote_workers.messages import (
+    Conservation,
+    DrainCall,
+    Nothing,
+    Pools,
+    StatusReport,
+    SwitchCall,
+)
+from epidote_workers.parts import Parts
+from epidote_workers.peers import Peers
+from epidote_workers.prefill_stage import PrefillStage
+from epidote_workers.rpc.address import TcpAddress, UnixAddress
+from epidote_workers.rpc.secret import secret_from
+from epidote_workers.rpc.server import Server, Service
+from epidote_workers.self_check import SelfCheck, TinyPixels, tiny_pixels_of
+from epidote_workers.stage_gate import StageGate
+from epidote_workers.status_board import StatusBoard
+from epidote_workers.switching import Switching
+from epidote_workers.transfer.copy_thread import CopyThread
+from epidote_workers.transfer.descriptor_socket import DescriptorServer
+from epidote_workers.transfer.layout import as_units, kv_layout, media_layout
+from epidote_workers.transfer.packed import answer_read
+from epidote_workers.transfer.ray_objects import has_ray
+from epidote_workers.transfer.shared_pool import SharedMemoryAllocator
+from epidote_workers.transfer.transport import LocalPool
 from epidote_workers.worker_settings import WorkerSettings
+
+logger = logging.getLogger(__name__)
+
+IDLE_SETTLE_S = 1.0  # releases of work that has just ended are still on their way
 
 
 class Worker:
@@ -17,44 +58,170 @@ class Worker:
     All methods belong to the event loop that `start` ran on.
     """
 
-    def __init__(self, worker_id: str, config: EngineConfig, settings: WorkerSettings) -> None:
-        """Cheap: nothing is loaded, nothing listens before `start`."""
-        raise NotImplementedError
+    def __init__(
+        self,
+        worker_id: str,
+        config: EngineConfig,
+        settings: WorkerSettings,
+        *,
+        make_engine: EngineFactory = real_engine,
+        tiny_pixels: TinyPixels | None = None,
+    ) -> None:
+        """Cheap: nothing is loaded, nothing listens before `start`.
+
+        `tiny_pixels` makes the self-check's picture; None: as the model wants it.
+        """
+        self.worker_id = worker_id
+        self._config = replace(config, worker_id=worker_id)
+        self._settings = settings
+        self._make_engine, self._tiny_pixels = make_engine, tiny_pixels
+        self._node_id = settings.node_id or this_boot()
+        self._address = ""
+        self._server: Server | None = None
+        self._descriptors: DescriptorServer | None = None
+        self._parts: Parts | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # Life
 
     async def listen(self) -> None:
-        """Open the sockets: `address` is known, `view()` and the status stream say STARTING."""
-        raise NotImplementedError
+        """Open the sockets: `address` is known, `view()` and the status stream say STARTING.
+
+        Raises:
+            OSError: the directory is not ours or the path too long.
+        """
+        settings, loop = self._settings, asyncio.get_running_loop()
+        self._failed: asyncio.Future[str] = loop.create_future()
+        settings.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._allocator = SharedMemoryAllocator()
+        self._copies = CopyThread()
+        secret = secret_from()
+        gate = StageGate(self.worker_id, self._config.role, settings.max_requests)
+        inboxes = Inboxes()
+        engine = EngineThread(
+            lambda: self._make_engine(self._config, self._allocator.allocate),
+            worker_id=self.worker_id,
+            on_events=self._on_events,
+            on_layers=self._on_layers,
+            on_failure=self._on_engine_failure,
+        )
+        peers = Peers(
+            self._node_id, self._copies, call_timeout_s=settings.call_timeout_s, secret=secret
+        )
+        self._parts = Parts(
+            worker_id=self.worker_id,
+            settings=settings,
+            engine=engine,
+            gate=gate,
+            inboxes=inboxes,
+            peers=peers,
+        )
+        self._encoder = EncodeStage(self._parts)
+        self._fetcher = MediaFetcher(self._parts, self._encoder)
+        self._board = StatusBoard(
+            self._blank_report(), life=lambda: gate.life, adjust=self._adjust_load
+        )
+        check = SelfCheck(self._parts, self._encoder, self._tiny)
+        self._switching = Switching(
+            self._parts,
+            self._encoder,
+            check,
+            on_change=self._board.publish,
+            on_failed=self._on_failed,
+        )
+        self._server = Server(self._service())
+        unix = UnixAddress(str(settings.socket_dir / f"{self.worker_id}.sock"))
+        self._address = str(await self._server.listen(unix))
+        self._descriptors = DescriptorServer(
+            str(settings.socket_dir / f"{self.worker_id}.fds"), self._allocator
+        )
+        if settings.tcp_host is not None:
+            tcp = TcpAddress(settings.tcp_host, 0)
+            self._address = str(await self._server.listen(tcp, secret=secret))
 
     async def start(self, role: Role | None = None) -> None:
         """Listen if that is still to do, load the engine in its thread, verify, become routable.
 
-        `role` instead of the configuration's. Raises what loading raised; the worker is then
-        FAILED. Whatever happens, `stop` must follow in the end.
+        `role` instead of the configuration's. Raises what loading raised, or `EngineFailed` if the
+        self-check failed; the worker is then FAILED. Whatever happens, `stop` must follow.
         """
-        raise NotImplementedError
+        if role is not None:
+            self._config = replace(self._config, role=role)
+        if self._server is None:
+            await self.listen()
+        parts = self._running
+        parts.gate.life = replace(parts.gate.life, role=self._config.role)
+        try:
+            fingerprint = await asyncio.to_thread(model_fingerprint, self._config.model)
+            if self._tiny_pixels is None:
+                self._tiny_pixels = await asyncio.to_thread(tiny_pixels_of, self._config.model)
+            engine = await parts.engine.start()
+        except Exception as error:
+            self._switching.crash(f"not loaded: {type(error).__name__}: {error}")
+            raise
+        kv, media = engine.kv_pool.tensor, engine.media_pool.tensor
+        for tensor, layout in (
+            (kv, kv_layout(kv, fingerprint)),
+            (media, media_layout(media, fingerprint)),
+        ):
+            parts.pools[layout.name] = LocalPool(as_units(tensor, layout), layout)
+        self._tasks.append(asyncio.create_task(self._watch()))
+        await self._switching.first_role()
+        if self.failure is not None:
+            raise EngineFailed(self.failure, worker_id=self.worker_id)
 
     async def stop(self) -> None:
-        """Drop every stream (clients see the connection end), stop the engine, free the pools."""
-        raise NotImplementedError
+        """Drop every stream (clients see the connection end), stop the engine, free the pools.
+
+        Idempotent; takes as long as the engine's step under way.
+        """
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        if self._server is not None:
+            await self._server.close()
+            self._server = None
+            self._running.peers.close()
+            await self._running.engine.stop()
+            self._copies.close()
+            self._allocator.close()
+        if self._descriptors is not None:
+            await asyncio.to_thread(self._descriptors.close)
+            self._descriptors = None
+
+    # What others may know
 
     @property
     def address(self) -> str:
-        """Where clients connect; known after `start` began to listen, "" before."""
-        raise NotImplementedError
+        """Where clients connect; known after `listen`, "" before."""
+        return self._address
 
     def view(self) -> WorkerView:
         """The worker now, from memory. Without cache names (`block_hashes`, `media_keys`)."""
-        raise NotImplementedError
+        life = self._running.gate.life
+        return WorkerView(
+            worker_id=self.worker_id,
+            role=life.role,
+            state=life.state,
+            epoch=life.epoch,
+            address=self._address,
+            node_id=self._node_id,
+            pid=os.getpid(),
+            load=self._board.load,
+        )
 
     @property
     def failure(self) -> str | None:
         """Why the worker is unhealthy (engine thread died or hangs), None while it is well."""
-        raise NotImplementedError
+        return self._failed.result() if self._failed.done() else None
 
     @property
     def failed(self) -> "asyncio.Future[str]":
-        """Done, with the reason, as soon as the worker fails for good."""
-        raise NotImplementedError
+        """Done, with the reason, as soon as the worker fails for good. Only to be read."""
+        return self._failed
+
+    # Administration
 
     async def switch_role(
         self,
@@ -70,7 +237,15 @@ class Worker:
         Not drained after `deadline_s`, or the new role fails its check: back in the old role.
         Another switch under way, or another epoch than expected: refused, nothing happens.
         """
-        raise NotImplementedError
+        return await self._switching.switch(
+            SwitchCall(
+                role=role,
+                deadline_s=deadline_s,
+                drain=drain,
+                grace_s=grace_s,
+                expected_epoch=expected_epoch,
+            )
+        )
 
     async def drain(self, *, deadline_s: float, grace_s: float = 0.25) -> None:
         """Take no more work, for ever; before `stop`.
@@ -78,8 +253,127 @@ class Worker:
         Finishes prefill and encode work; decode streams are handed back after `grace_s` and go on
         elsewhere. Returns when nothing is left, at the latest after `deadline_s`.
         """
-        raise NotImplementedError
+        await self._switching.drain_for_ever(deadline_s=deadline_s, grace_s=grace_s)
 
     async def conservation(self) -> Conservation:
-        """What the engine's and this worker's bookkeeping find wrong."""
-        raise NotImplementedError
+        """What the engine's and this worker's bookkeeping find wrong.
+
+        Looks for up to a second until the worker is idle, since what has just ended may still be
+        being released. What is held while nothing runs is an error.
+        """
+        parts = self._running
+        for _ in range(int(IDLE_SETTLE_S / 0.02)):
+            errors, is_drained = await parts.engine.call(
+                lambda engine: (engine.conservation_errors(), engine.is_drained())
+            )
+            is_quiet = not (+parts.gate.counts) and not self._encoder.num_queued
+            if is_quiet and is_drained and not errors:
+                break
+            await asyncio.sleep(0.02)
+        if is_quiet:
+            for what, count in (
+                ("open inboxes", len(parts.inboxes)),
+                ("media fetches", self._fetcher.num_running),
+            ):
+                if count:
+                    errors = [*errors, f"{count} {what} without a request"]
+            if not is_drained:
+                errors = [*errors, "the engine holds work that no stage knows of"]
+        return Conservation(errors=tuple(errors), is_idle=is_quiet and is_drained)
+
+    # Inside
+
+    @property
+    def _running(self) -> Parts:
+        assert self._parts is not None, "listen or start first"
+        return self._parts
+
+    def _service(self) -> Service:
+        service, parts = Service(), self._running
+        decode = DecodeStage(parts, self._fetcher)
+        prefill = PrefillStage(parts, self._fetcher)
+        service.add_stream(messages.GENERATE, decode.generate)
+        service.add_stream(messages.PREFILL, prefill.prefill)
+        service.add_call(messages.ENCODE, self._encoder.encode)
+        service.add_stream(messages.FETCH_MEDIA, self._encoder.fetch_media)
+        service.add_call(messages.POOLS, self._pools)
+        service.add_stream(
+            messages.READ, lambda call: answer_read(call, lambda name: parts.pools[name])
+        )
+        service.add_stream(messages.STATUS, self._board.status)
+        service.add_call(messages.SWITCH_ROLE, self._switching.switch)
+        service.add_call(messages.DRAIN, self._drain)
+        service.add_call(messages.CONSERVATION, self._conservation)
+        return service
+
+    async def _pools(self, _: Nothing) -> Pools:
+        described = self._running.pools.values()
+        is_mappable = self._descriptors is not None and all(
+            self._allocator.descriptor(pool.layout.name) is not None
+            for pool in described
+            if pool.layout.num_bytes
+        )
+        return Pools(
+            node_id=self._node_id,
+            descriptor_path=self._descriptors.path if self._descriptors and is_mappable else "",
+            layouts=tuple(pool.layout for pool in described),
+            ray=has_ray(),
+        )
+
+    async def _drain(self, call: DrainCall) -> Nothing:
+        await self.drain(deadline_s=call.deadline_s, grace_s=call.grace_s)
+        return Nothing()
+
+    async def _conservation(self, _: Nothing) -> Conservation:
+        return await self.conservation()
+
+    def _tiny(self, key: str) -> MediaPixels | None:
+        assert self._tiny_pixels is not None, "set before the engine starts"
+        return self._tiny_pixels(key)
+
+    def _blank_report(self) -> StatusReport:
+        life = self._running.gate.life
+        return StatusReport(
+            worker_id=self.worker_id,
+            role=life.role,
+            state=life.state,
+            epoch=life.epoch,
+            node_id=self._node_id,
+            pid=os.getpid(),
+            block_size=self._config.block_size,
+            load=WorkerLoad(),
+        )
+
+    def _adjust_load(self, load: WorkerLoad) -> WorkerLoad:
+        """Media that the engine has not seen yet count as being encoded."""
+        return replace(load, num_encoding=max(load.num_encoding, self._encoder.num_queued))
+
+    def _on_events(self, events: list[Event]) -> None:
+        for event in self._running.inboxes.deliver(events):
+            self._encoder.note(event)
+
+    def _on_layers(self, spans: list[KvReady]) -> None:
+        self._running.inboxes.deliver(spans)
+
+    def _on_engine_failure(self, reason: str) -> None:
+        self._switching.crash(reason)
+
+    def _on_failed(self, reason: str) -> None:
+        logger.error("worker failed", extra={"worker": self.worker_id, "reason": reason})
+        if not self._failed.done():
+            self._failed.set_result(reason)
+        self._running.inboxes.fail_all(EngineFailed(reason, worker_id=self.worker_id))
+
+    async def _watch(self) -> None:
+        """Keep the status fresh; notice an engine that hangs."""
+        settings, engine = self._settings, self._running.engine
+        while self.failure is None:
+            refresh = asyncio.ensure_future(self._board.refresh(engine))
+            while not (await asyncio.wait([refresh], timeout=0.5))[0]:
+                if engine.busy_s > settings.hung_after_s:
+                    refresh.cancel()
+                    self._switching.crash(f"the engine hangs for {engine.busy_s:.0f} s")
+                    return
+            if refresh.exception() is not None:
+                return  # the engine's end is reported by its own callback
+            await asyncio.sleep(settings.status_every_s)

@@ -8,7 +8,7 @@ from pathlib import Path
 class WorkerSettings:
     """Settings of one worker. Durations in seconds.
 
-    `socket_dir` (0700, short: socket paths end at 107 bytes) holds the unix sockets. With `tcp_host`
+    `socket_dir` (0700; short, paths end at 107 bytes) holds the unix sockets. With `tcp_host`
     the worker also listens there, on a port of the system's choice, and gives that as its address.
     Workers with equal `node_id` try to map each other's pools.
     """

@@ -10,6 +10,7 @@ import math
 import mmap
 import os
 import warnings
+from collections.abc import Sequence
 
 import torch
 
@@ -27,7 +28,7 @@ class SharedMemoryAllocator:
     def __init__(self) -> None:
         self._descriptors: dict[str, int] = {}
 
-    def allocate(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    def allocate(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         """A zeroed tensor in shared memory; physical pages come with the first write.
 
         The tensor may outlive `close`.
@@ -40,7 +41,7 @@ class SharedMemoryAllocator:
             raise ValueError(f"pool {name!r} exists already")
         num_bytes = math.prod(shape) * dtype.itemsize
         if num_bytes == 0:
-            return torch.zeros(shape, dtype=dtype)
+            return torch.zeros(tuple(shape), dtype=dtype)
         descriptor = os.memfd_create(f"epidote-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(descriptor, num_bytes)
@@ -51,7 +52,7 @@ class SharedMemoryAllocator:
             os.close(descriptor)
             raise
         self._descriptors[name] = descriptor
-        return torch.frombuffer(memory, dtype=dtype).view(shape)
+        return torch.frombuffer(memory, dtype=dtype).view(tuple(shape))
 
     def descriptor(self, name: str) -> int | None:
         """The pool's descriptor, still owned here; None: no such pool (or an empty one)."""

@@ -1,0 +1,204 @@
+"""This file is about a request's stream: its decoder asks prefill, copies KV, decodes, answers."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from epidote_core.errors import InvalidRequest, Overloaded
+from epidote_core.generation import GenerateRequest, StageTiming, TokenChunk
+from epidote_core.roles import Stage
+from epidote_engine.events import FirstToken, KvReserved, RequestFailed, TokensOut
+from epidote_engine.sequence import Mode
+from epidote_workers.inbox import Inbox, Item
+from epidote_workers.kv_spans import KvProgress
+from epidote_workers.media_fetch import MediaFetcher, Timings
+from epidote_workers.messages import PREFILL, GenerateCall, PrefillCall, PrefillItem, PrefillResult
+from epidote_workers.parts import Parts
+from epidote_workers.peers import PEER_ERRORS, PeerWorker, lost
+from epidote_workers.rpc.client import ClientStream
+from epidote_workers.stage_gate import Visit
+
+STALL_S = 300.0  # without any token; the gateway gives up sooner, this is against leaks
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What other workers did for the first token."""
+
+    timings: Timings = ()
+    num_cached_tokens: int = 0
+
+
+class DecodeStage:
+    """Client streams of this worker."""
+
+    def __init__(self, parts: Parts, fetcher: MediaFetcher) -> None:
+        self._parts, self._fetcher = parts, fetcher
+
+    async def generate(self, call: GenerateCall) -> AsyncGenerator[list[TokenChunk], None]:
+        """Every chunk that waits, until each choice has its `finish_reason`.
+
+        Raises:
+            WorkerLost: naming the stage that broke, refused, or moved its work away.
+            Overloaded, InvalidRequest: as the stages say.
+        """
+        is_local = call.route.prefill == self._parts.worker_id
+        if is_local:
+            self._parts.gate.check(Stage.PREFILL)
+        with self._parts.gate.admit(Stage.DECODE) as visit:
+            request = self._parts.own(call.request)
+            inbox = self._parts.inboxes.open(request.request_id)
+            fetching: asyncio.Task[Timings] | None = None
+            try:
+                mode = Mode.GENERATE if is_local else Mode.DECODE
+                self._parts.engine.post_or(
+                    lambda engine: engine.add(request, mode=mode), inbox.fail
+                )
+                if is_local:
+                    if request.media:
+                        fetching = self._fetch(request, call, inbox)
+                    prepared = Prepared()
+                else:
+                    async with visit.movable():
+                        prepared = await self._prepare(request, call, inbox)
+                async with aclosing(self._tokens(request, inbox, visit)) as tokens:
+                    async for chunks in tokens:
+                        if fetching is not None and fetching.done() and not fetching.cancelled():
+                            prepared = Prepared(fetching.result())
+                        yield [_complete(chunk, prepared) for chunk in chunks]
+            finally:
+                if fetching is not None:
+                    fetching.cancel()
+                self._parts.inboxes.close(request.request_id)
+                self._parts.engine.post(lambda engine: engine.abort(request.request_id))
+
+    def _fetch(
+        self, request: GenerateRequest, call: GenerateCall, inbox: Inbox
+    ) -> "asyncio.Task[Timings]":
+        task = asyncio.create_task(
+            self._fetcher.fetch(request, dict(call.route.encode), call.addresses)
+        )
+
+        def report(task: "asyncio.Task[Timings]") -> None:
+            if not task.cancelled() and isinstance(error := task.exception(), Exception):
+                inbox.fail(error)
+
+        task.add_done_callback(report)
+        return task
+
+    async def _tokens(
+        self, request: GenerateRequest, inbox: Inbox, visit: Visit
+    ) -> AsyncGenerator[list[TokenChunk], None]:
+        unfinished = len(request.choices)
+        with visit.when_moved(lambda: inbox.fail(visit.moved_error)):
+            while unfinished:
+                chunks = [chunk for item in await inbox.take(STALL_S) for chunk in _chunks(item)]
+                unfinished -= sum(chunk.finish_reason is not None for chunk in chunks)
+                if chunks:
+                    yield chunks
+
+    async def _prepare(
+        self, request: GenerateRequest, call: GenerateCall, inbox: Inbox
+    ) -> Prepared:
+        """Have the prompt's KV computed elsewhere and copy it here; then decoding begins."""
+        reserved = await self._reserved(inbox)
+        worker_id = call.route.prefill
+        try:
+            peer = await self._parts.peers.get(worker_id, call.addresses.get(worker_id))
+            wanted = PrefillCall(
+                request=call.request, encode=call.route.encode, addresses=call.addresses
+            )
+            stream = peer.connection.stream(PREFILL, wanted)
+            try:
+                result, moved = await self._pull(request, reserved, peer, stream)
+                first = FirstToken(token_id=result.token_id, logprob=result.logprob)
+                await self._parts.engine.call(
+                    lambda engine: engine.commit_kv(request.request_id, first)
+                )
+            finally:
+                stream.close()  # the prefill worker may have its blocks back
+        except PEER_ERRORS as error:
+            raise lost(worker_id, error) from error
+        cached = max(result.num_cached_tokens, reserved.num_cached_tokens)
+        return Prepared((*result.timings, moved), cached)
+
+    async def _reserved(self, inbox: Inbox) -> KvReserved:
+        """Wait for room: this is the back-pressure on prefill."""
+        try:
+            for item in await inbox.take(self._parts.settings.reserve_timeout_s):
+                if isinstance(item, KvReserved):
+                    return item
+                _chunks(item)
+        except TimeoutError as error:
+            raise Overloaded("no free KV blocks here", retry_after_s=1.0) from error
+        raise AssertionError("a reservation comes first")
+
+    async def _pull(
+        self,
+        request: GenerateRequest,
+        reserved: KvReserved,
+        peer: PeerWorker,
+        stream: ClientStream[PrefillItem],
+    ) -> tuple[PrefillResult, StageTiming]:
+        """Copy spans as they become ready; returns when all KV is here."""
+        kv = self._parts.kv
+        num_tokens = len(request.prompt_token_ids) + len(request.choices[0].emitted_token_ids)
+        progress = KvProgress(
+            num_layers=kv.layout.num_layers,
+            block_size=kv.layout.block_size,
+            num_tokens=num_tokens,
+            num_here=reserved.num_cached_tokens,
+        )
+        pool = await peer.pool(kv)
+        loop = asyncio.get_running_loop()
+        num_bytes, busy_s = 0, 0.0
+        result: PrefillResult | None = None
+        while result is None:
+            items = await stream.take(STALL_S)
+            if not items:
+                raise TimeoutError("prefill ended without a result")
+            for item in items:
+                for span in item.spans:
+                    progress.note(span)
+                result = item.result or result
+            if result is not None:
+                progress.all_ready()
+            start_s = loop.time()
+            for piece in progress.take():
+                num_bytes += await pool.read(
+                    progress.source_blocks[piece.first_block : piece.end_block],
+                    kv,
+                    reserved.block_ids[piece.first_block : piece.end_block],
+                    piece.layers,
+                )
+            busy_s += loop.time() - start_s
+        moved = StageTiming(
+            stage="transfer",
+            worker_id=self._parts.worker_id,
+            busy_s=busy_s,
+            num_tokens=num_tokens - reserved.num_cached_tokens,
+            num_bytes=num_bytes,
+        )
+        return result, moved
+
+
+def _chunks(item: Item) -> Sequence[TokenChunk]:
+    match item:
+        case TokensOut():
+            return item.chunks
+        case RequestFailed():
+            raise InvalidRequest(item.message)
+        case _:
+            return ()
+
+
+def _complete(chunk: TokenChunk, prepared: Prepared) -> TokenChunk:
+    """Add what other workers did to a choice's last chunk."""
+    if chunk.finish_reason is None:
+        return chunk
+    return replace(
+        chunk,
+        num_cached_tokens=max(chunk.num_cached_tokens, prepared.num_cached_tokens),
+        timings=(*prepared.timings, *chunk.timings),
+    )

@@ -1,0 +1,116 @@
+"""This file is about the other workers, as this one reaches them: one connection each, pools."""
+
+import asyncio
+import logging
+
+from epidote_core.errors import WorkerLost
+from epidote_workers.messages import POOLS, Nothing, Pools
+from epidote_workers.rpc.client import Connection, connect
+from epidote_workers.rpc.errors import ConnectionLost, RemoteFailure
+from epidote_workers.rpc.frames import ProtocolError
+from epidote_workers.transfer.copy_thread import CopyThread
+from epidote_workers.transfer.descriptor_socket import NoDescriptor
+from epidote_workers.transfer.layout import LayoutMismatch
+from epidote_workers.transfer.packed import PackedTransport
+from epidote_workers.transfer.shared_memory import SharedMemoryTransport
+from epidote_workers.transfer.transport import LocalPool, PeerPool, Transport
+
+logger = logging.getLogger(__name__)
+
+PEER_ERRORS = (ConnectionLost, RemoteFailure, ProtocolError, LayoutMismatch, TimeoutError)
+
+
+def lost(worker_id: str, error: Exception) -> WorkerLost:
+    """A peer's failure as the one error that the gateway recovers from."""
+    return WorkerLost(f"worker {worker_id}: {error or type(error).__name__}", worker_id=worker_id)
+
+
+class PeerWorker:
+    """One peer: its connection, and its pools once they are asked for."""
+
+    def __init__(self, peers: "Peers", connection: Connection) -> None:
+        self._peers, self.connection = peers, connection
+        self._pools: dict[str, PeerPool] = {}
+        self._attaching = asyncio.Lock()
+        self._description: Pools | None = None
+        connection.closed.add_done_callback(lambda _: self._let_go())
+
+    async def pool(self, ours: LocalPool) -> PeerPool:
+        """The peer's pool of the same name, by the best way there is.
+
+        Raises:
+            LayoutMismatch: it holds other things than ours.
+            ConnectionLost, TimeoutError: the peer is gone or does not answer.
+        """
+        name = ours.layout.name
+        async with self._attaching:
+            if name not in self._pools:
+                self._pools[name] = await self._attach(ours)
+                if self.connection.error is not None:
+                    self._let_go()
+                    raise self.connection.error
+            return self._pools[name]
+
+    async def _attach(self, ours: LocalPool) -> PeerPool:
+        timeout_s = self._peers.call_timeout_s
+        if self._description is None:
+            call = self.connection.call(POOLS, Nothing(), timeout_s=timeout_s)
+            self._description = await call
+        name, where = ours.layout.name, self._description.descriptor_path
+        theirs = next((x for x in self._description.layouts if x.name == name), None)
+        if theirs is None:
+            raise LayoutMismatch(f"the peer has no pool {name!r}")
+        if where and self._description.node_id == self._peers.node_id:
+            try:
+                return await self._peers.shared.attach(self.connection, where, ours.layout, theirs)
+            except NoDescriptor as error:  # one host, but other mounts: containers
+                logger.warning("pool not mapped", extra={"reason": str(error)})
+        return await self._peers.packed.attach(self.connection, where, ours.layout, theirs)
+
+    def _let_go(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
+
+
+class Peers:
+    """All peers of one worker, connected when first needed and again after a loss."""
+
+    def __init__(
+        self, node_id: str, copies: CopyThread, *, call_timeout_s: float, secret: bytes | None
+    ) -> None:
+        self.node_id, self.call_timeout_s = node_id, call_timeout_s
+        self.shared: Transport = SharedMemoryTransport(copies)
+        self.packed: Transport = PackedTransport(copies)
+        self._secret = secret
+        self._peers: dict[str, PeerWorker] = {}
+        self._connecting: dict[str, asyncio.Lock] = {}
+
+    async def get(self, worker_id: str, address: str | None) -> PeerWorker:
+        """The peer, connected.
+
+        Raises:
+            ConnectionLost: it can't be reached, or nobody told its address.
+        """
+        if address is None:
+            raise ConnectionLost(f"nobody told the address of {worker_id}")
+        async with self._connecting.setdefault(address, asyncio.Lock()):
+            known = self._peers.get(address)
+            if known is None or known.connection.error is not None:
+                connection = await connect(
+                    address, timeout_s=self.call_timeout_s, secret=self._secret
+                )
+                known = self._peers[address] = PeerWorker(self, connection)
+                connection.closed.add_done_callback(lambda _: self._drop(address, connection))
+            return known
+
+    def _drop(self, address: str, connection: Connection) -> None:
+        known = self._peers.get(address)
+        if known is not None and known.connection is connection:
+            del self._peers[address]
+            self._connecting.pop(address, None)
+
+    def close(self) -> None:
+        """Close every connection: the peers release what they lent."""
+        for peer in list(self._peers.values()):
+            peer.connection.close("this worker stops")

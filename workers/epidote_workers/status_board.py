@@ -1,0 +1,106 @@
+"""This file is about telling whoever listens how a worker is: its state at once, its load often."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field, replace
+
+from epidote_core.worker_view import WorkerLoad
+from epidote_engine.events import CacheChanges
+from epidote_workers.engine_protocol import EngineLike
+from epidote_workers.engine_thread import EngineThread
+from epidote_workers.lifecycle import Life
+from epidote_workers.messages import Nothing, StatusReport
+
+
+@dataclass(eq=False)
+class _Listener:
+    """What one listener has not been told yet. A slow one gets changes summed up."""
+
+    bell: asyncio.Event = field(default_factory=asyncio.Event)
+    is_whole: bool = True
+    blocks_added: set[bytes] = field(default_factory=set)
+    blocks_removed: set[bytes] = field(default_factory=set)
+    media_added: set[str] = field(default_factory=set)
+    media_removed: set[str] = field(default_factory=set)
+
+    def note(self, changes: CacheChanges) -> None:
+        self.blocks_removed = (self.blocks_removed - changes.blocks_added) | changes.blocks_removed
+        self.blocks_added = (self.blocks_added - changes.blocks_removed) | changes.blocks_added
+        self.media_removed = (self.media_removed - changes.media_added) | changes.media_removed
+        self.media_added = (self.media_added - changes.media_removed) | changes.media_added
+
+
+class StatusBoard:
+    """The worker's public face. Belongs to the loop."""
+
+    def __init__(
+        self,
+        blank: StatusReport,
+        *,
+        life: Callable[[], Life],
+        adjust: Callable[[WorkerLoad], WorkerLoad],
+    ) -> None:
+        """`blank` has what never changes; `adjust` adds what the engine can't know to its load."""
+        self._blank, self._life, self._adjust = blank, life, adjust
+        self.load = WorkerLoad()
+        self.blocks: set[bytes] = set()
+        self.media: set[str] = set()
+        self._listeners: set[_Listener] = set()
+
+    def report(self) -> StatusReport:
+        """The worker now, without cache names."""
+        life = self._life()
+        return replace(
+            self._blank, role=life.role, state=life.state, epoch=life.epoch, load=self.load
+        )
+
+    def publish(self) -> None:
+        """Something changed that nobody should wait for."""
+        for listener in self._listeners:
+            listener.bell.set()
+
+    async def refresh(self, engine: EngineThread) -> None:
+        """Ask the engine for its load and what its caches gained and lost; tell everybody."""
+
+        def look(engine: EngineLike) -> tuple[WorkerLoad, CacheChanges]:
+            return engine.load(), engine.take_cache_changes()
+
+        load, changes = await engine.call(look)
+        self.load = self._adjust(load)
+        self.blocks = (self.blocks - changes.blocks_removed) | changes.blocks_added
+        self.media = (self.media - changes.media_removed) | changes.media_added
+        for listener in self._listeners:
+            listener.note(changes)
+        self.publish()
+
+    async def status(self, _: Nothing) -> AsyncGenerator[StatusReport, None]:
+        """A whole report, then one per refresh or change of state."""
+        listener = _Listener()
+        self._listeners.add(listener)
+        try:
+            while True:
+                yield self._next(listener)
+                await listener.bell.wait()
+                listener.bell.clear()
+        finally:
+            self._listeners.discard(listener)
+
+    def _next(self, listener: _Listener) -> StatusReport:
+        whole = listener.is_whole
+        report = replace(
+            self.report(),
+            is_whole=whole,
+            blocks_added=frozenset(self.blocks if whole else listener.blocks_added),
+            blocks_removed=frozenset() if whole else frozenset(listener.blocks_removed),
+            media_added=frozenset(self.media if whole else listener.media_added),
+            media_removed=frozenset() if whole else frozenset(listener.media_removed),
+        )
+        listener.is_whole = False
+        for told in (
+            listener.blocks_added,
+            listener.blocks_removed,
+            listener.media_added,
+            listener.media_removed,
+        ):
+            told.clear()
+        return report
