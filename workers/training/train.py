@@ -42,6 +42,13 @@ WARMUP_STEPS = 100
 EMA_DECAY = 0.995
 PICTURES_PER_STEP = 64
 
+# To count two kinds and compare, one must be able to count one.
+BUILDS_ON = {
+    QuestionType.COMPARE_COUNT: (QuestionType.COUNT,),
+    QuestionType.WHICH_PICTURE: (QuestionType.EXISTS,),
+    QuestionType.IN_PICTURE: (QuestionType.COLOUR_OF, QuestionType.WHERE),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -248,15 +255,11 @@ class Run:
         base = {
             QuestionType.DESCRIBE: 0.35,  # its answer is as long as six others
             QuestionType.FACT: 0.6,
+            QuestionType.COMPARE_SIZE: 2.5,  # most scenes allow no such question
         }.get(kind, 1.0)
-        if self.step < 300 and kind in (
-            QuestionType.COUNT,
-            QuestionType.COMPARE_COUNT,
-            QuestionType.WHICH_PICTURE,
-            QuestionType.IN_PICTURE,
-        ):
-            base *= 0.3
-        return base * (0.12 + min(wrong, 0.6))
+        for earlier in BUILDS_ON.get(kind, ()):
+            base *= self.accuracy[earlier]
+        return base * (0.05 + min(wrong, 0.6))
 
     def factor(self) -> float:
         """Of the peak learning rates: up, level, and down to zero at the end."""
