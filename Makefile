@@ -37,7 +37,8 @@ format: $(STAMP) ## rewrite to the project's style
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# In one go from random weights; interrupted, it goes on where it was. See the model card.
+# From random weights; interrupted, it goes on where it was. See the model card.
+.PHONY: train-demo-model eval-demo-model
 train-demo-model: $(STAMP) ## train the shipped vision-language model again (about an hour on two cores)
 	$(BIN)/python workers/training/train.py
 
