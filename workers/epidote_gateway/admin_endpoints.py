@@ -45,7 +45,7 @@ class AdminEndpoint:
             body = parse(await exchange.read_json_body(MAX_BODY_BYTES), self._body)
         limit_s = self._services.settings.admin_timeout_s
         if isinstance(body, RoleRequest):
-            limit_s = max(limit_s, body.deadline_s + limit_s)
+            limit_s += 2 * body.deadline_s  # a drain, and a rollback
         try:
             async with asyncio.timeout(limit_s):
                 status, answer = await self._handler(
