@@ -18,6 +18,7 @@ from epidote_engine.settings import EngineConfig
 from epidote_gateway.app import create_app
 from epidote_gateway.backend import Backend
 from epidote_gateway.fakes import FakeRenderer
+from epidote_gateway.image_decoding import ImageLimits, content_key, decode_image
 from epidote_gateway.settings import GatewaySettings
 from epidote_workers.client import FleetClient
 from epidote_workers.fakes import FakeEngine, answer
@@ -129,8 +130,6 @@ def truth(body: dict[str, Any], pictures: Sequence[MediaPixels] = ()) -> list[in
 
 
 def prepared(file: bytes) -> MediaPixels:
-    from epidote_gateway.image_decoding import ImageLimits, content_key, decode_image
-
     limits = ImageLimits(max_pixels=10**6, max_side_px=1000)
     image = decode_image(file, field="x", limits=limits)
     return FakeRenderer().prepare_image(image, content_key(image))
