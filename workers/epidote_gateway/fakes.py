@@ -1,4 +1,4 @@
-"""This file is about a pretend fleet, for tests, benches and API work; `fake_model` is its model."""
+"""This file is about a pretend fleet for tests, benches and API work, over `fake_model`."""
 
 import asyncio
 from collections import Counter
