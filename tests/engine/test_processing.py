@@ -101,6 +101,16 @@ def test_parts_and_media_must_match(qwen3, count):
         qwen3.render_chat([{"role": "user", "content": [{"type": "image"}]}], media=media)
 
 
+def test_a_video_beyond_the_models_positions_is_refused(qwen2_5, qwen3):
+    frames = np.zeros((6, 40, 40, 3), np.uint8)
+    messages = [{"role": "user", "content": [{"type": "video"}]}]
+    slow = qwen2_5.prepare_video(frames, 0.001, "v")
+    with pytest.raises(InvalidRequest, match="videos reach position"):
+        qwen2_5.render_chat(messages, media=[slow])
+    # Qwen3-VL writes times as text: any duration has its place
+    qwen3.render_chat(messages, media=[qwen3.prepare_video(frames, 0.001, "v")])
+
+
 def test_a_template_that_hides_media_is_not_served_silently(tmp_path):
     save_tiny_model(tmp_path, Architecture.QWEN3_VL, seed=1)
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0].role }}")

@@ -144,9 +144,9 @@ def test_keys_tell_content_options_and_kind_apart(qwen3, qwen2_5):
         (np.zeros((2, 8, 8, 3), np.float32), 1.0, "wanted uint8"),
         (np.zeros((0, 8, 8, 3), np.uint8), 1.0, "wanted uint8"),
         (np.zeros((2, 0, 8, 3), np.uint8), 1.0, "no pixels"),
-        (np.zeros((2, 8, 8, 3), np.uint8), 0.0, "above 0"),
-        (np.zeros((2, 8, 8, 3), np.uint8), float("nan"), "above 0"),
-        (np.zeros((2, 8, 8, 3), np.uint8), 1e-9, "lasts 2000000000 s"),
+        (np.zeros((2, 8, 8, 3), np.uint8), 0.0, "at least"),
+        (np.zeros((2, 8, 8, 3), np.uint8), float("nan"), "at least"),
+        (np.zeros((2, 8, 8, 3), np.uint8), 1e-9, "at least 0.0001"),
     ],
 )
 def test_what_is_no_video_is_refused(qwen2_5, frames, fps, said):

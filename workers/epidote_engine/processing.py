@@ -16,11 +16,14 @@ from epidote_engine.chat_messages import template_messages
 from epidote_engine.chat_template import ChatTemplate
 from epidote_engine.config import ModelSpec, load_model_spec
 from epidote_engine.image_settings import ImageSettings
+from epidote_engine.layers.mrope_positions import mrope_positions
 from epidote_engine.media_resize import ORIENTATION, resize_frames, resize_image, upright_rgb
 from epidote_engine.placeholder_shield import PlaceholderShield
 from epidote_engine.placeholders import Placeholders, VideoPixels
 from epidote_engine.tokenizer import TextTokenizer
 from epidote_engine.vision.spec import Tower
+
+MIN_FPS = 0.0001  # a frame in three hours; times of far slower ones would overflow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +125,7 @@ class PromptProcessor:
             return RenderedPrompt(token_ids=tuple(shield.encode(text)))
         placed, slots = self._placeholders.place(text, media)
         token_ids, spans = self._placeholders.expand(shield.encode(placed), media, slots)
+        self._check_times(len(token_ids), spans)
         return RenderedPrompt(token_ids=token_ids, media=spans)
 
     def render_text(self, prompt: str | list[int]) -> RenderedPrompt:
@@ -167,17 +171,15 @@ class PromptProcessor:
         """Resize every frame; `frames` [frames, height, width, 3] uint8 were sampled at `fps`.
 
         Raises:
-            InvalidRequest: the model takes no videos, frames or rate are no video's, or it lasts
-                longer than the model can tell times apart.
+            InvalidRequest: the model takes no videos, or frames or rate are no video's.
         """
         settings = self._image_settings()
-        if not 0 < fps < float("inf"):
-            raise InvalidRequest(f"video: frames per second must be above 0, got {fps}")
+        if not MIN_FPS <= fps < float("inf"):
+            raise InvalidRequest(f"video: frames per second must be at least {MIN_FPS}, got {fps}")
         resized = np.ascontiguousarray(resize_frames(frames, settings))
         num_frames, height, width, _ = resized.shape
         times = -(-num_frames // settings.temporal_patch)
         rows, columns = height // settings.patch, width // settings.patch
-        self._check_duration(times * settings.temporal_patch / fps)
         return VideoPixels(
             # the rate changes no embedding but positions, hence the KV that the key also names
             key=_key("video", content_key, repr(float(fps)), settings.fingerprint),
@@ -203,17 +205,16 @@ class PromptProcessor:
         """The exact bytes one token stands for; may be part of a character."""
         return self._tokenizer.token_bytes(token_id)
 
-    def _check_duration(self, seconds: float) -> None:
-        """Qwen2.5-VL counts seconds in positions, of which there are so many."""
-        vision = self.spec.vision
-        if vision is None or vision.tower is not Tower.QWEN2_5:
-            return
-        longest = self.max_model_len / vision.tokens_per_second
-        if seconds > longest:
-            raise InvalidRequest(
-                f"video: lasts {seconds:.0f} s at its frame rate, at most {longest:.0f} s have "
-                "positions in this model"
-            )
+    def _check_times(self, num_tokens: int, spans: Sequence[MediaSpan]) -> None:
+        """A video's time may run ahead of token indices, so their limit does not bound it."""
+        if any(span.kind is MediaKind.VIDEO for span in spans):
+            positions, _ = mrope_positions(num_tokens, spans, self.spec)
+            if positions[0].max() >= max(self.max_model_len, num_tokens):
+                raise InvalidRequest(
+                    f"messages: videos reach position {positions[0].max()} in time, the model "
+                    f"has {self.max_model_len}",
+                    "messages",
+                )
 
     def _image_settings(self) -> ImageSettings:
         if self.spec.images is None:

@@ -27,10 +27,11 @@ def mrope_positions(
 ) -> tuple[Positions, int]:
     """Positions int64 [3, num_tokens] (time, height, width) of a prompt, and `delta`.
 
-    A generated token at index i >= num_tokens has position i + delta in all three axes, also when
-    it is computed again after a preemption or on another worker: pass the prompt's length, never
-    that of prompt and answer (after a long video the two differ). A model without vision gets
-    0, 1, 2, … and delta 0.
+    A token generated at index i >= num_tokens has position i + delta in all three axes; the same
+    comes out if answer tokens are counted as text of a longer prompt. That is what transformers'
+    generate() does. Its get_rope_index agrees except after a video whose time ran ahead of the
+    text behind it, where it names a delta that generate() then does not use. A model without
+    vision gets 0, 1, 2, … and delta 0.
 
     Raises:
         ValueError: placeholders overlap, lie outside the prompt, or don't fill their grid.
@@ -53,8 +54,7 @@ def mrope_positions(
             position += longest
             token = offset + count
     positions[:, token:] = np.arange(position, position + num_tokens - token)
-    delta = int(positions.max()) + 1 - num_tokens if num_tokens else 0
-    return positions, delta
+    return positions, position - token
 
 
 def _blocks(media: Sequence[MediaSpan], vision: VisionSpec) -> list[tuple[int, Positions, int]]:
