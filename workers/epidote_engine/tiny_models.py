@@ -180,9 +180,11 @@ def _randomise(model: Any, rng: torch.Generator) -> None:
         for name, weight in model.named_parameters():
             values = torch.randn(weight.shape, generator=rng)
             if name.endswith("embed_tokens.weight"):
-                values *= 0.3  # tied, it is the head too: larger ones would only repeat tokens
+                values *= 0.15  # tied, it is the head too: larger ones would only repeat tokens
             elif weight.dim() > 1 and "pos_embed" not in name:
                 values *= weight[0].numel() ** -0.5
+                if name.endswith(("o_proj.weight", "down_proj.weight")):
+                    values *= 2.5  # what layers add must outweigh the token itself
             elif weight.dim() == 1:
                 values = values * 0.1 + (0.0 if name.endswith("bias") else 1.0)
             weight.copy_(values)
