@@ -132,7 +132,7 @@ def cases(sizes: Sizes, device: str, dtype: torch.dtype) -> Iterator[Case]:
             **both("silu_mul", draw(tokens, 2 * inner)),
         )
         qkv = draw(tokens, heads + 2 * kv_heads, dim)
-        q, k, v = torch.split(qkv, (heads, kv_heads, kv_heads), 1)
+        q, k, v = torch.split(qkv, [heads, kv_heads, kv_heads], 1)
         cos, sin = torch.rand(2, tokens, dim // 2, device=device).unbind()
         cache = draw(2, tokens // 16 + 1, 16, kv_heads, dim)
         slots = torch.randperm(cache.shape[1] * 16, device=device)[:tokens]

@@ -28,7 +28,7 @@ _turn = threading.Lock()
 
 def launching_on(tensor: Tensor) -> AbstractContextManager[Any]:
     """The context to launch in: `tensor`'s device made current, or the interpreter's turn taken."""
-    if tensor.is_cuda:
+    if tensor.is_cuda and not INTERPRETED:
         return torch.cuda.device(tensor.device)
     return _turn
 

@@ -17,6 +17,7 @@ on the host. Nothing here is differentiable.
 
 import importlib.util
 import os
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -41,17 +42,21 @@ __all__ = [
 ]
 
 
-def _read_choice() -> str:
-    choice = os.environ.get("EPIDOTE_KERNELS", "auto")
+def read_choice(environment: Mapping[str, str], *, has_triton: bool) -> str:
+    """What `EPIDOTE_KERNELS` asks for: "auto", "torch" or "triton"; "torch" for auto without triton.
+
+    Raises:
+        ValueError: another value, or "triton" where none is installed.
+    """
+    choice = environment.get("EPIDOTE_KERNELS", "auto")
     if choice not in ("auto", "torch", "triton"):
         raise ValueError(f"EPIDOTE_KERNELS: must be auto, torch or triton, got {choice!r}")
-    has_triton = importlib.util.find_spec("triton") is not None
     if choice == "triton" and not has_triton:
         raise ValueError("EPIDOTE_KERNELS: is triton, but no triton is installed")
     return "torch" if choice == "auto" and not has_triton else choice
 
 
-_CHOICE = _read_choice()
+_CHOICE = read_choice(os.environ, has_triton=importlib.util.find_spec("triton") is not None)
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 

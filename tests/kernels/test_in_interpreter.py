@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-pytest.importorskip("triton", reason="triton is not installed")
+triton = pytest.importorskip("triton", reason="triton is not installed")
 
 FOLDER = pathlib.Path(__file__).with_name("interpreted")
 
@@ -25,6 +25,10 @@ def run_folder(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    triton.__version__.startswith("3.6"),
+    reason="the interpreter of triton 3.6 cannot run loops with numpy >= 2.4",
+)
 def test_every_kernel_equals_its_twin_in_the_interpreter() -> None:
     done = run_folder("-x")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -168,22 +168,35 @@ def test_layout_checks_of_the_kernels_name_strides() -> None:
             arguments.head_dim_is_supported(dim)
 
 
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "EPIDOTE_KERNELS")}
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**kept, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+@pytest.mark.parametrize(
+    ("value", "has_triton", "choice"),
+    [
+        (None, True, "auto"),
+        (None, False, "torch"),
+        ("auto", True, "auto"),
+        ("torch", True, "torch"),
+        ("triton", True, "triton"),
+    ],
+)
+def test_setting_decides_who_computes(value: str | None, has_triton: bool, choice: str) -> None:
+    environment = {} if value is None else {"EPIDOTE_KERNELS": value}
+    assert ops.read_choice(environment, has_triton=has_triton) == choice
 
 
-def test_unknown_choice_stops_the_import() -> None:
-    done = run_python("import epidote_kernels.ops", EPIDOTE_KERNELS="cuda")
-    assert done.returncode
-    assert "EPIDOTE_KERNELS: must be auto, torch or triton, got 'cuda'" in done.stderr
+def test_setting_that_cannot_be_met_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be auto, torch or triton, got 'cuda'"):
+        ops.read_choice({"EPIDOTE_KERNELS": "cuda"}, has_triton=True)
+    with pytest.raises(ValueError, match="is triton, but no triton is installed"):
+        ops.read_choice({"EPIDOTE_KERNELS": "triton"}, has_triton=False)
+
+
+def test_triton_on_a_cpu_without_the_interpreter_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ops, "_CHOICE", "triton")
+    monkeypatch.setattr(ops, "_INTERPRETED", False)
+    with pytest.raises(ValueError, match="tensors on cpu only under TRITON_INTERPRET=1"):
+        ops.silu_mul(torch.ones(1, 4))
 
 
 def test_ops_work_without_triton_and_never_load_it_on_a_cpu() -> None:
@@ -195,15 +208,14 @@ def test_ops_work_without_triton_and_never_load_it_on_a_cpu() -> None:
         "from epidote_kernels import ops\n"
         "print(ops.silu_mul(torch.ones(1, 4)).shape)\n"
     )
-    done = run_python(code)
+    kept = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "EPIDOTE_KERNELS")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=kept,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert "torch.Size([1, 2])" in done.stdout
-
-
-def test_triton_on_a_cpu_without_the_interpreter_is_refused() -> None:
-    pytest.importorskip("triton", reason="triton is not installed")
-    code = "import torch; from epidote_kernels import ops; ops.silu_mul(torch.ones(1, 4))"
-    done = run_python(code, EPIDOTE_KERNELS="triton")
-    assert "EPIDOTE_KERNELS: triton runs tensors on cpu only under TRITON_INTERPRET=1" in (
-        done.stderr
-    )
