@@ -43,7 +43,7 @@ __all__ = [
 
 
 def read_choice(environment: Mapping[str, str], *, has_triton: bool) -> str:
-    """What `EPIDOTE_KERNELS` asks for: "auto", "torch" or "triton"; "torch" for auto without triton.
+    """The value of `EPIDOTE_KERNELS`, by default "auto", which without triton is "torch".
 
     Raises:
         ValueError: another value, or "triton" where none is installed.
