@@ -1,10 +1,17 @@
-"""Prompt processors of tiny models, one of a kind for all tests of the engine."""
+"""Tiny models for all tests of the engine: prompt processors, and what transformers generates."""
 
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import pytest
+import torch
 
-from epidote_engine.processing import PromptProcessor
+from epidote_core.generation import MediaKind, MediaPixels
+from epidote_engine.processing import PromptProcessor, RenderedPrompt
 from epidote_engine.text_config import Architecture
-from epidote_engine.tiny_models import save_tiny_model
+from epidote_engine.tiny_models import noise_image, save_tiny_model
+from epidote_engine.vision.patches import Patchifier
 
 
 def processor_of(architecture, tmp_path_factory):
@@ -26,3 +33,90 @@ def qwen3(tmp_path_factory):
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory):
     return processor_of(Architecture.LLAMA, tmp_path_factory)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    rendered: RenderedPrompt
+    media: tuple[MediaPixels, ...]
+
+
+@dataclass
+class Case:
+    """A saved random model, transformers' instance of it, and what makes its prompts."""
+
+    path: str
+    reference: Any
+    processor: PromptProcessor
+    rng: np.random.Generator
+
+    def prompt(self, mix: str) -> Prompt:
+        """A random prompt: media of odd sizes in the order of `mix`."""
+        content, media = [], []
+        for letter in mix:
+            if letter == "t":
+                size = int(self.rng.integers(1, 30))
+                text = "".join(chr(c) for c in self.rng.integers(32, 127, size))
+                content.append({"type": "text", "text": text})
+                continue
+            width, height = (int(n) for n in self.rng.integers(20, 190, 2))
+            seed = int(self.rng.integers(2**31))
+            if letter == "i":
+                picture = noise_image(width, height, seed=seed)
+                media.append(self.processor.prepare_image(picture, f"{seed}"))
+            else:
+                frames = [
+                    np.asarray(noise_image(width, height, seed=seed + i))
+                    for i in range(int(self.rng.integers(2, 8)))
+                ]
+                fps = float(self.rng.choice((0.7, 2.0, 3.0)))
+                media.append(self.processor.prepare_video(np.stack(frames), fps, f"{seed}"))
+            content.append({"type": media[-1].kind.value})
+        messages = [{"role": "user", "content": content}]
+        return Prompt(self.processor.render_chat(messages, media=media), tuple(media))
+
+    def expected(self, prompt: Prompt, num_tokens: int = 12) -> list[int]:
+        """What transformers generates."""
+        import transformers
+
+        spans = prompt.rendered.media
+        types = torch.zeros(1, len(prompt.rendered.token_ids), dtype=torch.int)
+        for span in spans:
+            for offset, count in span.token_runs:
+                types[0, offset : offset + count] = 1 if span.kind is MediaKind.IMAGE else 2
+        inputs: dict[str, Any] = {"mm_token_type_ids": types} if spans else {}
+        patchify = Patchifier(
+            self.processor.spec.vision, dtype=torch.float32, device=torch.device("cpu")
+        )
+        for kind, pixels, grid in (
+            (MediaKind.IMAGE, "pixel_values", "image_grid_thw"),
+            (MediaKind.VIDEO, "pixel_values_videos", "video_grid_thw"),
+        ):
+            media = [medium for medium in prompt.media if medium.kind is kind]
+            if media:
+                inputs[pixels] = patchify(media)
+                inputs[grid] = torch.tensor([medium.grid_thw for medium in media])
+        seconds = [span.second_per_grid_s for span in spans if span.kind is MediaKind.VIDEO]
+        if seconds and self.processor.spec.architecture is Architecture.QWEN2_5_VL:
+            inputs["second_per_grid_ts"] = torch.tensor(seconds)
+        ids = torch.tensor([prompt.rendered.token_ids])
+        greedy = transformers.GenerationConfig(
+            max_new_tokens=num_tokens, do_sample=False, pad_token_id=0
+        )
+        with torch.no_grad():
+            out = self.reference.generate(
+                ids, attention_mask=torch.ones_like(ids), generation_config=greedy, **inputs
+            )
+        return out[0, ids.shape[1] :].tolist()
+
+
+@pytest.fixture(
+    scope="session", params=[(a, s) for a in Architecture if a.has_vision for s in (1, 2)], ids=str
+)
+def vl_case(request, tmp_path_factory):
+    architecture, seed = request.param
+    path = tmp_path_factory.mktemp("equality") / "model"
+    reference = save_tiny_model(path, architecture, seed)
+    return Case(
+        str(path), reference, PromptProcessor.from_model(str(path)), np.random.default_rng(seed)
+    )
