@@ -10,6 +10,7 @@ from epidote_core.generation import StageTiming
 from epidote_core.roles import Stage
 from epidote_engine.events import MediaFailed, MediaReady, MediaRows
 from epidote_workers.engine_protocol import EngineLike
+from epidote_workers.kept_pixels import KeptPixels
 from epidote_workers.messages import EncodeCall, FetchMediaCall, LentMedia, Nothing
 from epidote_workers.parts import Parts
 
@@ -23,7 +24,7 @@ class EncodeStage:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._queued: dict[str, tuple[float, int]] = {}  # key: (since, tokens), until ready
-        self._promised: dict[str, float] = {}  # accepted and not fetched yet: since when
+        self._kept = KeptPixels(parts.settings.max_kept_pixel_bytes)
         self._failed: OrderedDict[str, str] = OrderedDict()
         self._timings: OrderedDict[str, StageTiming] = OrderedDict()
 
@@ -53,14 +54,14 @@ class EncodeStage:
                 lambda engine: engine.submit_media(pixels),
                 lambda error: self.note(MediaFailed(key=pixels.key, message=str(error))),
             )
-        self._promised[pixels.key] = time.monotonic()
+        self._kept.add(pixels, time.monotonic())
         return Nothing()
 
     def note(self, event: MediaReady | MediaFailed) -> None:
         """The engine is done with a medium (its own or one that was copied here)."""
         since_s, num_tokens = self._queued.pop(event.key, (0.0, 0))
         if isinstance(event, MediaFailed):
-            self._promised.pop(event.key, None)
+            self._kept.drop(event.key)
             self._failed[event.key] = event.message
             _shorten(self._failed)
             self._parts.engine.post(lambda _: None)  # lets those who wait look again
@@ -82,6 +83,7 @@ class EncodeStage:
     async def ready(self, key: str, owner: str, timeout_s: float) -> MediaRows:
         """Wait for a medium that is or will be encoded here; `owner` then holds it.
 
+        One that was encoded and then evicted, before anybody fetched it, is encoded again.
         The caller releases it in any case, also after an error.
 
         Raises:
@@ -90,14 +92,21 @@ class EncodeStage:
             TimeoutError: not in time.
         """
 
+        again = True
+
         def look(engine: EngineLike) -> MediaRows | None:
+            nonlocal again
             rows = engine.acquire_media(key, owner)
             if rows is not None:
                 return rows
+            pixels = self._kept.get(key)
+            if pixels is not None and again and key not in self._queued:
+                again = False  # the next look follows the step that encodes it, before any other
+                engine.submit_media(pixels)
             if key in self._failed:
                 raise InvalidRequest(f"a medium can't be encoded: {self._failed[key]}")
-            if key not in self._queued:
-                self._parts.gate.check(Stage.ENCODE)  # else the gateway's `encode` may still come
+            if key not in self._queued and pixels is None:
+                self._parts.gate.check(Stage.ENCODE)  # then the gateway's `encode` may still come
             return None
 
         return await self._parts.engine.until(look, timeout_s)
@@ -109,7 +118,7 @@ class EncodeStage:
         try:
             timeout_s = min(call.timeout_s, settings.media_timeout_s)
             rows = await self.ready(call.key, owner, timeout_s)
-            self._promised.pop(call.key, None)
+            self._kept.used(call.key)
             yield LentMedia(
                 rows=tuple((part.start, part.stop) for part in rows.rows),
                 timing=self.timing(call.key),
@@ -121,14 +130,15 @@ class EncodeStage:
 
     def is_owed(self, now_s: float) -> bool:
         """Whether media are in work here, or encoded for prefills that will ask any moment."""
-        for key in [k for k, since_s in self._promised.items() if now_s - since_s > PROMISE_S]:
-            if key not in self._queued:
-                del self._promised[key]
-        return bool(self._queued or self._promised)
+        return bool(self._queued) or self._kept.newest_s > now_s - PROMISE_S
 
-    def forget(self, key: str) -> None:
-        """Nobody will fetch this one (a self-check, or a prefill here uses it)."""
-        self._promised.pop(key, None)
+    def tidy(self, now_s: float) -> None:
+        """Forget pixels of requests that are gone."""
+        self._kept.expire(now_s - self._parts.settings.media_timeout_s)
+
+    def used(self, key: str) -> None:
+        """A request on this worker has what it needed of this medium."""
+        self._kept.used(key)
 
 
 def _shorten(kept: "OrderedDict[str, str] | OrderedDict[str, StageTiming]") -> None:

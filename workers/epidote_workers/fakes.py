@@ -7,7 +7,7 @@ what any worker, any split and any resumption must say.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -125,7 +125,7 @@ class FakeEngine:
         self.kv_pool = FakePool(allocate("kv", shape, torch.float32))
         rows = (config.num_media_rows, ROW_WIDTH)
         self.media_pool = FakePool(allocate("media", rows, torch.float32))
-        self.on_layer = None
+        self.on_layer: Callable[[list[KvReady]], None] | None = None
         self._blocks = BlockPool(blocks)
         self._media = MediaCache(config.num_media_rows)
         self._work: dict[str, _Work] = {}

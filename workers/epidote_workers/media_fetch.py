@@ -90,7 +90,7 @@ class MediaFetcher:
             raise lost(self._parts.worker_id, error) from error
         finally:
             self._parts.engine.post(lambda engine: engine.release_media(key, owner))
-        self._encoder.forget(key)
+        self._encoder.used(key)
         return (self._encoder.timing(key),)
 
     async def _reserve(self, spans: Sequence[MediaSpan]) -> dict[MediaSpan, MediaRows]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import time
 from dataclasses import replace
 
 from epidote_core.generation import MediaPixels
@@ -376,4 +377,5 @@ class Worker:
                     return
             if refresh.exception() is not None:
                 return  # the engine's end is reported by its own callback
+            self._encoder.tidy(time.monotonic())
             await asyncio.sleep(settings.status_every_s)

@@ -17,6 +17,7 @@ class WorkerSettings:
     tcp_host: str | None = None
     node_id: str = ""  # "": this boot of this host
     max_encode_queue: int = 64  # media waiting at an encoder before it answers Overloaded
+    max_kept_pixel_bytes: int = 256 << 20  # of media encoded and not fetched yet
     max_requests: int = 1024  # of one stage, before Overloaded
     reserve_timeout_s: float = 60.0  # a decoder's wait for free KV blocks
     media_timeout_s: float = 60.0  # a prefill's wait for one medium

@@ -1,0 +1,254 @@
+"""This file is about pools in shared memory, across real processes and their sudden deaths."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epidote_workers.messages import READ
+from epidote_workers.rpc.address import UnixAddress
+from epidote_workers.rpc.client import connect
+from epidote_workers.rpc.server import Server, Service
+from epidote_workers.transfer.copy_thread import CopyThread
+from epidote_workers.transfer.copying import FEW_RUNS, copy_units, pack, unpack
+from epidote_workers.transfer.descriptor_socket import (
+    DescriptorServer,
+    NoDescriptor,
+    fetch_descriptor,
+)
+from epidote_workers.transfer.layout import (
+    LayoutMismatch,
+    PoolLayout,
+    as_units,
+    check_same,
+    kv_layout,
+)
+from epidote_workers.transfer.packed import PackedTransport, answer_read
+from epidote_workers.transfer.shared_memory import MappedPool, SharedMemoryTransport
+from epidote_workers.transfer.shared_pool import SharedMemoryAllocator, map_read_only
+from epidote_workers.transfer.transport import LocalPool
+
+SHAPE = (3, 2, 40, 4, 2, 8)  # layers, keys and values, blocks, block size, heads, width
+OWNER = """
+import sys, torch, time
+from epidote_workers.transfer.shared_pool import SharedMemoryAllocator
+from epidote_workers.transfer.descriptor_socket import DescriptorServer
+allocator = SharedMemoryAllocator()
+pool = allocator.allocate("kv", (int(sys.argv[2]),), torch.float32)
+pool.fill_(7.0)
+server = DescriptorServer(sys.argv[1], allocator)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def shared_kib() -> int:
+    """Shared memory of this host, in KiB."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("Shmem:")).split()[1])
+
+
+def layout_of(values: int) -> PoolLayout:
+    return PoolLayout(
+        name="kv",
+        dtype="float32",
+        num_layers=1,
+        num_parts=1,
+        num_units=1,
+        unit_values=values,
+        block_size=1,
+        fingerprint="m",
+    )
+
+
+@pytest.fixture
+def copies() -> Iterator[CopyThread]:
+    thread = CopyThread()
+    yield thread
+    thread.close()
+
+
+def random_pool(allocator: SharedMemoryAllocator | None = None) -> LocalPool:
+    if allocator is None:
+        tensor = torch.randn(SHAPE)
+    else:
+        tensor = allocator.allocate("kv", SHAPE, torch.float32).copy_(torch.randn(SHAPE))
+    layout = kv_layout(tensor, "model")
+    return LocalPool(as_units(tensor, layout), layout)
+
+
+def test_killing_the_owner_leaves_no_name_and_returns_the_memory(tmp_path: Path) -> None:
+    values = 64 << 20  # 256 MiB: far above what other processes of this host do meanwhile
+    names = set(os.listdir("/dev/shm"))
+    before_kib = shared_kib()
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(tmp_path / "fds"), str(values)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == b"ready\n"
+    descriptor = fetch_descriptor(str(tmp_path / "fds"), "kv")
+    pool: torch.Tensor | None = map_read_only(descriptor, layout_of(values))
+    os.close(descriptor)
+    assert set(os.listdir("/dev/shm")) == names, "a pool has no name"
+    assert shared_kib() - before_kib > 200 << 10
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    assert pool is not None
+    assert float(pool.sum()) == 7.0 * values, "who is attached may still read"
+    pool = None
+    deadline_s = time.monotonic() + 5.0
+    while shared_kib() - before_kib > 64 << 10 and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert shared_kib() - before_kib < 64 << 10, "the last one gone, the memory is free"
+    assert set(os.listdir("/dev/shm")) == names
+
+
+def test_a_peer_can_neither_write_nor_shrink_a_pool() -> None:
+    allocator = SharedMemoryAllocator()
+    allocator.allocate("kv", (1024,), torch.float32)
+    descriptor = allocator.descriptor("kv")
+    assert descriptor is not None
+    import mmap
+
+    with pytest.raises(PermissionError):
+        mmap.mmap(descriptor, 4096)
+    with pytest.raises(PermissionError):
+        os.ftruncate(descriptor, 0)
+    allocator.close()
+
+
+def test_a_pool_that_nobody_has_is_said_so(tmp_path: Path) -> None:
+    server = DescriptorServer(str(tmp_path / "fds"), SharedMemoryAllocator())
+    with pytest.raises(NoDescriptor):
+        fetch_descriptor(str(tmp_path / "fds"), "kv")
+    server.close()
+    with pytest.raises(NoDescriptor):
+        fetch_descriptor(str(tmp_path / "fds"), "kv")
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        torch.zeros(SHAPE, dtype=torch.bfloat16),
+        torch.zeros((2, *SHAPE[1:])),
+        torch.zeros((*SHAPE[:3], 8, 2, 8)),
+    ],
+)
+def test_pools_of_another_kind_are_refused(theirs: torch.Tensor) -> None:
+    ours = kv_layout(torch.zeros(SHAPE), "model")
+    with pytest.raises(LayoutMismatch):
+        check_same(ours, kv_layout(theirs, "model"))
+
+
+def test_another_model_is_refused_and_another_size_is_not() -> None:
+    ours = kv_layout(torch.zeros(SHAPE), "model")
+    with pytest.raises(LayoutMismatch, match="fingerprint: 'other' there"):
+        check_same(ours, kv_layout(torch.zeros(SHAPE), "other"))
+    check_same(ours, kv_layout(torch.zeros((3, 2, 99, 4, 2, 8)), "model"))
+
+
+units = st.integers(0, 39)
+pairs = st.integers(0, 40).flatmap(
+    lambda n: st.tuples(
+        st.lists(units, min_size=n, max_size=n, unique=True),
+        st.lists(units, min_size=n, max_size=n, unique=True),
+    )
+)
+
+
+@given(pairs=pairs, first=st.integers(0, 2), packed=st.booleans())
+def test_copies_reach_exactly_their_units_and_layers(
+    pairs: tuple[list[int], list[int]], first: int, packed: bool
+) -> None:
+    source, target = random_pool(), random_pool()
+    layers = range(first, 3)
+    expected = target.units.clone()
+    for at, to in zip(*pairs, strict=True):
+        expected[first:, :, to] = source.units[first:, :, at]
+    if packed and pairs[0]:
+        unpack(pack(source.units, pairs[0], layers), target.units, pairs[1], layers)
+    else:
+        copy_units(source.units, pairs[0], target.units, pairs[1], layers)
+    assert torch.equal(target.units, expected)
+
+
+def test_scattered_units_go_through_the_gather() -> None:
+    source, target = random_pool(), random_pool()
+    scattered = list(range(39, -1, -1))
+    assert len(scattered) > FEW_RUNS
+    copy_units(source.units, scattered, target.units, list(range(40)), range(3))
+    assert torch.equal(target.units, source.units.flip(2))
+
+
+async def test_mapped_and_packed_reads_agree(tmp_path: Path, copies: CopyThread) -> None:
+    allocator = SharedMemoryAllocator()
+    theirs = random_pool(allocator)
+    descriptors = DescriptorServer(str(tmp_path / "fds"), allocator)
+    service = Service()
+    service.add_stream(READ, lambda call: answer_read(call, lambda name: theirs))
+    server = Server(service)
+    address = await server.listen(UnixAddress(str(tmp_path / "s")))
+    connection = await connect(str(address))
+    try:
+        found = []
+        for transport in (SharedMemoryTransport(copies), PackedTransport(copies)):
+            ours = random_pool()
+            ours.units.zero_()
+            pool = await transport.attach(
+                connection, str(tmp_path / "fds"), ours.layout, theirs.layout
+            )
+            await pool.read([3, 4, 9], ours, [0, 1, 7], range(1, 3))
+            pool.close()
+            found.append(ours.units)
+        assert torch.equal(found[0], found[1])
+        assert torch.equal(found[0][1:, :, [0, 1, 7]], theirs.units[1:, :, [3, 4, 9]])
+        assert not found[0][0].any()
+    finally:
+        connection.close("test over")
+        await server.close()
+        descriptors.close()
+        allocator.close()
+
+
+async def test_a_cancelled_copy_is_over_before_its_caller_goes_on(copies: CopyThread) -> None:
+    over = []
+
+    def copy() -> None:
+        time.sleep(0.2)
+        over.append(True)
+
+    task = asyncio.create_task(copies.run(copy, num_bytes=1 << 30))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert over == [True]
+
+
+async def test_fifty_megabytes_move_in_milliseconds(copies: CopyThread) -> None:
+    shape = (8, 2, 300, 16, 4, 64)  # 50 MiB of float32 in 200 of 300 blocks
+    source = torch.randn(shape)
+    layout = kv_layout(source, "m")
+    target = LocalPool(as_units(torch.zeros(shape), layout), layout)
+    pool = MappedPool(as_units(source, layout), layout, copies)
+    await pool.read(range(200), target, range(200), range(8))  # faults the pages in
+    start_s = time.perf_counter()
+    num_bytes = await pool.read(range(200), target, range(200), range(8))
+    spent_s = time.perf_counter() - start_s
+    print(f"{num_bytes / 2**20:.0f} MiB in {spent_s * 1e3:.1f} ms")
+    assert num_bytes == 200 * 2 * 8 * 16 * 4 * 64 * 4
+    assert torch.equal(target.units[:, :, :200], as_units(source, layout)[:, :, :200])
+    assert spent_s < 1.0  # measured 5 ms; a busy machine must not fail this

@@ -1,0 +1,92 @@
+"""This file is about starting workers as plain processes, for tests and benches without Ray."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+
+import msgspec
+
+from epidote_core.errors import EpidoteError
+from epidote_workers.worker_process import ProcessSettings
+
+START_TIMEOUT_S = 120.0  # importing torch on a busy core, then loading
+STOP_TIMEOUT_S = 10.0
+
+
+class NotStarted(EpidoteError):
+    """The process ended, or said nothing in time."""
+
+
+class LocalProcess:
+    """One worker process of ours. It ends when this process does, or at `stop` or `kill`."""
+
+    def __init__(self, settings: ProcessSettings) -> None:
+        self.settings = settings
+        self.address = ""
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def worker_id(self) -> str:
+        return self.settings.worker_id
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "start first"
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Return when the worker is routable.
+
+        Raises:
+            NotStarted: its own words are on this process's standard error.
+        """
+        self._process = process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "epidote_workers.worker_process",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": str(self.settings.num_threads)},
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(msgspec.json.encode(self.settings, enc_hook=str) + b"\n")
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                line = await process.stdout.readline()
+        except TimeoutError as error:
+            await self.kill()
+            raise NotStarted(f"{self.worker_id}: not ready in {START_TIMEOUT_S:g} s") from error
+        if not line:
+            raise NotStarted(f"{self.worker_id}: ended with {await process.wait()}")
+        self.address = json.loads(line)["address"]
+
+    async def kill(self) -> None:
+        """As a crash would: no goodbye to anybody."""
+        assert self._process is not None, "start first"
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGKILL)
+        await self._process.wait()
+
+    async def part(self) -> None:
+        """Close the pipe that ties the process to this one, and wait for its end.
+
+        Raises:
+            TimeoutError: it goes on.
+        """
+        assert self._process is not None, "start first"
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await self._process.wait()
+
+    async def stop(self) -> None:
+        """End the process, if it still runs."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        try:
+            await self.part()
+        except TimeoutError:
+            await self.kill()
