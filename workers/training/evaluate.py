@@ -52,7 +52,7 @@ class Exam:
     turns: int
 
 
-def write_exam(kind: QuestionType, rng: Random) -> Exam:
+def write_exam(kind: QuestionType, rng: Random, *, max_items: int) -> Exam:
     """One exam of that family, drawn from `rng`."""
     while True:
         num_scenes = 0
@@ -61,7 +61,7 @@ def write_exam(kind: QuestionType, rng: Random) -> Exam:
         scenes = [
             sample_scene(
                 rng,
-                max_items=6 if num_scenes == 1 else 4,
+                max_items=max_items if num_scenes == 1 else min(4, max_items),
                 size_px=sample_size(rng, max_px=320 if rng.random() < 0.8 else 640),
             )
             for _ in range(num_scenes)
@@ -150,6 +150,7 @@ class Pupil:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--questions", type=int, default=200, help="of each family")
+    parser.add_argument("--max-items", type=int, default=6, help="in a picture")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--mistakes", type=int, default=0, help="show so many of each family")
@@ -163,7 +164,7 @@ def main() -> None:
     for kind in QuestionType:
         # training draws from seeds that begin with "train:" or "look:"
         rng = Random(f"heldout:{settings.seed}:{kind}")
-        exams = [write_exam(kind, rng) for _ in range(settings.questions)]
+        exams = [write_exam(kind, rng, max_items=settings.max_items) for _ in range(settings.questions)]
         right = 0
         wrong: list[str] = []
         for start in range(0, len(exams), BATCH):
