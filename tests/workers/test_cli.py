@@ -19,10 +19,11 @@ from epidote_core.roles import Role
 from epidote_workers.assignment import EVERY_STAGE, TEXT_STAGES, format_counts
 from epidote_workers.cli import app
 from epidote_workers.cli_serve import gateway_settings, split
-from epidote_workers.local import LocalService, ray_environment, temporary_directory
+from epidote_workers.local import ray_environment
 from epidote_workers.port_reservation import PortReservation, PortTaken
 from epidote_workers.process_tree import descendants, end, is_running
 from epidote_workers.service_settings import ReplicaSettings, ServiceSettings
+from epidote_workers.supervisor import StartFailed, Supervisor, temporary_directory
 
 LOAD = {
     "num_waiting": 1,
@@ -232,12 +233,22 @@ def test_sockets_fit_below_a_temporary_directory_of_any_length(monkeypatch, tmp_
 
 
 def test_a_service_that_never_started_stops_without_a_trace():
-    shape = {Role.ALL: 1}
-    service = LocalService(ServiceSettings(worker=ReplicaSettings(model="demo"), shape=shape))
-    assert Path(service.directory).is_dir()
-    service.stop()
-    service.stop()
-    assert not Path(service.directory).exists()
+    supervisor = Supervisor()
+    assert Path(supervisor.directory).is_dir()
+    supervisor.stop(threading.Event())
+    assert not Path(supervisor.directory).exists()
+
+
+def test_a_service_that_dies_while_it_starts_is_told_with_its_last_words(monkeypatch, tmp_path):
+    host = tmp_path / "python"
+    host.write_text("#!/bin/sh\necho 'no such thing' >&2\nexit 3\n")
+    host.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(host))
+    supervisor, never = Supervisor(), threading.Event()
+    settings = ServiceSettings(worker=ReplicaSettings(model="demo"), shape={Role.ALL: 1})
+    with pytest.raises(StartFailed, match="no such thing"):
+        supervisor.start(settings, dashboard=False, progress=print, stop=never)
+    supervisor.stop(never)
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")

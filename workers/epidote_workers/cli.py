@@ -1,6 +1,7 @@
 """This file is about the command `epidote`.
 
-Exit codes: 0 done, 1 the service failed or refused, 2 usage, 3 nobody answers at the URL.
+Exit codes: 0 done, 1 the service failed or refused, 2 usage, 3 nobody answers at the URL,
+130 interrupted while starting.
 """
 
 import typer

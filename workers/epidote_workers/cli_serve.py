@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -25,18 +25,14 @@ from epidote_workers.assignment import (
     parse_counts,
     resize,
 )
-from epidote_workers.local import LocalService, Progress, StartFailed
 from epidote_workers.port_reservation import PortReservation, PortTaken
 from epidote_workers.service_settings import Ingress, ReplicaSettings, ServiceSettings
+from epidote_workers.supervisor import Progress, StartFailed, Supervisor
 
 DEFAULT_SHAPE = {Role.ENCODE: 1, Role.PREFILL: 1, Role.DECODE: 2}
 TEXT_SHAPE = {Role.PREFILL: 1, Role.DECODE: 3}
 READY_S = 30.0  # from all processes up to every stage routable
-EXIT_FAILED, EXIT_USAGE = 1, 2
-
-
-class Stopped(BaseException):
-    """Ctrl-C or SIGTERM; not an `Exception`, so that nothing on the way swallows it."""
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def serve(
@@ -160,57 +156,41 @@ def model_stages(model: str) -> tuple[Stage, ...]:
 def run(settings: ServiceSettings, *, dashboard: bool, keep_logs: bool) -> int:
     """Start, wait for the end, stop; returns the exit code."""
     started_s = time.monotonic()
-    stop = threading.Event()
-    service = LocalService(settings, dashboard=dashboard, keep_logs=keep_logs)
-    code = 0
-    with stopping(stop) as arm:
-        try:
-            with progress_on_stderr() as progress:
-                service.start(progress)
-                arm()  # Ray sets handlers of its own
+    stop, hurry = stop_on_signals()
+    supervisor = Supervisor(keep_logs=keep_logs)
+    if keep_logs:
+        _note(f"logs: {supervisor.directory}")
+    code = EXIT_INTERRUPTED
+    try:
+        with progress_on_stderr() as progress:
+            supervisor.start(settings, dashboard=dashboard, progress=progress, stop=stop)
+            if not stop.is_set():
                 progress("waiting for every stage")
                 wait_until_ready(settings, stop)
-            _say_ready(service.settings, time.monotonic() - started_s)
-            if keep_logs:
-                _note(f"logs: {service.directory}")
-            while not stop.wait(1.0):
-                if not service.is_healthy():
-                    _note("error: Ray ended unexpectedly")
-                    code = EXIT_FAILED
-                    break
-        except Stopped:
-            pass
-        except StartFailed as error:
-            _note(f"error: {error}")
-            code = EXIT_FAILED
-        finally:
-            arm()
-            _note("stopping")
-            with contextlib.suppress(Stopped):  # a second Ctrl-C: no patience
-                service.stop()
-            service.stop()
+        if not stop.is_set():
+            _say_ready(settings, time.monotonic() - started_s)
+            code = 0
+        while not stop.wait(0.5):
+            supervisor.check()
+    except StartFailed as error:
+        _note(f"error: {error}")
+        code = EXIT_FAILED
+    finally:
+        _note("stopping")
+        supervisor.stop(hurry)
     return code
 
 
-@contextlib.contextmanager
-def stopping(stop: threading.Event) -> Iterator[Callable[[], None]]:
-    """SIGINT and SIGTERM set `stop` and raise `Stopped` in the main thread, once armed."""
+def stop_on_signals() -> tuple[threading.Event, threading.Event]:
+    """Events that the first and the second Ctrl-C or SIGTERM set."""
+    stop, hurry = threading.Event(), threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        raise Stopped
+        (hurry if stop.is_set() else stop).set()
 
-    def arm() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, handle)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    arm()
-    try:
-        yield arm
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+    return stop, hurry
 
 
 @contextlib.contextmanager
@@ -225,7 +205,7 @@ def progress_on_stderr() -> Iterator[Progress]:
 
 
 def wait_until_ready(settings: ServiceSettings, stop: threading.Event) -> None:
-    """Return when /readyz says that every stage has a worker.
+    """Return when /readyz says that every stage has a worker, or `stop` is set.
 
     Raises:
         StartFailed: not within `READY_S`; the message has the gateway's answer.
@@ -234,7 +214,9 @@ def wait_until_ready(settings: ServiceSettings, stop: threading.Event) -> None:
     url, answer = f"http://{host}:{settings.port}/readyz", "no answer"
     deadline_s = time.monotonic() + READY_S
     with httpx.Client(timeout=5.0, trust_env=False) as http:
-        while time.monotonic() < deadline_s and not stop.is_set():
+        while time.monotonic() < deadline_s:
+            if stop.is_set():
+                return
             try:
                 response = http.get(url)
                 if response.is_success:
@@ -243,8 +225,7 @@ def wait_until_ready(settings: ServiceSettings, stop: threading.Event) -> None:
             except httpx.HTTPError as error:
                 answer = repr(error)
             time.sleep(0.1)
-    if not stop.is_set():
-        raise StartFailed(f"not every stage was served within {READY_S:g} s: {answer}")
+    raise StartFailed(f"not every stage was served within {READY_S:g} s: {answer}")
 
 
 def _say_ready(settings: ServiceSettings, took_s: float) -> None:

@@ -9,8 +9,6 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,21 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from epidote_core.errors import EpidoteError
-from epidote_workers.process_tree import Process, command_name, descendants, end, is_running
+from epidote_workers.membership import HEARTBEAT_S
+from epidote_workers.process_tree import Process, command_name, descendants, is_running
 from epidote_workers.service_settings import APP_NAME, ENGINE, FLEET, ServiceSettings
 
 Progress = Callable[[str], None]
 
 OBJECT_STORE_BYTES = 100 << 20  # Ray's minimum is 75 MiB; tensors travel over our own memory
 CLOSE_S = 2.0
-SERVE_SHUTDOWN_S = 15.0
-KILL_AFTER_S = 3.0
 CORE_COMMANDS = ("gcs_server", "raylet")
-LONGEST_BASE = 40  # bytes: Ray's socket paths add 65 to it and may have 107
 
 
-class StartFailed(EpidoteError):
-    """The service did not come up; the message says why."""
+class DeploymentFailed(EpidoteError):
+    """A deployment did not come up; the message is its own."""
 
 
 def ray_environment(num_threads: int) -> Mapping[str, str]:
@@ -43,6 +39,10 @@ def ray_environment(num_threads: int) -> Mapping[str, str]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_LOG_TO_STDERR": "0",
+        # Ray replaces a node address of 127.0.0.1 by the host's own and then listens on all
+        # interfaces; without "clusters" (Ray's wording: several hosts) it stays on loopback.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it takes SIGTERM for a crash and aborts
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers use this interpreter as it is
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # num_gpus=0 actors leave CUDA's variables alone
         "OMP_NUM_THREADS": str(num_threads),
@@ -50,36 +50,26 @@ def ray_environment(num_threads: int) -> Mapping[str, str]:
     }
 
 
-def temporary_directory() -> str:
-    """A private directory with a path short enough for sockets."""
-    base = tempfile.gettempdir()
-    return tempfile.mkdtemp(
-        prefix="epidote-", dir=base if len(os.fsencode(base)) <= LONGEST_BASE - 17 else "/tmp"
-    )
-
-
 class LocalService:
-    """One service. `start` and `stop` belong to the main thread; `stop` may be called always."""
+    """One service, in the one process that may call Ray: `service_host`."""
 
     def __init__(
-        self, settings: ServiceSettings, *, dashboard: bool = False, keep_logs: bool = False
+        self, settings: ServiceSettings, directory: str, *, dashboard: bool = False
     ) -> None:
-        self.directory = temporary_directory()
-        run_directory = str(Path(self.directory) / "w")
-        Path(run_directory).mkdir(mode=0o700)
+        """`directory` is private and holds everything that Ray and the workers write."""
+        run_directory = Path(directory) / "w"
+        run_directory.mkdir(mode=0o700)
         self.settings = replace(
-            settings, worker=replace(settings.worker, run_directory=run_directory)
+            settings, worker=replace(settings.worker, run_directory=str(run_directory))
         )
-        self._dashboard, self._keep_logs = dashboard, keep_logs
-        self._processes: set[Process] = set()
+        self._directory, self._dashboard = directory, dashboard
         self._core: set[Process] = set()  # Ray's own: without them nothing works
-        self._is_up = False
 
     def start(self, progress: Progress) -> None:
         """Bring everything up; returns when every worker and the gateway run.
 
         Raises:
-            StartFailed: with the deployment's message.
+            DeploymentFailed: with the deployment's message.
         """
         os.environ.update(ray_environment(self.settings.worker.num_threads))
         progress("starting Ray")
@@ -94,10 +84,9 @@ class LocalService:
             object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            _temp_dir=self.directory,
+            _temp_dir=self._directory,
             _node_ip_address="127.0.0.1",
         )
-        self._is_up = True
         self._core = {p for p in descendants() if command_name(p) in CORE_COMMANDS}
         if self.settings.worker.device == "auto":
             self.settings = on_device(self.settings, ray.cluster_resources().get("GPU", 0.0))
@@ -109,7 +98,6 @@ class LocalService:
             http_options={"host": self.settings.host, "port": self.settings.port},
         )
         self._run_application(progress)
-        self._processes = descendants()
 
     def _run_application(self, progress: Progress) -> None:
         from ray import serve
@@ -140,41 +128,24 @@ class LocalService:
                     progress(f"starting workers: {num_ready} of {wanted} ready")
                     told = num_ready
         if failure:
-            raise StartFailed(_reason(failure[0], serve)) from failure[0]
+            raise DeploymentFailed(_reason(failure[0], serve)) from failure[0]
 
     def is_healthy(self) -> bool:
         """Whether Ray's own processes run; workers may come and go."""
         return all(is_running(process) for process in self._core)
 
     def stop(self) -> None:
-        """End every process that was started, and remove the directory. Safe to call twice."""
-        started = self._processes | self._core | descendants()
-        try:
-            if self._is_up:
-                self._shut_down()
-        finally:
-            self._is_up = False
-            started |= descendants()
-            end(started, patience_s=KILL_AFTER_S)
-            if not self._keep_logs:
-                shutil.rmtree(self.directory, ignore_errors=True)
-
-    def _shut_down(self) -> None:
+        """Shut Serve and Ray down."""
         import ray
         from ray import serve
 
-        def close() -> None:
-            # Workers then stop at once: there is nobody to hand their streams to.
-            with contextlib.suppress(Exception):  # Serve may not be up; shutdown goes on
-                handle: Any = serve.get_deployment_handle(FLEET, app_name=APP_NAME)
-                handle.close.remote().result(timeout_s=CLOSE_S)
-                time.sleep(0.6)  # one heartbeat carries it
-            with contextlib.suppress(Exception):
-                serve.shutdown()
-
-        thread = threading.Thread(target=close, daemon=True)
-        thread.start()
-        thread.join(SERVE_SHUTDOWN_S)
+        # Workers then stop at once: there is nobody to hand their streams to.
+        with contextlib.suppress(Exception):  # the register may be restarting; shutdown goes on
+            handle: Any = serve.get_deployment_handle(FLEET, app_name=APP_NAME)
+            handle.close.remote().result(timeout_s=CLOSE_S)
+            time.sleep(HEARTBEAT_S + 0.1)  # a heartbeat carries it to every worker
+        with contextlib.suppress(Exception):
+            serve.shutdown()
         ray.shutdown()
 
 
