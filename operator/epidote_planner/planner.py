@@ -99,7 +99,8 @@ def plan(
     pressure = advise(
         tight * total_ready, total_ready, memory.overloaded_since_s, now_s, policy.pressure
     )
-    urgent: tuple[Action, ...] = () if pressure.advice == NO_PRESSURE else (pressure.advice,)
+    calm = held_whole or pressure.advice == NO_PRESSURE  # unseen load is no reason to shed
+    urgent: tuple[Action, ...] = () if calm else (pressure.advice,)
     moving: tuple[Action, ...] = (MoveExperts(move=expert_move),) if expert_move else ()
     actions = (*urgent, *moving, *give_ups, *assignment.actions)
 

@@ -72,34 +72,22 @@ def _cheapest_pair(model: GroupModel, bounds: SplitBounds) -> tuple[int, int]:
     if not model.classes:
         return encode_least, prefill_least
 
-    floor = _least(
-        lambda n: model.ttft_fits(MANY, n) if model.encode_load > 0.0 else _fits(model, n),
-        prefill_least,
-        bounds.prefill,
-    )
-    encode = encode_least
+    if model.encode_load > 0.0:  # fewest encoders that any number of prefill workers can save
+        encode_least = _least(lambda n: model.ttft_fits(n, MANY), encode_least, bounds.encode)
     prefill = _least(lambda n: model.ttft_fits(encode_least, n), prefill_least, bounds.prefill)
-    best: tuple[int, float, int, int] | None = None
-    while True:
+    if not model.ttft_fits(encode_least, prefill):  # out of reach: stable queues, no more
+        return encode_least, prefill_least
+    floor = _least(lambda n: model.ttft_fits(MANY, n), prefill_least, bounds.prefill)
+
+    encode = encode_least
+    best = (encode + prefill, model.ttft_miss_ratio(encode, prefill), encode, prefill)
+    while encode + 1 + floor <= best[0] and encode < bounds.encode.most and model.encode_load > 0.0:
+        encode += 1
         while prefill > prefill_least and model.ttft_fits(encode, prefill - 1):
             prefill -= 1
-        if model.ttft_fits(encode, prefill):
-            miss = model.ttft_miss_ratio(encode, prefill)
-            found = (encode + prefill, miss, encode, prefill)
-            best = min(best, found) if best else found
-        nothing_better = best is not None and encode + 1 + floor > best[0]
-        if nothing_better or encode >= bounds.encode.most or model.encode_load <= 0.0:
-            break
-        if best is None and encode > 4 * encode_least + 16:  # TTFT is out of reach of encoders
-            break
-        encode += 1
-    if best is None:
-        return encode_least, prefill_least
+        found = (encode + prefill, model.ttft_miss_ratio(encode, prefill), encode, prefill)
+        best = min(best, found)
     return best[2], best[3]
-
-
-def _fits(model: GroupModel, prefillers: int) -> bool:
-    return model.ttft_fits(0, prefillers)
 
 
 def _least(fits: Callable[[int], bool], start: int, bounds: Bounds) -> int:

@@ -98,8 +98,10 @@ class CoupledEngine:
 
     def give_back(self) -> list[SimRequest]:
         """Requests of which nothing was computed."""
-        fresh = [r for r in self._queue if r.prefilled == 0]
-        self._queue = deque(r for r in self._queue if r.prefilled > 0)
+        computing = {id(request) for request, _ in self._chunks}
+        begun = [r for r in self._queue if r.prefilled > 0 or id(r) in computing]
+        fresh = [r for r in self._queue if r.prefilled == 0 and id(r) not in computing]
+        self._queue = deque(begun)
         for request in fresh:
             self.tokens -= request.prompt_tokens - request.cached_tokens
             request.cached_tokens = 0
