@@ -159,12 +159,15 @@ def main() -> None:
     torch.set_num_threads(settings.threads)
     pupil = Pupil(settings.model_dir)
     started_s = time.monotonic()
-    print(f"| question | asked | exact |\n|---|---|---|  (seed {settings.seed})")
+    print(settings, file=sys.stderr)
+    print("| question | asked | exact |\n|---|---|---|")
     total = 0
     for kind in QuestionType:
         # training draws from seeds that begin with "train:" or "look:"
         rng = Random(f"heldout:{settings.seed}:{kind}")
-        exams = [write_exam(kind, rng, max_items=settings.max_items) for _ in range(settings.questions)]
+        exams = [
+            write_exam(kind, rng, max_items=settings.max_items) for _ in range(settings.questions)
+        ]
         right = 0
         wrong: list[str] = []
         for start in range(0, len(exams), BATCH):
