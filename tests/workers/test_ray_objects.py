@@ -1,0 +1,113 @@
+"""This file is about carrying blocks through Ray's object store, and leaving nothing in it."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from epidote_workers.messages import READ, Packed
+from epidote_workers.rpc.address import UnixAddress
+from epidote_workers.rpc.client import connect
+from epidote_workers.rpc.server import Server, Service
+from epidote_workers.transfer import packed
+from epidote_workers.transfer.copy_thread import CopyThread
+from epidote_workers.transfer.layout import as_units, kv_layout
+from epidote_workers.transfer.ray_objects import free_object, has_ray, put_object
+from epidote_workers.transfer.transport import LocalPool
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+SHAPE = (2, 2, 30, 4, 2, 64)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray = pytest.importorskip("ray")
+    ray.init(
+        num_cpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=100 << 20,
+        configure_logging=False,
+        _node_ip_address="127.0.0.1",
+    )
+    yield
+    ray.shutdown()
+
+
+def pool(tensor: torch.Tensor) -> LocalPool:
+    layout = kv_layout(tensor, "m")
+    return LocalPool(as_units(tensor, layout), layout)
+
+
+@pytest.mark.usefixtures("cluster")
+async def test_blocks_travel_as_objects_and_are_freed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert has_ray()
+    monkeypatch.setattr(packed, "MAX_READ_BYTES", 64 << 10)  # several reads
+    freed: list[bytes] = []
+    monkeypatch.setattr(
+        packed, "free_object", lambda ticket: (freed.append(ticket), free_object(ticket))
+    )
+    theirs, ours = pool(torch.randn(SHAPE)), pool(torch.zeros(SHAPE))
+    tickets: list[Packed] = []
+
+    async def answer(call):  # type: ignore[no-untyped-def]
+        async for item in packed.answer_read(call, lambda name: theirs):
+            tickets.append(item)
+            yield item
+
+    service = Service()
+    service.add_stream(READ, answer)
+    server = Server(service)
+    address = await server.listen(UnixAddress(str(tmp_path / "s")))
+    connection, copies = await connect(str(address)), CopyThread()
+    try:
+        transport = packed.PackedTransport(copies)
+        reader = await transport.attach(connection, "", ours.layout, theirs.layout)
+        units = list(range(20))
+        num_bytes = await reader.read(units, ours, units, range(2))
+        assert num_bytes == 20 * 2 * 2 * 4 * 2 * 64 * 4
+        assert torch.equal(ours.units[:, :, :20], theirs.units[:, :, :20])
+        assert not ours.units[:, :, 20:].any()
+        assert len(tickets) > 1
+        assert all(item.ticket and not item.data for item in tickets)
+    finally:
+        connection.close("test over")
+        await server.close()
+        copies.close()
+    assert len(freed) == len(tickets), "every object was freed by its owner"
+
+
+READER = """
+import sys
+import ray
+from epidote_workers.transfer.ray_objects import get_object
+ray.init(address=sys.argv[1], log_to_driver=False, configure_logging=False)
+print(sum(get_object(bytes.fromhex(sys.argv[2]), 10.0)[:100]))
+"""
+
+
+@pytest.mark.usefixtures("cluster")
+def test_another_process_redeems_a_ticket_and_a_freed_object_is_gone() -> None:
+    import ray
+
+    def used_bytes() -> float:
+        total, free = ray.cluster_resources(), ray.available_resources()
+        return float(total["object_store_memory"] - free["object_store_memory"])
+
+    before = used_bytes()
+    ticket = put_object(bytes([1]) * (16 << 20))
+    address = ray.get_runtime_context().gcs_address
+    run = [sys.executable, "-c", READER, address, ticket.hex()]
+    assert subprocess.run(run, capture_output=True, check=True, timeout=120).stdout == b"100\n"
+    assert used_bytes() - before >= 16 << 20
+    free_object(ticket)
+    deadline_s = time.monotonic() + 20.0
+    while used_bytes() - before > 1 << 20 and time.monotonic() < deadline_s:
+        time.sleep(0.2)
+    assert used_bytes() - before <= 1 << 20
