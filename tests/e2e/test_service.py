@@ -103,7 +103,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     print(ready.strip())
     raylet = next(p for p in descendants(process.pid) if command_name(p) == "raylet")
     arguments = Path(f"/proc/{raylet[0]}/cmdline").read_text()
-    directory = Path(re.search(r"(/[^\0= ]*epidote-[^/\0]+)/session", arguments).group(1))  # type: ignore[union-attr]
+    directory = Path(re.search(r"(/[^\0= ]*epidote-[^/\0]+)/r/session", arguments).group(1))  # type: ignore[union-attr]
     headers = {"authorization": f"Bearer {KEY}"}
     with httpx.Client(base_url=found.group(1), headers=headers, timeout=90) as http:
         running = Service(process, found.group(1), directory, http)

@@ -7,7 +7,7 @@ import pytest
 
 from epidote_core.errors import InvalidRequest, WorkerLost
 from epidote_core.roles import Role, WorkerState
-from epidote_core.worker_view import WorkerLoad, WorkerView
+from epidote_core.worker_view import WorkerView
 from epidote_gateway.backend import SwitchOutcome
 from epidote_workers.assignment import format_counts, parse_counts
 from epidote_workers.fleet import LOST_AFTER_S, RETRY_S, Fleet, Wish
@@ -69,7 +69,7 @@ class World:
             role=Role.ALL,
             state=WorkerState.STARTING,
             epoch=0,
-            address=f"unix:/{worker_id}",
+            address="",  # not known before it listens
         )
         role = self.fleet.register(view, wish=None, keeps_role=False).role
         if up:
@@ -77,14 +77,14 @@ class World:
         return role
 
     def beat(self, worker_id: str, role: Role, *, epoch: int, wish: Wish | None = None):
-        return self.fleet.heartbeat(
-            worker_id,
+        view = WorkerView(
+            worker_id=worker_id,
             role=role,
             state=WorkerState.ROUTABLE,
             epoch=epoch,
-            load=WorkerLoad(),
-            wish=wish,
+            address=f"unix:/run/{worker_id}",
         )
+        return self.fleet.heartbeat(view, wish=wish)
 
     def beat_all(self) -> None:
         for view in self.fleet.view().workers:
@@ -104,6 +104,7 @@ async def full(split: str = SPLIT) -> World:
         world.join(f"w{number}")
     await world.settle()
     assert world.roles() == split
+    assert all(v.address == f"unix:/run/{v.worker_id}" for v in world.fleet.view().workers)
     assert not world.switches
     return world
 

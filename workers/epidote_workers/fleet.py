@@ -12,7 +12,7 @@ from typing import Protocol
 
 from epidote_core.errors import InvalidRequest, WorkerLost
 from epidote_core.roles import Role, WorkerState
-from epidote_core.worker_view import WorkerLoad, WorkerView
+from epidote_core.worker_view import WorkerView
 from epidote_gateway.backend import SwitchOutcome
 from epidote_workers.assignment import (
     Switch,
@@ -89,31 +89,22 @@ class Fleet:
         logger.info("worker registered", extra={"worker": view.worker_id, "role": role})
         return self._orders(role)
 
-    def heartbeat(
-        self,
-        worker_id: str,
-        *,
-        role: Role,
-        state: WorkerState,
-        epoch: int,
-        load: WorkerLoad,
-        wish: Wish | None,
-    ) -> Orders | None:
-        """Note that a worker lives; None: unknown, it should register again."""
-        known = self._workers.get(worker_id)
+    def heartbeat(self, view: WorkerView, *, wish: Wish | None) -> Orders | None:
+        """Note that a worker lives, and how; None: unknown, it should register again."""
+        known = self._workers.get(view.worker_id)
         if known is None:
             return None
         self._learn(wish)
-        if epoch < known.epoch:  # sent before a switch that this register has seen the end of
-            role, state, epoch = known.role, known.state, known.epoch
-        if worker_id in self._leaving:
-            state = WorkerState.DRAINING if known.state is WorkerState.DRAINING else state
-        self._put(replace(known, role=role, state=state, epoch=epoch, load=load))
-        if state is WorkerState.ROUTABLE and known.state is WorkerState.STARTING:
+        if view.epoch < known.epoch:  # sent before a switch that this register has seen the end of
+            view = replace(view, role=known.role, state=known.state, epoch=known.epoch)
+        if view.worker_id in self._leaving and known.state is WorkerState.DRAINING:
+            view = replace(view, state=WorkerState.DRAINING)
+        self._put(view)
+        if view.state is WorkerState.ROUTABLE and known.state is WorkerState.STARTING:
             if len(self._staying()) >= self._wish.num_workers:
                 self._was_complete = True
             self._settle_soon()
-        return self._orders(role)
+        return self._orders(view.role)
 
     async def leave(self, worker_id: str) -> None:
         """A worker is about to stop: others take over its stage first, then it gets no more work.

@@ -44,14 +44,7 @@ class FleetReplica:
         return self._fleet.register(view, wish=wish, keeps_role=keeps_role)
 
     async def heartbeat(self, view: WorkerView, wish: Wish | None) -> Orders | None:
-        return self._fleet.heartbeat(
-            view.worker_id,
-            role=view.role,
-            state=view.state,
-            epoch=view.epoch,
-            load=view.load,
-            wish=wish,
-        )
+        return self._fleet.heartbeat(view, wish=wish)
 
     async def leave(self, worker_id: str) -> None:
         await self._fleet.leave(worker_id)

@@ -59,10 +59,12 @@ class LocalService:
         """`directory` is private and holds everything that Ray and the workers write."""
         run_directory = Path(directory) / "w"
         run_directory.mkdir(mode=0o700)
+        # One below, since Ray opens its own directory to everybody (mode 777).
+        self._ray_directory = str(Path(directory) / "r")
         self.settings = replace(
             settings, worker=replace(settings.worker, run_directory=str(run_directory))
         )
-        self._directory, self._dashboard = directory, dashboard
+        self._dashboard = dashboard
         self._core: set[Process] = set()  # Ray's own: without them nothing works
 
     def start(self, progress: Progress) -> None:
@@ -84,7 +86,7 @@ class LocalService:
             object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            _temp_dir=self._directory,
+            _temp_dir=self._ray_directory,
             _node_ip_address="127.0.0.1",
         )
         self._core = {p for p in descendants() if command_name(p) in CORE_COMMANDS}

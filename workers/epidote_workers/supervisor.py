@@ -27,7 +27,7 @@ Progress = Callable[[str], None]
 
 STOP_S = 25.0  # for a graceful end, then everything is killed
 KILL_S = 10.0
-LONGEST_BASE = 23  # bytes: with our 17 and Ray's 65 a socket's path stays below its limit of 107
+LONGEST_BASE = 21  # bytes: with our 19 and Ray's 65 a socket's path stays below its limit of 107
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
