@@ -7,10 +7,12 @@ too early, or to the wrong place changes the answer.
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,161 +30,38 @@ from epidote_core.sampling import SamplingParams
 from epidote_core.worker_view import WorkerView
 from epidote_engine.settings import EngineConfig
 from epidote_workers.client import FleetClient
-from epidote_workers.engine_protocol import Allocate
 from epidote_workers.fakes import FakeEngine, answer
+from epidote_workers.in_process_fleet import InProcessFleet, Lost, running, until
 from epidote_workers.lifecycle import DrainPolicy
 from epidote_workers.self_check import tiny_picture
-from epidote_workers.worker import Worker
-from epidote_workers.worker_settings import WorkerSettings
 
 E, P, D, ALL = Role.ENCODE, Role.PREFILL, Role.DECODE, Role.ALL
 
 
-class Fleet:
-    """Workers in this process, and a client."""
-
-    def __init__(self, directory: Path, **engine: float) -> None:
-        self.directory, self.client = directory, FleetClient()
-        self.workers: dict[str, Worker] = {}
-        self.engines: dict[str, FakeEngine] = {}
-        self.delays = engine
-
-    async def add(
-        self, worker_id: str, role: Role, *, tcp_host: str | None = None, **changes: int
-    ) -> Worker:
-        config = EngineConfig(
-            model="pretend",
-            role=role,
-            **{"num_kv_blocks": 96, "num_media_rows": 96, "chunk_tokens": 24, **changes},  # type: ignore[arg-type]
-        )
-
-        def make(config: EngineConfig, allocate: Allocate) -> FakeEngine:
-            engine = FakeEngine(config, allocate, **self.delays)
-            self.engines[worker_id] = engine
-            return engine
-
-        worker = Worker(
-            worker_id,
-            config,
-            WorkerSettings(
-                socket_dir=self.directory,
-                tcp_host=tcp_host,
-                node_id=worker_id if tcp_host else "",
-                max_encode_queue=16,
-                media_timeout_s=5.0,
-                reserve_timeout_s=5.0,
-            ),
-            make_engine=make,
-            tiny_pixels=lambda key: tiny_picture(key, 4, 1),
-        )
-        self.workers[worker_id] = worker
-        await worker.start()
-        return worker
-
-    async def connect(self) -> None:
-        self.client.update_members([worker.view() for worker in self.workers.values()])
-        await self.until(
-            lambda: all(view.state is WorkerState.ROUTABLE for view in self.client.workers())
-        )
-
-    async def until(self, condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
-        async with asyncio.timeout(timeout_s):
-            while not condition():
-                await asyncio.sleep(0.005)
-
-    def pick(self, role: Role, rng: random.Random, avoid: Iterable[str]) -> str | None:
-        fitting = [
-            view.worker_id
-            for view in self.client.workers()
-            if view.state is WorkerState.ROUTABLE
-            and view.role in (role, ALL)
-            and view.worker_id not in avoid
-        ]
-        return rng.choice(fitting) if fitting else None
-
-    async def ask(
-        self, request: GenerateRequest, route: Route, pixels: Sequence[MediaPixels] = ()
-    ) -> dict[int, list[int]]:
-        """All tokens by choice; whatever a stage raises."""
-        tokens: dict[int, list[int]] = {choice.index: [] for choice in request.choices}
-
-        async def read() -> None:
-            async with aclosing(self.client.generate(request, route)) as stream:
-                async for chunks in stream:
-                    for chunk in chunks:
-                        tokens[chunk.index] += chunk.token_ids
-
-        error: Exception | None = None
-        by_key, sources = {p.key: p for p in pixels}, dict(route.encode)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for key, worker_id in sources.items():
-                    group.create_task(
-                        self.client.encode(worker_id, by_key[key], request_id=request.request_id)
-                    )
-                group.create_task(read())
-        except* (WorkerLost, Overloaded, InvalidRequest) as errors:
-            error = errors.exceptions[0]
-        if error is not None:
-            error.tokens = tokens  # type: ignore[attr-defined]
-            raise error.with_traceback(None)
-        return tokens
-
-    async def resume_until_done(
-        self, request: GenerateRequest, pixels: Sequence[MediaPixels], rng: random.Random
-    ) -> tuple[list[int], int]:
-        """What the gateway does, small: route, and again around lost workers. (tokens, losses)"""
-        done: list[int] = []
-        avoid: dict[str, float] = {}
-        losses, give_up_s = 0, time.monotonic() + 20.0
-        while True:
-            assert time.monotonic() < give_up_s, "the request never ends"
-            avoided = [w for w, until_s in avoid.items() if time.monotonic() < until_s]
-            prefill, decode = self.pick(P, rng, avoided), self.pick(D, rng, avoided)
-            encoders = {p.key: self.pick(E, rng, avoided) for p in pixels}
-            if prefill is None or decode is None or None in encoders.values():
-                await asyncio.sleep(0.01)
-                continue
-            route = Route(
-                prefill=prefill,
-                decode=decode,
-                encode=tuple((key, worker) for key, worker in encoders.items() if worker),
-            )
-            try:
-                rest = replace(request, choices=(Choice(emitted_token_ids=tuple(done)),))
-                return done + (await self.ask(rest, route, pixels))[0], losses
-            except WorkerLost as lost:
-                done += lost.tokens[0]  # type: ignore[attr-defined]
-                if len(done) == request.sampling.max_tokens:
-                    return done, losses
-                avoid[lost.worker_id] = time.monotonic() + 0.05
-                losses += 1
-            except Overloaded:
-                await asyncio.sleep(0.02)
-
-    async def check_conservation(self) -> None:
-        for worker in self.workers.values():
-            if worker.failure is None:
-                found = await worker.conservation()
-                assert found.is_idle, worker.worker_id
-                assert found.errors == (), worker.worker_id
-
-
 @asynccontextmanager
 async def fleet_of(
-    directory: Path, delays: dict[str, float] | None = None, **roles: Role
-) -> AsyncIterator[Fleet]:
-    fleet = Fleet(directory, **(delays or {}))
-    try:
-        for worker_id, role in roles.items():
-            await fleet.add(worker_id, role)
-        await fleet.connect()
+    directory: Path,
+    delays: dict[str, float] | None = None,
+    config: dict[str, Any] | None = None,
+    **roles: Role,
+) -> AsyncIterator[InProcessFleet]:
+    """Pretend workers; at the end nothing may be leaked."""
+    sizes = {"num_kv_blocks": 96, "num_media_rows": 96, "chunk_tokens": 24, **(config or {})}
+    fleet = InProcessFleet(
+        directory,
+        EngineConfig(model="pretend", **sizes),
+        make_engine=partial(FakeEngine, **(delays or {})),
+        tiny_pixels=lambda key: tiny_picture(key, 4, 1),
+    )
+    async with running(fleet, roles):
         yield fleet
-        await fleet.check_conservation()
-    finally:
-        await fleet.client.stop()
-        for worker in fleet.workers.values():
-            await worker.stop()
+        assert await fleet.leaks() == {}
+
+
+def pretend(fleet: InProcessFleet, worker_id: str) -> FakeEngine:
+    engine = fleet.engines[worker_id]
+    assert isinstance(engine, FakeEngine)
+    return engine
 
 
 def picture(key: str, num_tokens: int) -> MediaPixels:
@@ -318,7 +197,7 @@ async def test_closing_the_stream_frees_every_stage(tmp_path: Path) -> None:
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)
             await stream.aclose()
-            await fleet.check_conservation()
+            assert await fleet.leaks() == {}
 
 
 async def test_a_worker_refuses_what_its_role_does_not_serve(tmp_path: Path) -> None:
@@ -330,7 +209,7 @@ async def test_a_worker_refuses_what_its_role_does_not_serve(tmp_path: Path) -> 
             (Route(prefill="p", decode="gone"), "gone"),
             (Route(prefill="gone", decode="d"), "gone"),
         ):
-            with pytest.raises(WorkerLost) as lost:
+            with pytest.raises(Lost) as lost:
                 await fleet.ask(ask_for("r"), route)
             assert lost.value.worker_id == refuser
         with pytest.raises(WorkerLost):
@@ -360,10 +239,8 @@ async def test_a_full_encoder_says_so(tmp_path: Path) -> None:
 
 
 async def test_few_rows_and_blocks_make_requests_wait_and_not_fail(tmp_path: Path) -> None:
-    async with fleet_of(tmp_path) as fleet:
-        for worker_id, role in (("e1", E), ("e2", E), ("p", P), ("d", D)):
-            await fleet.add(worker_id, role, num_kv_blocks=20, num_media_rows=24)
-        await fleet.connect()
+    few = {"num_kv_blocks": 20, "num_media_rows": 24}
+    async with fleet_of(tmp_path, config=few, e1=E, e2=E, p=P, d=D) as fleet:
 
         async def one(number: int) -> None:
             pictures = [picture(f"{number % 4}{side}", 10) for side in "ab"]
@@ -415,7 +292,7 @@ async def test_a_drain_past_its_deadline_is_undone(tmp_path: Path) -> None:
 
 async def test_a_role_that_cannot_be_taken_is_given_back(tmp_path: Path) -> None:
     async with fleet_of(tmp_path, p=P, d=D) as fleet:
-        fleet.engines["p"].fail_next_role = D
+        pretend(fleet, "p").fail_next_role = D
         outcome = await fleet.client.switch_role("p", D, deadline_s=1.0)
         assert not outcome.ok
         assert "pretend failure" in outcome.message
@@ -440,12 +317,12 @@ async def test_an_engine_that_breaks_loses_its_worker(tmp_path: Path) -> None:
         def broken() -> list[object]:
             raise ValueError("broken on purpose")
 
-        fleet.engines["d"].step = broken  # type: ignore[method-assign,assignment]
-        with pytest.raises(WorkerLost) as lost:
+        pretend(fleet, "d").step = broken  # type: ignore[method-assign,assignment]
+        with pytest.raises(Lost) as lost:
             await reading
         assert lost.value.worker_id == "d"
         assert "broken on purpose" in str(fleet.workers["d"].failure)
-        await fleet.until(lambda: fleet.client.workers()[1].state is WorkerState.FAILED)
+        await until(lambda: fleet.client.workers()[1].state is WorkerState.FAILED)
 
 
 async def test_drain_for_ever_ends_with_nothing_at_work(tmp_path: Path) -> None:
@@ -453,7 +330,7 @@ async def test_drain_for_ever_ends_with_nothing_at_work(tmp_path: Path) -> None:
         reading = asyncio.create_task(fleet.ask(ask_for("long", tokens=3000 // 4), SPLIT))
         await asyncio.sleep(0.05)
         await fleet.workers["d"].drain(deadline_s=5.0, grace_s=0.05)
-        with pytest.raises(WorkerLost):
+        with pytest.raises(Lost):
             await reading
         assert fleet.workers["d"].view().state is WorkerState.DRAINING
 
@@ -467,9 +344,9 @@ async def test_cache_names_reach_the_client(tmp_path: Path) -> None:
         def views() -> dict[str, WorkerView]:
             return {view.worker_id: view for view in fleet.client.workers()}
 
-        await fleet.until(lambda: "x" in views()["e"].media_keys)
-        await fleet.until(lambda: len(views()["p"].block_hashes) == 4)
-        await fleet.until(lambda: len(views()["d"].block_hashes) == 4)
+        await until(lambda: "x" in views()["e"].media_keys)
+        await until(lambda: len(views()["p"].block_hashes) == 4)
+        await until(lambda: len(views()["d"].block_hashes) == 4)
 
 
 async def test_thirty_streams_through_switches_in_all_directions(tmp_path: Path) -> None:
@@ -492,7 +369,7 @@ async def test_thirty_streams_through_switches_in_all_directions(tmp_path: Path)
                 request = ask_for(
                     name, prompt=mine.randint(1, 150), tokens=mine.randint(1, 60), pictures=pictures
                 )
-                tokens, lost = await fleet.resume_until_done(request, pictures, mine)
+                tokens, lost = await fleet.ask_until_done(request, pictures, mine)
                 assert tokens == answer(request, pictures)
                 finished.append(name)
                 losses += lost
