@@ -178,6 +178,10 @@ class EngineThread:
                 future.set_exception(EngineFailed(reason, worker_id=self._worker_id))
                 future.exception()  # nobody may be waiting any more
 
+    def _die(self, reason: str) -> None:
+        self._give_up(reason)
+        self._on_failure(reason)
+
     # The thread's side
 
     def _run(self) -> None:
@@ -199,8 +203,7 @@ class EngineThread:
             self._busy_since_s = None
             logger.exception("engine thread died")
             reason = f"the engine's thread died: {type(error).__name__}: {error}"
-            self._to_loop(self._give_up, reason)
-            self._to_loop(self._on_failure, reason)
+            self._to_loop(self._die, reason)
 
     def _turn(self, engine: EngineLike) -> None:
         """The commands that wait, then one step; sleeps if there is neither."""
