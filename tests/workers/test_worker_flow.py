@@ -30,7 +30,8 @@ from epidote_core.sampling import SamplingParams
 from epidote_core.worker_view import WorkerView
 from epidote_engine.settings import EngineConfig
 from epidote_workers.client import FleetClient
-from epidote_workers.fakes import FakeEngine, answer
+from epidote_workers.fake_tokens import answer
+from epidote_workers.fakes import FakeEngine
 from epidote_workers.in_process_fleet import InProcessFleet, Lost, running, until
 from epidote_workers.lifecycle import DrainPolicy
 from epidote_workers.self_check import tiny_picture

@@ -22,7 +22,7 @@ from epidote_core.roles import Role, Stage, WorkerState
 from epidote_core.sampling import SamplingParams
 from epidote_engine.settings import EngineConfig
 from epidote_workers.client import FleetClient
-from epidote_workers.fakes import answer
+from epidote_workers.fake_tokens import answer
 from epidote_workers.local_process import LocalProcess
 from epidote_workers.worker_process import FakeSettings, ProcessSettings
 from epidote_workers.worker_settings import WorkerSettings

@@ -7,11 +7,8 @@ what any worker, any split and any resumption must say.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
-
-import torch
 
 from epidote_core.block_hash import chain
 from epidote_core.generation import (
@@ -41,49 +38,10 @@ from epidote_engine.media_cache import MediaCache
 from epidote_engine.sequence import Mode
 from epidote_engine.settings import EngineConfig
 from epidote_workers.engine_protocol import Allocate
+from epidote_workers.fake_memory import FakeMemory
+from epidote_workers.fake_tokens import LAYERS, answer, next_token, token_sum
 
-LAYERS, WIDTH, ROW_WIDTH = 4, 8, 16
-VOCAB = 251
-MODULUS = 65521  # sums of these stay exact in float32 and int64
-
-
-def token_value(token: int, position: int, layer: int) -> int:
-    return (token * 31337 + position * 7919 + layer * 10473) % MODULUS
-
-
-def row_value(pixels_sum: int, key: str, row: int) -> int:
-    digest = int.from_bytes(blake2b(key.encode(), digest_size=4).digest())
-    return (digest + pixels_sum * 17 + row * 131) % MODULUS
-
-
-def next_token(total: int, request: GenerateRequest, choice: int, position: int) -> int:
-    """The token at output `position`, given the sum of all KV before it."""
-    sampling = request.sampling
-    dice = 0 if sampling.is_greedy else sampling.seed * 97 + choice * 13 + 1
-    return (total * 2654435761 + dice + position) % VOCAB
-
-
-def answer(
-    request: GenerateRequest, media: Iterable[MediaPixels] = (), *, choice: int = 0
-) -> list[int]:
-    """All tokens of one choice, computed without any engine."""
-    inputs = list(request.prompt_token_ids)
-    by_key = {pixels.key: pixels for pixels in media}
-    for span in request.media:
-        row = 0
-        for offset, count in span.token_runs:
-            for at in range(offset, offset + count):
-                inputs[at] = row_value(sum(by_key[span.key].data), span.key, row)
-                row += 1
-    total = sum(
-        token_value(token, at, layer) for at, token in enumerate(inputs) for layer in range(LAYERS)
-    )
-    tokens: list[int] = []
-    for position in range(request.sampling.max_tokens):
-        tokens.append(next_token(total, request, choice, position))
-        at = len(inputs) + position
-        total += sum(token_value(tokens[-1], at, layer) for layer in range(LAYERS))
-    return tokens
+__all__ = ["FakeEngine", "answer"]
 
 
 @dataclass(eq=False)
@@ -107,11 +65,6 @@ class _Work:
     added_s: float = field(default_factory=time.monotonic)
 
 
-@dataclass(frozen=True)
-class FakePool:
-    tensor: torch.Tensor
-
-
 class FakeEngine:
     """An `EngineLike`. `step_s` and `layer_s` are slept, to open windows for races."""
 
@@ -121,10 +74,8 @@ class FakeEngine:
         self.config, self.role = config, config.role
         self.step_s, self.layer_s = step_s, layer_s
         blocks = config.num_kv_blocks or 512
-        shape = (LAYERS, 2, blocks, config.block_size, 1, WIDTH)
-        self.kv_pool = FakePool(allocate("kv", shape, torch.float32))
-        rows = (config.num_media_rows, ROW_WIDTH)
-        self.media_pool = FakePool(allocate("media", rows, torch.float32))
+        self._memory = FakeMemory(config, blocks, allocate)
+        self.kv_pool, self.media_pool = self._memory.kv, self._memory.media
         self.on_layer: Callable[[list[KvReady]], None] | None = None
         self._blocks = BlockPool(blocks)
         self._media = MediaCache(config.num_media_rows)
@@ -265,7 +216,7 @@ class FakeEngine:
             ready = []
             for work, start, end, inputs in chunks:
                 for at in range(start, end):
-                    self._write(work.blocks, at, layer, inputs[at])
+                    self._memory.write(work.blocks, at, layer, inputs[at])
                 if work.mode is Mode.PREFILL:
                     ready.append(self._span(work, start, end, layer))
             if ready and self.on_layer is not None:
@@ -278,7 +229,9 @@ class FakeEngine:
     def _finish_prefill(self, work: _Work) -> None:
         self._name(work)
         self._let_go_media(work)
-        first = self._sample(work, work.choices[0], self._sum(work))
+        first = self._sample(
+            work, work.choices[0], self._memory.total(work.blocks, len(work.tokens))
+        )
         if work.mode is not Mode.PREFILL:
             self._start_decoding(work, first)
             return
@@ -298,15 +251,15 @@ class FakeEngine:
         """The prompt's KV is in the pool: from here on only sums are needed."""
         self._name(work)
         work.phase, work.num_computed = "running", len(work.tokens)
-        total = self._sum(work)
+        total = self._memory.total(work.blocks, len(work.tokens))
         prompt = len(work.request.prompt_token_ids)
         for at, token in enumerate(work.choices[0].outputs, prompt):
-            total -= sum(token_value(token, at, layer) for layer in range(LAYERS))
+            total -= token_sum(token, at)
         chunks = []
         for number, choice in enumerate(work.choices):
             choice.total = total
             for at, token in enumerate(choice.outputs, prompt):
-                choice.total += sum(token_value(token, at, layer) for layer in range(LAYERS))
+                choice.total += token_sum(token, at)
             token = self._sample(work, choice, choice.total) if number else first
             chunks.append(self._emit(work, choice, token))
         self._out(work, chunks)
@@ -318,7 +271,7 @@ class FakeEngine:
                 continue
             at = len(work.request.prompt_token_ids) + len(choice.outputs) - 1
             token = choice.outputs[-1]
-            choice.total += sum(token_value(token, at, layer) for layer in range(LAYERS))
+            choice.total += token_sum(token, at)
             chunks.append(self._emit(work, choice, self._sample(work, choice, choice.total)))
         self._out(work, chunks)
 
@@ -358,9 +311,7 @@ class FakeEngine:
             return
         self._encode.pop(0)
         rows = [row for part in reserved.rows for row in part]
-        total = sum(pixels.data)
-        for number, row in enumerate(rows):
-            self.media_pool.tensor[row] = float(row_value(total, pixels.key, number))
+        self._memory.encode(pixels, rows)
         self.commit_media(pixels.key)
 
     # pools
@@ -385,8 +336,10 @@ class FakeEngine:
                 self._blocks.name(block, name)
 
     def _inputs(self, work: _Work) -> list[int]:
-        """Tokens, with embedding rows in the places of media; rows may have been evicted where
-        the prefix cache covers them, and are not read then."""
+        """Tokens, with embeddings in the places of media.
+
+        Rows may have been evicted where the prefix cache covers them, and are not read then.
+        """
         inputs = list(work.tokens)
         for span in work.request.media:
             if not self._media.is_ready(span.key):
@@ -394,20 +347,8 @@ class FakeEngine:
             rows = [row for part in self._media.rows(span.key).rows for row in part]
             places = [at for offset, n in span.token_runs for at in range(offset, offset + n)]
             for at, row in zip(places, rows, strict=True):
-                values = set(self.media_pool.tensor[row].tolist())
-                inputs[at] = int(values.pop()) if len(values) == 1 else -1
+                inputs[at] = self._memory.embedding(row)
         return inputs
-
-    def _write(self, blocks: list[int], at: int, layer: int, token: int) -> None:
-        block, slot = blocks[at // self.config.block_size], at % self.config.block_size
-        self.kv_pool.tensor[layer, :, block, slot] = float(token_value(token, at, layer))
-
-    def _sum(self, work: _Work) -> int:
-        """Of all tokens' KV as it lies in the pool; a torn or missing copy makes it another."""
-        flat = self.kv_pool.tensor[:, :, work.blocks].flatten(2, 3)[:, :, : len(work.tokens)]
-        whole = flat.to(torch.int64)
-        torn = int((whole != whole[:, :1, :, :, :1]).sum())
-        return int(whole[:, 0, :, 0, 0].sum()) + torn
 
     def _span(self, work: _Work, start: int, end: int, layer: int) -> KvReady:
         covering = -(-len(work.tokens) // self.config.block_size)
