@@ -19,7 +19,7 @@ from epidote_workers.rpc.address import UnixAddress
 from epidote_workers.rpc.client import connect
 from epidote_workers.rpc.server import Server, Service
 from epidote_workers.transfer.copy_thread import CopyThread
-from epidote_workers.transfer.copying import FEW_RUNS, copy_units, pack, unpack
+from epidote_workers.transfer.copying import copy_units, pack, unpack
 from epidote_workers.transfer.descriptor_socket import (
     DescriptorServer,
     NoDescriptor,
@@ -183,10 +183,9 @@ def test_copies_reach_exactly_their_units_and_layers(
     assert torch.equal(target.units, expected)
 
 
-def test_scattered_units_go_through_the_gather() -> None:
+def test_many_scattered_units() -> None:
     source, target = random_pool(), random_pool()
     scattered = list(range(39, -1, -1))
-    assert len(scattered) > FEW_RUNS
     copy_units(source.units, scattered, target.units, list(range(40)), range(3))
     assert torch.equal(target.units, source.units.flip(2))
 
