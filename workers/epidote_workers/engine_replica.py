@@ -9,21 +9,21 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import serve
 
 from epidote_core.roles import Role, WorkerState
 from epidote_core.worker_view import WorkerView
-from epidote_engine.settings import EngineConfig
 from epidote_gateway.backend import SwitchOutcome
 from epidote_workers.fleet_view import Orders, Wish
 from epidote_workers.loop_thread import LoopThread
 from epidote_workers.membership import Membership
 from epidote_workers.service_settings import ReplicaSettings
-from epidote_workers.worker import Worker
-from epidote_workers.worker_settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from epidote_workers.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,11 @@ class EngineReplica:
         await self._thread.call(self._start())
 
     async def _start(self) -> None:
+        # Only workers import torch (3 s of CPU, 140 MB): not who merely deploys this class.
+        from epidote_engine.settings import EngineConfig
+        from epidote_workers.worker import Worker
+        from epidote_workers.worker_settings import WorkerSettings
+
         settings = self._settings
         self._role = await self._membership.join()
         self._beating = asyncio.create_task(self._membership.run())
@@ -101,7 +106,7 @@ class EngineReplica:
         # The register knows Ray's node ids: it looks at the pids of its own node.
         return replace(self._worker.view(), node_id=self._node_id)
 
-    def _running(self) -> Worker:
+    def _running(self) -> "Worker":
         assert self._worker is not None, "Serve routes only to a replica that has started"
         return self._worker
 

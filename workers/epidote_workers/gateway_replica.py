@@ -5,17 +5,18 @@ Its two forms differ in who listens: `service_settings.Ingress` has the reason.
 
 import asyncio
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from fastapi import FastAPI
 from ray import serve
 
-from epidote_engine.processing import PromptProcessor
-from epidote_gateway.app import create_app
 from epidote_workers.loop_thread import LoopThread
-from epidote_workers.serve_backend import ServeBackend
 from epidote_workers.service_settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from epidote_workers.serve_backend import ServeBackend
 
 STOP_S = 3.0  # open streams get this long when the gateway stops
 
@@ -35,7 +36,12 @@ def listening_socket(host: str, port: int) -> socket.socket:
     return sock
 
 
-async def _build(settings: ServiceSettings, fleet: Any) -> tuple[FastAPI, ServeBackend]:
+async def _build(settings: ServiceSettings, fleet: Any) -> tuple["FastAPI", "ServeBackend"]:
+    # Here and not above: who merely deploys these classes needs none of it.
+    from epidote_engine.processing import PromptProcessor
+    from epidote_gateway.app import create_app
+    from epidote_workers.serve_backend import ServeBackend
+
     renderer = await asyncio.to_thread(PromptProcessor.from_model, settings.worker.model)
     backend = ServeBackend(fleet)
     await backend.start()
@@ -97,7 +103,7 @@ class _ServedGateway:
     ) -> None:
         self._app, self._backend = await _build(settings, fleet)
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> "FastAPI":
         return self._app
 
     async def __del__(self) -> None:
