@@ -1,27 +1,15 @@
 """This file is about which worker goes where: fresh ones first, then surplus, then new ones."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from epidote_core.roles import WorkerState
 from epidote_planner.decision import Action, AddWorkers, RemoveWorker, SwitchRole
-from epidote_planner.groups import burst_tolerance, share_spare
 from epidote_planner.lane import Lane
 from epidote_planner.policy import PlannerPolicy
+from epidote_planner.resizing import remove_surplus, start_missing
+from epidote_planner.seating import Bench, Goal, is_short, seat, tolerance
 from epidote_planner.snapshot import WorkerStatus
-
-
-@dataclass(frozen=True, kw_only=True)
-class Goal:
-    """What the assignment works towards. `held` lanes neither give nor take."""
-
-    needs: Mapping[Lane, int]
-    loads: Mapping[Lane, float]
-    pool_target: int
-    limit: int  # workers the pool may have at all
-    may_start: bool
-    held: frozenset[Lane]
-    drain_s: Mapping[Lane, float]  # how long a worker of the lane takes to run empty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,27 +29,6 @@ class Assignment:
         return (*self.switches, *self.removals, *self.starts)
 
 
-@dataclass
-class Bench:
-    """The workers while they are being assigned. Mutable, and never leaves this file."""
-
-    workers: dict[Lane, list[WorkerStatus]]
-    count: dict[Lane, int]
-    ready: dict[Lane, int]
-    cooling: bool = False
-    last_switch_s: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def total(self) -> int:
-        return sum(self.count.values())
-
-    def take(self, worker: WorkerStatus, lane: Lane) -> None:
-        self.workers[lane].remove(worker)
-        self.count[lane] -= 1
-        if worker.state is WorkerState.ROUTABLE:
-            self.ready[lane] -= 1
-
-
 def assign(
     workers: tuple[WorkerStatus, ...],
     goal: Goal,
@@ -70,12 +37,12 @@ def assign(
     policy: PlannerPolicy,
 ) -> Assignment:
     """Turn needs into moves. `workers` are those that count: not leaving, not given up."""
-    bench = _seat(workers, goal, last_switch_s)
+    bench = seat(workers, goal, last_switch_s)
     switches = _fill_deficits(bench, goal, now_s, policy)
     if not switches:
         switches = _rebalance(bench, goal, now_s, policy)
-    removals = () if _short(bench, goal) else _remove_surplus(bench, goal, now_s, policy)
-    starts = _start_missing(bench, goal, policy) if not removals else ()
+    removals = () if is_short(bench, goal) else remove_surplus(bench, goal, now_s, policy)
+    starts = start_missing(bench, goal, policy) if not removals else ()
     return Assignment(
         switches=tuple(switches),
         starts=starts,
@@ -84,42 +51,6 @@ def assign(
         last_switch_s=bench.last_switch_s,
         cooling=bench.cooling,
     )
-
-
-def count_lanes(workers: tuple[WorkerStatus, ...]) -> dict[Lane, int]:
-    """Workers of each lane, whatever they are doing."""
-    counts: dict[Lane, int] = {}
-    for worker in workers:
-        lane = Lane(worker.group, worker.role)
-        counts[lane] = counts.get(lane, 0) + 1
-    return counts
-
-
-def _seat(
-    workers: tuple[WorkerStatus, ...], goal: Goal, last_switch_s: Mapping[str, float]
-) -> Bench:
-    seated: dict[Lane, list[WorkerStatus]] = {lane: [] for lane in goal.needs}
-    for worker in workers:
-        seated.setdefault(Lane(worker.group, worker.role), []).append(worker)
-    for lane in seated.values():  # the emptiest first: it drains soonest
-        lane.sort(key=lambda w: (w.num_running + w.num_waiting, w.name))
-    return Bench(
-        workers=seated,
-        count={lane: len(members) for lane, members in seated.items()},
-        ready={
-            lane: sum(w.state is WorkerState.ROUTABLE for w in members)
-            for lane, members in seated.items()
-        },
-        last_switch_s=dict(last_switch_s),
-    )
-
-
-def _short(bench: Bench, goal: Goal) -> bool:
-    return any(bench.count[lane] < need for lane, need in goal.needs.items())
-
-
-def _tolerance(bench: Bench, goal: Goal, lane: Lane, extra: int = 0) -> float:
-    return burst_tolerance(bench.count[lane] + extra, goal.loads.get(lane, 0.0))
 
 
 def _fill_deficits(
@@ -136,7 +67,7 @@ def _fill_deficits(
         ]
         if not short:
             return switches
-        lane = min(short, key=lambda lane: (_tolerance(bench, goal, lane), lane))
+        lane = min(short, key=lambda lane: (tolerance(bench, goal, lane), lane))
         found = _find_donor(bench, goal, lane, now_s, policy)
         if found is None:
             hopeless.add(lane)
@@ -156,7 +87,7 @@ def _find_donor(
         and members
         and bench.count[lane] > goal.needs.get(lane, 0)
     ]
-    donors.sort(key=lambda lane: (-_tolerance(bench, goal, lane, -1), lane))
+    donors.sort(key=lambda lane: (-tolerance(bench, goal, lane, -1), lane))
     for lane in donors:
         for worker in bench.workers[lane]:
             if worker.state is WorkerState.STARTING:
@@ -221,76 +152,10 @@ def _rebalance(bench: Bench, goal: Goal, now_s: float, policy: PlannerPolicy) ->
     takers = [lane for lane in lanes if bench.count[lane] < policy.bounds(lane).most]
     if not givers or not takers:
         return []
-    giver = max(givers, key=lambda lane: (_tolerance(bench, goal, lane, -1), lane))
-    taker = min(takers, key=lambda lane: (_tolerance(bench, goal, lane), lane))
-    enough = policy.rebalance_gain * _tolerance(bench, goal, taker)
-    if giver == taker or _tolerance(bench, goal, giver, -1) < enough:
+    giver = max(givers, key=lambda lane: (tolerance(bench, goal, lane, -1), lane))
+    taker = min(takers, key=lambda lane: (tolerance(bench, goal, lane), lane))
+    enough = policy.rebalance_gain * tolerance(bench, goal, taker)
+    if giver == taker or tolerance(bench, goal, giver, -1) < enough:
         return []
     worker = _movable(bench, giver, taker, now_s, policy)
     return [_move(bench, (worker, giver), taker, now_s)] if worker else []
-
-
-def _remove_surplus(
-    bench: Bench, goal: Goal, now_s: float, policy: PlannerPolicy
-) -> tuple[RemoveWorker, ...]:
-    """Consolidation: a worker goes only if the lane meets its SLO without it (count > need).
-
-    Workers that still start go first: nobody is served by them yet.
-    """
-    removals: list[RemoveWorker] = []
-    while bench.total > goal.pool_target:
-        lanes = [
-            lane
-            for lane, members in bench.workers.items()
-            if members and lane not in goal.held and bench.count[lane] > goal.needs.get(lane, 0)
-        ]
-        lanes.sort(key=lambda lane: (-_tolerance(bench, goal, lane, -1), lane))
-        found = next(
-            (
-                (lane, w)
-                for lane in lanes
-                for w in bench.workers[lane]
-                if _goes(bench, goal, lane, w)
-            ),
-            None,
-        )
-        if found is None:
-            break
-        lane, worker = found
-        bench.take(worker, lane)
-        removals.append(RemoveWorker(worker=worker.name, lane=lane))
-    return tuple(removals)
-
-
-def _goes(bench: Bench, goal: Goal, lane: Lane, worker: WorkerStatus) -> bool:
-    if worker.state is WorkerState.STARTING:
-        return True
-    return worker.state is WorkerState.ROUTABLE and bench.ready[lane] > goal.needs.get(lane, 0)
-
-
-def _start_missing(bench: Bench, goal: Goal, policy: PlannerPolicy) -> tuple[AddWorkers, ...]:
-    """Deficits first, then the pool's reserve, where it adds the most tolerance."""
-    room = goal.limit - bench.total
-    if not goal.may_start or room <= 0:
-        return ()
-    before = dict(bench.count)
-    open_lanes = {lane: need for lane, need in goal.needs.items() if lane not in goal.held}
-    grown = share_spare(
-        {lane: bench.count[lane] for lane in open_lanes},
-        goal.loads,
-        {lane: max(need, bench.count[lane]) for lane, need in open_lanes.items()},
-        room,
-    )
-    missing = goal.pool_target - (bench.total + sum(grown[n] - before[n] for n in grown))
-    grown = share_spare(
-        grown,
-        goal.loads,
-        {lane: max(count, policy.bounds(lane).most) for lane, count in grown.items()},
-        max(0, missing),
-    )
-    bench.count.update(grown)
-    return tuple(
-        AddWorkers(lane=lane, count=count - before[lane])
-        for lane, count in sorted(grown.items())
-        if count > before[lane]
-    )

@@ -1,7 +1,8 @@
 """This file is about correcting the profile by what the workers really took.
 
-Two feedbacks: step times correct the profile's seconds, and missed SLOs add a margin of demand
-for everything that no model sees (bursts inside a window, uneven routing).
+Three feedbacks: step times correct the profile's seconds; missed SLOs add a margin of demand for
+everything that no model sees (bursts inside a window, uneven routing); and over hours, the spare
+workers kept for bursts shrink or grow until about as much is missed as the SLO allows.
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,11 @@ from epidote_planner.snapshot import ClusterSnapshot, ServiceSample
 MARGIN_TIME_S = 300.0  # a steady miss of twice the allowed share adds its margin in so long
 MIN_REQUESTS = 20  # fewer say nothing about a 99 % quantile
 WORST_MISS = 5.0  # times the allowed share: one bad window must not fill the margin
+RESERVE = "reserve"  # factor on the spare workers for bursts
+RESERVE_TIME_S = 7200.0  # bursts come a few times a day: learn from several
+RESERVE_AIM = 0.5  # of the allowed misses: the rest is for what the reserve cannot prevent
+RESERVE_LEAST, RESERVE_MOST = 0.25, 1.5
+WORST_BURST = 50.0  # times the aim
 
 
 def profiled_s(role: Role, sample: ServiceSample, profile: PerformanceProfile) -> float:
@@ -73,7 +79,16 @@ def observe_margins(
         step = policy.capacity.margin_max * excess * passed_s / MARGIN_TIME_S / WORST_MISS
         margin = margins.get(name, 0.0) + step
         margins[name] = min(policy.capacity.margin_max, max(least, margin))
+    missed = 1.0 - min(seen.ttft_ratio, seen.tpot_ratio)
+    excess = min(WORST_BURST, missed / (RESERVE_AIM * allowed)) - 1.0
+    reserve = margins.get(RESERVE, 1.0) + excess * passed_s / RESERVE_TIME_S
+    margins[RESERVE] = min(RESERVE_MOST, max(RESERVE_LEAST, reserve))
     return margins
+
+
+def demand_margin(margins: Mapping[str, float]) -> float:
+    """The larger of the two promises' margins."""
+    return max(margins.get("ttft", 0.0), margins.get("tpot", 0.0))
 
 
 def stage_factors(corrections: Mapping[str, float], experts: ExpertLoad | None) -> StageFactors:

@@ -28,14 +28,15 @@ def horizon_s(policy: PlannerPolicy) -> float:
     return policy.profile.startup_s + policy.tick_s
 
 
-def forecast_need(pool_need: Series, policy: PlannerPolicy) -> float:
+def forecast_need(pool_need: Series, reserve: float, policy: PlannerPolicy) -> float:
     """The pool's need when a worker asked for now would be ready, with room for the error.
 
     The room is for the whole pool and not for each role: a burst of images and a burst of long
-    answers seldom meet, and a role switch takes seconds.
+    answers seldom meet, and a role switch takes seconds. `reserve` scales it by what was missed
+    lately.
     """
     expected = forecast(pool_need, ahead_s=horizon_s(policy), policy=policy.demand)
-    return expected + policy.demand.burst_sigmas * pool_need.error
+    return expected + reserve * policy.demand.burst_sigmas * pool_need.error
 
 
 def window_needs(

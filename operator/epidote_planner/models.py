@@ -1,0 +1,103 @@
+"""This file is about building each group's predictions from demand, corrections and queues."""
+
+from collections.abc import Mapping
+
+from epidote_core.roles import Role
+from epidote_planner.capacity import Backlog, GroupModel
+from epidote_planner.correction import demand_margin, stage_factors
+from epidote_planner.demand import Demand
+from epidote_planner.lane import Lane
+from epidote_planner.policy import ModalityGroup, PlannerPolicy
+from epidote_planner.sizing import SplitBounds, size
+from epidote_planner.snapshot import ClusterSnapshot
+from epidote_planner.workload import request_classes
+
+
+def group_model(
+    group: ModalityGroup,
+    demand: Demand,
+    snapshot: ClusterSnapshot,
+    policy: PlannerPolicy,
+    corrections: Mapping[str, float],
+    margins: Mapping[str, float],
+) -> GroupModel:
+    """Predictions for one group, at its forecast demand plus head-room and margin."""
+    demands = tuple(item for item in demand.modalities if item.modality in group.modalities)
+    margin = demand_margin(margins)
+    factor = 1.0 + policy.capacity.headroom_ratio + margin
+    return GroupModel(
+        classes=request_classes(demands, policy, snapshot.cache, factor=factor),
+        profile=policy.profile,
+        factors=stage_factors(corrections, snapshot.experts),
+        backlog=_backlog(group, snapshot, policy),
+    )
+
+
+def _backlog(group: ModalityGroup, snapshot: ClusterSnapshot, policy: PlannerPolicy) -> Backlog:
+    """Work that waits, by role; with several groups each takes the share its workers report."""
+    cost, signals = policy.profile, snapshot.roles
+    encode, prefill = signals.get(Role.ENCODE), signals.get(Role.PREFILL)
+    decode = signals.get(Role.DECODE)
+    shares = {
+        role: _share(snapshot, group, role, len(policy.groups))
+        for role in (Role.ENCODE, Role.PREFILL, Role.DECODE)
+    }
+    return Backlog(
+        encode_s=shares[Role.ENCODE]
+        * (cost.encode.seconds(encode.num_waiting, encode.waiting_tokens) if encode else 0.0)
+        * (1.0 if encode and encode.num_waiting else 0.0),
+        prefill_s=shares[Role.PREFILL]
+        * (cost.prefill.work_s(prefill.waiting_tokens) if prefill else 0.0)
+        if not prefill or prefill.num_waiting <= 1
+        else shares[Role.PREFILL]
+        * prefill.num_waiting
+        * cost.prefill.work_s(prefill.waiting_tokens / prefill.num_waiting),
+        decode_sequences=shares[Role.DECODE]
+        * (decode.num_running + decode.num_waiting if decode else 0),
+        drain_s=policy.capacity.drain_s,
+    )
+
+
+def _share(snapshot: ClusterSnapshot, group: ModalityGroup, role: Role, num_groups: int) -> float:
+    if num_groups == 1:
+        return 1.0
+    mine = every = 0
+    for worker in snapshot.workers:
+        if worker.role is role:
+            busy = worker.num_running + worker.num_waiting
+            every += busy
+            mine += busy if worker.group == group.name else 0
+    return mine / every if every else 1.0 / num_groups
+
+
+def lane_load(model: GroupModel, role: Role) -> float:
+    match role:
+        case Role.ENCODE:
+            return model.encode_load
+        case Role.PREFILL:
+            return model.prefill_load
+        case _:
+            return model.decode_load
+
+
+def sized_lanes(models: Mapping[str, GroupModel], policy: PlannerPolicy) -> dict[Lane, int]:
+    sized: dict[Lane, int] = {}
+    for name, model in models.items():
+        bounds = SplitBounds(
+            encode=policy.bounds(Lane(name, Role.ENCODE)),
+            prefill=policy.bounds(Lane(name, Role.PREFILL)),
+            decode=policy.bounds(Lane(name, Role.DECODE)),
+        )
+        split = size(model, bounds)
+        for lane in policy.lanes:
+            if lane.group == name:
+                sized[lane] = split.of(lane.role)
+    return sized
+
+
+def drain_s(model: GroupModel, role: Role) -> float:
+    """A decode worker runs empty when its longest answers end; the others within a request."""
+    if role is not Role.DECODE or model.token_rate <= 0.0:
+        return 0.0
+    rate = sum(item.rps for item in model.classes)
+    return model.token_rate / rate * model.step_s(model.sequences_per_decoder)

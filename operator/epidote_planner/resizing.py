@@ -1,0 +1,75 @@
+"""This file is about removing workers that nobody needs and starting those that are missing."""
+
+from epidote_core.roles import WorkerState
+from epidote_planner.decision import AddWorkers, RemoveWorker
+from epidote_planner.groups import share_spare
+from epidote_planner.lane import Lane
+from epidote_planner.policy import PlannerPolicy
+from epidote_planner.seating import Bench, Goal, tolerance
+from epidote_planner.snapshot import WorkerStatus
+
+
+def remove_surplus(
+    bench: Bench, goal: Goal, now_s: float, policy: PlannerPolicy
+) -> tuple[RemoveWorker, ...]:
+    """Consolidation: a worker goes only if the lane meets its SLO without it (count > need).
+
+    Workers that still start go first: nobody is served by them yet.
+    """
+    removals: list[RemoveWorker] = []
+    while bench.total > goal.pool_target:
+        lanes = [
+            lane
+            for lane, members in bench.workers.items()
+            if members and lane not in goal.held and bench.count[lane] > goal.needs.get(lane, 0)
+        ]
+        lanes.sort(key=lambda lane: (-tolerance(bench, goal, lane, -1), lane))
+        found = next(
+            (
+                (lane, w)
+                for lane in lanes
+                for w in bench.workers[lane]
+                if _goes(bench, goal, lane, w)
+            ),
+            None,
+        )
+        if found is None:
+            break
+        lane, worker = found
+        bench.take(worker, lane)
+        removals.append(RemoveWorker(worker=worker.name, lane=lane))
+    return tuple(removals)
+
+
+def _goes(bench: Bench, goal: Goal, lane: Lane, worker: WorkerStatus) -> bool:
+    if worker.state is WorkerState.STARTING:
+        return True
+    return worker.state is WorkerState.ROUTABLE and bench.ready[lane] > goal.needs.get(lane, 0)
+
+
+def start_missing(bench: Bench, goal: Goal, policy: PlannerPolicy) -> tuple[AddWorkers, ...]:
+    """Deficits first, then the pool's reserve, where it adds the most tolerance."""
+    room = goal.limit - bench.total
+    if not goal.may_start or room <= 0:
+        return ()
+    before = dict(bench.count)
+    open_lanes = {lane: need for lane, need in goal.needs.items() if lane not in goal.held}
+    grown = share_spare(
+        {lane: bench.count[lane] for lane in open_lanes},
+        goal.loads,
+        {lane: max(need, bench.count[lane]) for lane, need in open_lanes.items()},
+        room,
+    )
+    missing = goal.pool_target - (bench.total + sum(grown[n] - before[n] for n in grown))
+    grown = share_spare(
+        grown,
+        goal.loads,
+        {lane: max(count, policy.bounds(lane).most) for lane, count in grown.items()},
+        max(0, missing),
+    )
+    bench.count.update(grown)
+    return tuple(
+        AddWorkers(lane=lane, count=count - before[lane])
+        for lane, count in sorted(grown.items())
+        if count > before[lane]
+    )
