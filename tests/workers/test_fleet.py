@@ -10,7 +10,9 @@ from epidote_core.roles import Role, WorkerState
 from epidote_core.worker_view import WorkerView
 from epidote_gateway.backend import SwitchOutcome
 from epidote_workers.assignment import format_counts, parse_counts
-from epidote_workers.fleet import LOST_AFTER_S, RETRY_S, Fleet, Wish
+from epidote_workers.fleet import RETRY_S, Fleet
+from epidote_workers.fleet_view import Wish
+from epidote_workers.roster import LOST_AFTER_S
 
 SPLIT = "encode=1,prefill=1,decode=2"
 

@@ -8,9 +8,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
 
-from epidote_core.errors import InvalidRequest, WorkerLost
+from epidote_core.errors import InvalidRequest
 from epidote_core.roles import Role, WorkerState
 from epidote_core.worker_view import WorkerView
 from epidote_gateway.backend import SwitchOutcome
@@ -22,27 +21,16 @@ from epidote_workers.assignment import (
     safe_batches,
 )
 from epidote_workers.fleet_view import FleetView, Orders, Wish
+from epidote_workers.roster import Roster
+from epidote_workers.switch_call import SwitchCall, perform
 
 logger = logging.getLogger(__name__)
 
-LOST_AFTER_S = 5.0  # a worker's heart beats every 0.5 s in a thread of its own
-STARTING_LOST_AFTER_S = 60.0  # loading weights may hold the interpreter for long
 TICK_S = 0.25  # a look at the pids of this node is cheap: kill -9 is seen within this
 GATHER_S = 0.15  # victims of one scale-down say goodbye within this
 ACQUAINT_S = 1.5  # a new register waits for everybody's next heartbeat before it changes anything
 RETRY_S = 5.0  # after a switch that was rolled back
 SWITCH_DEADLINE_S = 30.0  # drain, switch, verify
-
-
-class SwitchCall(Protocol):
-    """Tell one worker to switch; refused by the worker if its epoch is not the view's.
-
-    Raises `WorkerLost` if it can't be reached.
-    """
-
-    def __call__(
-        self, worker: WorkerView, role: Role, *, deadline_s: float
-    ) -> Awaitable[SwitchOutcome]: ...
 
 
 class Fleet:
@@ -65,15 +53,13 @@ class Fleet:
         """
         self._wish = wish
         self._switch_call, self._scale, self._is_alive, self._now = switch, scale, is_alive, now
-        self._workers: dict[str, WorkerView] = {}
-        self._seen_s: dict[str, float] = {}
-        self._leaving: set[str] = set()
+        self._roster = Roster(now, first_version)
+        self._first_version = first_version
         self._is_closing = False
         self._was_complete = False  # since this register started
         self._settled_s = now()
-        self._version = self._first_version = first_version
+        self._is_unsettled = False
         self._acquainted_s = now() + acquaint_s
-        self._changed = asyncio.Event()
         self._switching = asyncio.Lock()
         self._settling: asyncio.Task[None] | None = None
 
@@ -84,24 +70,22 @@ class Fleet:
         self._learn(wish)
         role = view.role
         if not keeps_role:
-            role = role_for_newcomer(self._staying(), self._wish.counts, self._wish.stages)
-        self._put(replace(view, role=role))
+            role = role_for_newcomer(self._roster.staying(), self._wish.counts, self._wish.stages)
+        self._roster.put(replace(view, role=role))
         logger.info("worker registered", extra={"worker": view.worker_id, "role": role})
         return self._orders(role)
 
     def heartbeat(self, view: WorkerView, *, wish: Wish | None) -> Orders | None:
         """Note that a worker lives, and how; None: unknown, it should register again."""
-        known = self._workers.get(view.worker_id)
+        known = self._roster.get(view.worker_id)
         if known is None:
             return None
         self._learn(wish)
         if view.epoch < known.epoch:  # sent before a switch that this register has seen the end of
             view = replace(view, role=known.role, state=known.state, epoch=known.epoch)
-        if view.worker_id in self._leaving and known.state is WorkerState.DRAINING:
-            view = replace(view, state=WorkerState.DRAINING)
-        self._put(view)
+        self._roster.put(view)
         if view.state is WorkerState.ROUTABLE and known.state is WorkerState.STARTING:
-            if len(self._staying()) >= self._wish.num_workers:
+            if len(self._roster.staying()) >= self._wish.num_workers:
                 self._was_complete = True
             self._settle_soon()
         return self._orders(view.role)
@@ -111,43 +95,33 @@ class Fleet:
 
         Returns when the worker may drain. Unknown worker: at once.
         """
-        if worker_id not in self._workers or self._is_closing:
+        if self._is_closing or not self._roster.say_goodbye(worker_id):
             return
-        self._leaving.add(worker_id)
         await asyncio.sleep(GATHER_S)
         await self._settle()
-        if worker_id in self._workers:
-            self._put(replace(self._workers[worker_id], state=WorkerState.DRAINING))
+        self._roster.drain(worker_id)
 
     def remove(self, worker_id: str) -> None:
         """Forget a worker that stopped."""
-        if self._workers.pop(worker_id, None) is not None:
-            self._seen_s.pop(worker_id, None)
-            self._leaving.discard(worker_id)
-            self._bump()
+        if self._roster.remove(worker_id):
             self._settle_soon()
 
     # What gateways and operators say
 
     def report_lost(self, worker_id: str) -> None:
         """A gateway could not reach a worker; believed unless its process is seen alive."""
-        view = self._workers.get(worker_id)
+        view = self._roster.get(worker_id)
         if view is not None and self._is_alive(view) is not True:
             logger.warning("worker lost", extra={"worker": worker_id, "by": "gateway"})
             self.remove(worker_id)
 
     def view(self) -> FleetView:
-        workers = tuple(self._workers.values())
-        return FleetView(version=self._version, workers=workers, wish=self._wish)
+        roster = self._roster
+        return FleetView(version=roster.version, workers=roster.all(), wish=self._wish)
 
     async def watch(self, version: int, timeout_s: float) -> FleetView:
         """The register as soon as it differs from `version`, or after `timeout_s` as it is."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while self._version == version:
-                    await self._changed.wait()
-        except TimeoutError:
-            pass
+        await self._roster.differs_from(version, timeout_s)
         return self.view()
 
     async def set_roles(self, counts: Mapping[Role, int]) -> list[SwitchOutcome]:
@@ -170,7 +144,7 @@ class Fleet:
             InvalidRequest: no such worker.
         """
         await self._acquainted()
-        view = self._workers.get(worker_id)
+        view = self._roster.get(worker_id)
         if view is None:
             raise InvalidRequest(f"worker_id: no worker {worker_id!r}", "worker_id")
         async with self._switching:
@@ -210,28 +184,27 @@ class Fleet:
 
     def tick(self) -> None:
         """One look at everybody; separate from `run` for tests with a fake clock."""
-        for worker_id, view in list(self._workers.items()):
-            limit = STARTING_LOST_AFTER_S if view.state is WorkerState.STARTING else LOST_AFTER_S
-            silent_s = self._now() - self._seen_s[worker_id]
-            if silent_s > limit or self._is_alive(view) is False:
-                logger.warning(
-                    "worker lost", extra={"worker": worker_id, "silent_s": round(silent_s, 2)}
-                )
-                self.remove(worker_id)
+        silent = self._roster.silent()
+        dead = [v.worker_id for v in self._roster.all() if self._is_alive(v) is False]
+        for worker_id in {*silent, *dead}:
+            logger.warning(
+                "worker lost", extra={"worker": worker_id, "seen_dead": worker_id in dead}
+            )
+            self.remove(worker_id)
         if self._now() - self._settled_s > RETRY_S and self._plan():
             self._settle_soon()
 
-    def _staying(self) -> list[WorkerView]:
-        return [view for view in self._workers.values() if view.worker_id not in self._leaving]
-
     def _settle_soon(self) -> None:
+        self._is_unsettled = True
         if not self._is_closing and (self._settling is None or self._settling.done()):
             self._settling = asyncio.create_task(self._settle_quietly())
 
     async def _settle_quietly(self) -> None:
         try:
-            await self._settle()
-        except Exception:  # the next change of the register tries again
+            while self._is_unsettled:  # set again by what happens meanwhile
+                self._is_unsettled = False
+                await self._settle()
+        except Exception:  # a later tick tries again
             logger.exception("settling failed")
 
     async def _settle(self) -> list[SwitchOutcome]:
@@ -244,7 +217,7 @@ class Fleet:
         async with self._switching:
             if self._is_closing:
                 return []
-            for batch in safe_batches(self._staying(), self._plan(), self._wish.stages):
+            for batch in safe_batches(self._roster.staying(), self._plan(), self._wish.stages):
                 done = await asyncio.gather(
                     *(self._switch_one(switch, SWITCH_DEADLINE_S) for switch in batch)
                 )
@@ -255,51 +228,21 @@ class Fleet:
 
     def _plan(self) -> tuple[Switch, ...]:
         wish = self._wish
-        return plan(self._staying(), wish.counts, wish.stages, heals=self._was_complete)
+        return plan(self._roster.staying(), wish.counts, wish.stages, heals=self._was_complete)
 
     async def _switch_one(self, switch: Switch, deadline_s: float) -> SwitchOutcome:
-        view = await self._started(switch.worker_id, deadline_s)
-        failed = SwitchOutcome(
-            worker_id=switch.worker_id,
-            from_role=switch.from_role,
-            to_role=switch.to_role,
-            ok=False,
-            epoch=view.epoch if view else 0,
-            message="the worker is gone",
+        return await perform(
+            switch,
+            self._roster,
+            call=self._switch_call,
+            lost=self.report_lost,
+            deadline_s=deadline_s,
         )
-        if view is None:
-            return failed
-        if view.role is switch.to_role:
-            return replace(failed, from_role=view.role, ok=True, message="nothing to do")
-        try:
-            outcome = await self._switch_call(view, switch.to_role, deadline_s=deadline_s)
-        except WorkerLost as error:
-            self.report_lost(switch.worker_id)
-            return replace(failed, message=str(error))
-        except TimeoutError:
-            return replace(failed, message=f"no answer within {deadline_s:g} s")
-        known = self._workers.get(switch.worker_id)
-        if outcome.ok and known is not None:
-            role, epoch = outcome.to_role, outcome.epoch
-            self._put(replace(known, role=role, epoch=epoch, state=WorkerState.ROUTABLE))
-        return outcome
-
-    async def _started(self, worker_id: str, deadline_s: float) -> WorkerView | None:
-        """The worker's view once it is past starting; None if it is gone."""
-        try:
-            async with asyncio.timeout(deadline_s):
-                while (view := self._workers.get(worker_id)) is not None:
-                    if view.state is not WorkerState.STARTING:
-                        return view
-                    await self._changed.wait()
-        except TimeoutError:
-            pass
-        return self._workers.get(worker_id)
 
     def _learn(self, wish: Wish | None) -> None:
         if wish is not None and wish.version > self._wish.version:
             self._wish = wish
-            self._bump()
+            self._roster.bump()
 
     async def _acquainted(self) -> None:
         """Wait out the first moments of this life, in which workers tell what an earlier one knew.
@@ -314,15 +257,3 @@ class Fleet:
 
     def _orders(self, role: Role) -> Orders:
         return Orders(role=role, wish=self._wish, is_closing=self._is_closing)
-
-    def _put(self, view: WorkerView) -> None:
-        before = self._workers.get(view.worker_id)
-        self._seen_s[view.worker_id] = self._now()
-        self._workers[view.worker_id] = view
-        if before is None or replace(before, load=view.load) != view:
-            self._bump()
-
-    def _bump(self) -> None:
-        self._version += 1
-        self._changed.set()
-        self._changed = asyncio.Event()
