@@ -36,24 +36,22 @@ def group_model(
 def _backlog(group: ModalityGroup, snapshot: ClusterSnapshot, policy: PlannerPolicy) -> Backlog:
     """Work that waits, by role; with several groups each takes the share its workers report."""
     cost, signals = policy.profile, snapshot.roles
-    encode, prefill = signals.get(Role.ENCODE), signals.get(Role.PREFILL)
+    encode_s = prefill_s = sequences = 0.0
+    encode = signals.get(Role.ENCODE)
+    if encode is not None and encode.num_waiting > 0:
+        encode_s = cost.encode.seconds(encode.num_waiting, encode.waiting_tokens)
+    prefill = signals.get(Role.PREFILL)
+    if prefill is not None and prefill.num_waiting > 0:
+        each = prefill.waiting_tokens / prefill.num_waiting
+        prefill_s = prefill.num_waiting * cost.prefill.work_s(each)
     decode = signals.get(Role.DECODE)
-    shares = {
-        role: _share(snapshot, group, role, len(policy.groups))
-        for role in (Role.ENCODE, Role.PREFILL, Role.DECODE)
-    }
+    if decode is not None:
+        sequences = float(decode.num_running + decode.num_waiting)
+    num_groups = len(policy.groups)
     return Backlog(
-        encode_s=shares[Role.ENCODE]
-        * (cost.encode.seconds(encode.num_waiting, encode.waiting_tokens) if encode else 0.0)
-        * (1.0 if encode and encode.num_waiting else 0.0),
-        prefill_s=shares[Role.PREFILL]
-        * (cost.prefill.work_s(prefill.waiting_tokens) if prefill else 0.0)
-        if not prefill or prefill.num_waiting <= 1
-        else shares[Role.PREFILL]
-        * prefill.num_waiting
-        * cost.prefill.work_s(prefill.waiting_tokens / prefill.num_waiting),
-        decode_sequences=shares[Role.DECODE]
-        * (decode.num_running + decode.num_waiting if decode else 0),
+        encode_s=_share(snapshot, group, Role.ENCODE, num_groups) * encode_s,
+        prefill_s=_share(snapshot, group, Role.PREFILL, num_groups) * prefill_s,
+        decode_sequences=_share(snapshot, group, Role.DECODE, num_groups) * sequences,
         drain_s=policy.capacity.drain_s,
     )
 

@@ -57,7 +57,7 @@ class TextTargets:
 
 
 def text_policy(policy: PlannerPolicy) -> PlannerPolicy:
-    """The same policy without encoders, and without role switches the tool could not perform."""
+    """The same policy without encoders; a switch of roles shows as two changed targets."""
     return replace(policy, roles={**policy.roles, Role.ENCODE: Bounds(least=0, most=0)})
 
 

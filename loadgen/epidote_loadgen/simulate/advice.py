@@ -39,17 +39,20 @@ class Advice:
         return self.encode + self.prefill + self.decode
 
 
-def demand_of(trace: Iterable[SimRequest]) -> tuple[ModalityDemand, ...]:
-    """Mean arrival rate and distributions of a whole trace, by modality."""
+def demand_of(
+    trace: Iterable[SimRequest], *, start_s: float = 0.0, duration_s: float | None = None
+) -> tuple[ModalityDemand, ...]:
+    """Mean arrival rate and distributions, by modality; without a duration, to the last arrival."""
     rows: dict[Modality, list[SimRequest]] = {}
     last_s = 0.0
     for request in trace:
         rows.setdefault(request.modality, []).append(request)
         last_s = request.arrival_s
+    passed_s = max(1.0, last_s - start_s) if duration_s is None else duration_s
     return tuple(
         ModalityDemand(
             modality=modality,
-            rps=len(items) / max(last_s, 1.0),
+            rps=len(items) / passed_s,
             input_tokens=Distribution.of([float(r.text_tokens) for r in items]),
             output_tokens=Distribution.of([float(r.output_tokens) for r in items]),
             images=Distribution.of([float(len(r.image_tokens)) for r in items]),

@@ -1,6 +1,6 @@
 """Goodput with a fixed number of images a request, on eight GPUs.
 
-    python operator/bench/fixed_images.py
+    python loadgen/bench/fixed_images.py
 
 EPDServe's limits for MiniCPM-V 2.6 (2 images: TTFT 1.40 s, TPOT 0.04 s; 4 images: 2.60 s, 0.04 s),
 Poisson arrivals, 22 text tokens, 1,200 requests a rate. Goodput: the highest rate at which 90 % of

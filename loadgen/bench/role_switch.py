@@ -1,6 +1,6 @@
 """Role switching against a static split, in the set-up that EPDServe published.
 
-    python operator/bench/role_switch.py
+    python loadgen/bench/role_switch.py
 
 One 4K image a request, 3 requests/s, 10 requests with 50 output tokens and then 90 with 500,
 eight GPUs that start as 5E1P2D (arXiv 2501.05460, role-switching experiment).

@@ -1,6 +1,6 @@
 """How many requests a minute of one core's time the simulator plays.
 
-    python operator/bench/simulator_speed.py [--data DATA]
+    python loadgen/bench/simulator_speed.py [--data DATA]
 
 Processor time, so that a busy machine does not hide the figure. Without data: Poisson arrivals.
 """  # noqa: INP001

@@ -1,11 +1,12 @@
 """How long one plan takes, from ten workers to ten thousand.
 
-python operator/bench/plan_speed.py
+python loadgen/bench/plan_speed.py
 """  # noqa: INP001
 
 import argparse
 import gc
 import json
+from dataclasses import replace
 from math import log2
 from statistics import median
 from time import process_time
@@ -23,12 +24,15 @@ def seconds(rps: float, change: float, repeats: int) -> tuple[int, float]:
     """Workers of the fixed point at `rps`, and the time of a plan when the load then changes."""
     cluster = PretendCluster(policy=policy())
     cluster.run(45, image_traffic(rps))
+    memory = cluster.memory
+    if change < 1.0 and memory is not None:  # the shrink window has passed: remove at once
+        memory = replace(memory, pool_needs=(), pool_need=None)
     seen = snapshot(cluster.now_s + 10.0, cluster.fleet, (image_traffic(rps * change),))
     times = []
     for _ in range(repeats):
         gc.collect()
         began = process_time()
-        plan(seen, cluster.policy, cluster.memory)
+        plan(seen, cluster.policy, memory)
         times.append(process_time() - began)
     return sum(w.role in Role for w in cluster.fleet), median(times)
 

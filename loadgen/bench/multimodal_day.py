@@ -1,6 +1,6 @@
 """A multimodal production day: GPU-hours at an attainment of 0.99, for ours and for rivals.
 
-    python operator/bench/multimodal_day.py --data DATA --startup 120
+    python loadgen/bench/multimodal_day.py --data DATA --startup 120
 
 `DATA` holds `servegen/mm_image_1day_generated.csv.gz` (ServeGen) and
 `azure2025_multimodal/images_per_min_series.csv` (Azure 2025). ServeGen's arrivals and sizes stay;
@@ -22,6 +22,7 @@ from epidote_core.modality import Modality
 from epidote_core.roles import Role
 from epidote_core.slo import Slo
 from epidote_loadgen.simulate.bound import lower_bound
+from epidote_loadgen.simulate.clairvoyant import clairvoyant_gpus
 from epidote_loadgen.simulate.config import Layout, SimConfig, coupled, split
 from epidote_loadgen.simulate.outcome import Outcome
 from epidote_loadgen.simulate.policy import Policy, nothing, planner
@@ -100,9 +101,9 @@ def contenders(profile: PerformanceProfile) -> dict[str, Contender]:
         ),
         "HPA, separate pools": Contender(
             grid={
-                "encode": (0.5, 0.3, 0.4, 0.6),
-                "prefill": (0.5, 0.3, 0.4, 0.6),
-                "decode": (0.5, 0.7),
+                "encode": (0.5, 0.3, 0.4, 0.6, 0.7),
+                "prefill": (0.5, 0.3, 0.4, 0.6, 0.7),
+                "decode": (0.5, 0.7, 0.85),
                 "window_s": (300.0, 600.0, 900.0),
             },
             make=lambda v: hpa(
@@ -250,10 +251,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--startup", type=float, default=120.0, help="seconds")
+    parser.add_argument("--reference", action="store_true", help="only the clairvoyant fleet")
     parser.add_argument("--only", nargs="*", help="names of contenders")
     parser.add_argument("--out", type=Path, help="JSON of every figure")
     args = parser.parse_args()
     profile = load_profile("internvl2-26b-a100", startup_s=args.startup)
+    if args.reference:
+        rules = PlannerPolicy(profile=profile, slo=SLO, slo_by_modality=SLO_BY_MODALITY)
+        for window_s in (60.0, 300.0):
+            gpus = clairvoyant_gpus(trace(args.data, REPORT_HOURS), rules, window_s=window_s)
+            print(f"clairvoyant, every {window_s:.0f} s without start-up: {gpus:.2f} GPUs")
+        return
     rows: dict[str, Any] = {}
     for name, contender in contenders(profile).items():
         if args.only and name not in args.only:

@@ -1,6 +1,6 @@
 """A diurnal week of conversation and a production hour: attainment, cost and reversals.
 
-    python operator/bench/diurnal_week.py --data DATA
+    python loadgen/bench/diurnal_week.py --data DATA
 
 The week: Azure's 2024 conversation rates (digitised) thinned to a twentieth, Poisson within them,
 prompt and output lengths from the published distributions. The hour: Azure's conversation trace
