@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,7 @@ async def fleet_of(
     fleet = InProcessFleet(
         directory,
         EngineConfig(model="pretend", **sizes),
-        make_engine=partial(FakeEngine, **(delays or {})),
+        make_engine=lambda config, allocate: FakeEngine(config, allocate, **(delays or {})),
         tiny_pixels=lambda key: tiny_picture(key, 4, 1),
     )
     async with running(fleet, roles):
@@ -239,17 +238,24 @@ async def test_a_full_encoder_says_so(tmp_path: Path) -> None:
         assert sum(isinstance(result, Overloaded) for result in results) >= 20
 
 
-async def test_few_rows_and_blocks_make_requests_wait_and_not_fail(tmp_path: Path) -> None:
-    few = {"num_kv_blocks": 20, "num_media_rows": 24}
-    async with fleet_of(tmp_path, config=few, e1=E, e2=E, p=P, d=D) as fleet:
+@pytest.mark.parametrize("num_blocks", [20, 400])
+async def test_few_rows_and_blocks_make_requests_wait_and_not_fail(
+    tmp_path: Path, num_blocks: int
+) -> None:
+    """Room for the media of one request at a time, in every worker; two share each picture."""
+    few = {"num_kv_blocks": num_blocks, "num_media_rows": 24}
+    async with fleet_of(tmp_path, config=few, e1=E, e2=E, p=P, d=D, a=ALL) as fleet:
 
         async def one(number: int) -> None:
             pictures = [picture(f"{number % 4}{side}", 10) for side in "ab"]
             request = ask_for(f"r{number}", pictures=pictures)
             route = replace(SPLIT, encode=((pictures[0].key, "e1"), (pictures[1].key, "e2")))
+            if number % 3 == 0:
+                local = tuple((pixels.key, "a") for pixels in pictures)
+                route = Route(prefill="a", decode="a", encode=local)
             assert (await fleet.ask(request, route, pictures))[0] == answer(request, pictures)
 
-        await asyncio.gather(*map(one, range(16)))
+        await asyncio.gather(*map(one, range(24)))
 
 
 @pytest.mark.parametrize("policy", list(DrainPolicy))
@@ -354,7 +360,7 @@ async def test_thirty_streams_through_switches_in_all_directions(tmp_path: Path)
     """Nothing fails, no token differs, nothing leaks."""
     roles = {"e1": E, "e2": E, "p1": P, "p2": P, "d1": D, "d2": D}
     delays = {"step_s": 0.001, "layer_s": 0.0005}
-    async with fleet_of(tmp_path, delays, **roles) as fleet:
+    async with fleet_of(tmp_path, delays, None, **roles) as fleet:
         rng = random.Random(5)
         end_s = time.monotonic() + 6.0
         finished: list[str] = []

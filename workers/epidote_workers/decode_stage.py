@@ -11,6 +11,7 @@ from epidote_core.roles import Stage
 from epidote_engine.events import FirstToken, KvReserved, RequestFailed, TokensOut
 from epidote_engine.sequence import Mode
 from epidote_workers.inbox import Inbox, Item
+from epidote_workers.intake import Intake
 from epidote_workers.kv_spans import KvProgress
 from epidote_workers.media_fetch import MediaFetcher, Timings
 from epidote_workers.messages import PREFILL, GenerateCall, PrefillCall, PrefillItem, PrefillResult
@@ -49,43 +50,24 @@ class DecodeStage:
         with self._parts.gate.admit(Stage.DECODE) as visit:
             request = self._parts.own(call.request)
             inbox = self._parts.inboxes.open(request.request_id)
-            fetching: asyncio.Task[Timings] | None = None
+            intake = Intake(self._parts, self._fetcher, request, inbox)
             try:
                 mode = Mode.GENERATE if is_local else Mode.DECODE
-                self._parts.engine.post_or(
-                    lambda engine: engine.add(request, mode=mode), inbox.fail
-                )
-                if is_local:
-                    if request.media:
-                        fetching = self._fetch(request, call, inbox)
-                    prepared = Prepared()
-                else:
+                intake.begin(mode, dict(call.route.encode), call.addresses)
+                prepared = Prepared()
+                if not is_local:
                     async with visit.movable():
                         prepared = await self._prepare(request, call, inbox)
+                is_first = is_local
                 async with aclosing(self._tokens(request, inbox, visit)) as tokens:
                     async for chunks in tokens:
-                        if fetching is not None and fetching.done() and not fetching.cancelled():
-                            prepared = Prepared(fetching.result())
+                        if is_first:
+                            prepared, is_first = Prepared(intake.prefilled()), False
                         yield [_complete(chunk, prepared) for chunk in chunks]
             finally:
-                if fetching is not None:
-                    fetching.cancel()
+                intake.close()
                 self._parts.inboxes.close(request.request_id)
                 self._parts.engine.post(lambda engine: engine.abort(request.request_id))
-
-    def _fetch(
-        self, request: GenerateRequest, call: GenerateCall, inbox: Inbox
-    ) -> "asyncio.Task[Timings]":
-        task = asyncio.create_task(
-            self._fetcher.fetch(request, dict(call.route.encode), call.addresses)
-        )
-
-        def report(task: "asyncio.Task[Timings]") -> None:
-            if not task.cancelled() and isinstance(error := task.exception(), Exception):
-                inbox.fail(error)
-
-        task.add_done_callback(report)
-        return task
 
     async def _tokens(
         self, request: GenerateRequest, inbox: Inbox, visit: Visit

@@ -99,14 +99,15 @@ class EncodeStage:
             rows = engine.acquire_media(key, owner)
             if rows is not None:
                 return rows
-            pixels = self._kept.get(key)
+            gate = self._parts.gate
+            pixels = self._kept.get(key) if gate.life.role.serves(Stage.ENCODE) else None
             if pixels is not None and again and key not in self._queued:
                 again = False  # the next look follows the step that encodes it, before any other
                 engine.submit_media(pixels)
             if key in self._failed:
                 raise InvalidRequest(f"a medium can't be encoded: {self._failed[key]}")
             if key not in self._queued and pixels is None:
-                self._parts.gate.check(Stage.ENCODE)  # then the gateway's `encode` may still come
+                gate.check(Stage.ENCODE)  # then the gateway's `encode` may still come
             return None
 
         return await self._parts.engine.until(look, timeout_s)

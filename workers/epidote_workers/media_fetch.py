@@ -1,18 +1,20 @@
 """This file is about bringing a request's embeddings into this worker's media pool.
 
-Rows for all media of a request are reserved at once or not at all, and requests take turns at it:
-two requests that each hold half of what they need would wait for each other for ever.
+Requests that are let in (`media_room`) get all the rows that they need; rows of one request are
+reserved at once or not at all.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from epidote_core.errors import InvalidRequest, Overloaded
 from epidote_core.generation import GenerateRequest, MediaSpan, StageTiming
 from epidote_engine.events import MediaRows
 from epidote_workers.encode_stage import EncodeStage
 from epidote_workers.engine_protocol import EngineLike
+from epidote_workers.media_room import MediaRoom
 from epidote_workers.messages import FETCH_MEDIA, FetchMediaCall
 from epidote_workers.parts import Parts
 from epidote_workers.peers import PEER_ERRORS, lost
@@ -37,9 +39,15 @@ class MediaFetcher:
         self._turn = asyncio.Lock()
         self._work: SharedWork[Timings] = SharedWork()
 
+    @cached_property
+    def room(self) -> MediaRoom:
+        """Where requests wait before they may hold embeddings."""
+        return MediaRoom(self._parts.media.layout.num_units)
+
     @property
     def num_running(self) -> int:
-        return len(self._work)
+        """Media on their way and requests that need them: 0 when nothing is at work."""
+        return len(self._work) + len(self.room)
 
     async def fetch(
         self, request: GenerateRequest, sources: Mapping[str, str], addresses: Mapping[str, str]
@@ -49,11 +57,9 @@ class MediaFetcher:
         Raises:
             WorkerLost: naming the encoder that failed.
             Overloaded: no room for so many embeddings, for too long.
-            InvalidRequest: they can never fit, one can't be encoded, or has no source.
+            InvalidRequest: one can't be encoded, or has no source.
         """
         spans = {span.key: span for span in request.media}
-        if sum(span.num_tokens for span in spans.values()) > self._parts.media.layout.num_units:
-            raise InvalidRequest("the media are larger than the encoder cache", "messages")
         shares: dict[str, Share[Timings]] = {}
         try:
             async with self._turn:

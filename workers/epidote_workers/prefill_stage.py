@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-from epidote_core.errors import EpidoteError, InvalidRequest, WorkerLost
+from epidote_core.errors import InvalidRequest, WorkerLost
 from epidote_core.roles import Stage
 from epidote_engine.events import KvReady, PrefillDone, RequestFailed
 from epidote_engine.sequence import Mode
-from epidote_workers.inbox import Inbox, Item
+from epidote_workers.inbox import Item
+from epidote_workers.intake import Intake
 from epidote_workers.kv_spans import merge_spans
-from epidote_workers.media_fetch import MediaFetcher, Timings
+from epidote_workers.media_fetch import MediaFetcher
 from epidote_workers.messages import KvSpan, PrefillCall, PrefillItem, PrefillResult
 from epidote_workers.parts import Parts
 
@@ -35,60 +36,40 @@ class PrefillStage:
             request = self._parts.own(call.request)
             request_id = request.request_id
             inbox = self._parts.inboxes.open(request_id)
-            fetching: asyncio.Task[Timings] | None = None
+            intake = Intake(self._parts, self._fetcher, request, inbox)
             is_lent = False
             try:
-                self._parts.engine.post_or(
-                    lambda engine: engine.add(request, mode=Mode.PREFILL), inbox.fail
-                )
-                if request.media:
-                    fetching = asyncio.create_task(
-                        self._fetcher.fetch(request, dict(call.encode), call.addresses)
-                    )
-                    fetching.add_done_callback(lambda task: _report(task, inbox))
+                intake.begin(Mode.PREFILL, dict(call.encode), call.addresses)
                 blocks: tuple[int, ...] | None = None
                 while not is_lent:
                     items = await inbox.take(STALL_S)
                     spans, blocks = _spans(items, blocks)
-                    result = self._result(items, fetching)
+                    result = _result(items, intake)
                     is_lent = result is not None
                     yield PrefillItem(spans=spans, result=result)
                 await asyncio.sleep(self._parts.settings.lease_s)
                 raise WorkerLost("KV was lent too long", worker_id=self._parts.worker_id)
             finally:
-                if fetching is not None:
-                    fetching.cancel()
+                intake.close()
                 self._parts.inboxes.close(request_id)
                 if is_lent:
                     self._parts.engine.post(lambda engine: engine.release_kv(request_id))
                 else:
                     self._parts.engine.post(lambda engine: engine.abort(request_id))
 
-    def _result(
-        self, items: list[Item], fetching: "asyncio.Task[Timings] | None"
-    ) -> PrefillResult | None:
-        for item in items:
-            if isinstance(item, RequestFailed):
-                raise InvalidRequest(item.message)
-            if isinstance(item, PrefillDone):
-                fetched: Timings = ()
-                if fetching is not None and fetching.done() and not fetching.cancelled():
-                    fetched = fetching.result()
-                return PrefillResult(
-                    token_id=item.first.token_id,
-                    logprob=item.first.logprob,
-                    num_cached_tokens=item.num_cached_tokens,
-                    timings=(*fetched, item.timing),
-                )
-        return None
 
-
-def _report(fetching: "asyncio.Task[Timings]", inbox: Inbox) -> None:
-    """What went wrong with a request's media is the request's failure."""
-    if not fetching.cancelled() and (error := fetching.exception()) is not None:
-        if not isinstance(error, EpidoteError):
-            error = RuntimeError(f"media: {error!r}")
-        inbox.fail(error)
+def _result(items: list[Item], intake: Intake) -> PrefillResult | None:
+    for item in items:
+        if isinstance(item, RequestFailed):
+            raise InvalidRequest(item.message)
+        if isinstance(item, PrefillDone):
+            return PrefillResult(
+                token_id=item.first.token_id,
+                logprob=item.first.logprob,
+                num_cached_tokens=item.num_cached_tokens,
+                timings=(*intake.prefilled(), item.timing),
+            )
+    return None
 
 
 def _spans(

@@ -274,7 +274,7 @@ class Worker:
         if is_quiet:
             for what, count in (
                 ("open inboxes", len(parts.inboxes)),
-                ("media fetches", self._fetcher.num_running),
+                ("media on their way", self._fetcher.num_running),
             ):
                 if count:
                     errors = [*errors, f"{count} {what} without a request"]
