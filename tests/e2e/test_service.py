@@ -222,6 +222,17 @@ def test_a_wrong_key_opens_nothing(service: Service):
         assert reply.status_code == 401
 
 
+def test_nothing_listens_beyond_loopback(service: Service):
+    """Ray and Serve would by themselves: on every interface of the host."""
+    addresses = {
+        address
+        for process in descendants(service.process.pid) | {(service.process.pid, 0)}
+        for address in listening(process[0])
+    }
+    assert addresses
+    assert {a for a in addresses if not a.endswith(("0100007F", "01000000"))} == set()
+
+
 def test_roles_are_set_by_the_command_line_while_requests_run(service: Service):
     with load(service):
         for split in ("encode=1,prefill=2,decode=1", "encode=2,prefill=1,decode=1"):
@@ -323,6 +334,24 @@ def epidote(service: Service, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def listening(pid: int) -> set[str]:
+    """The local addresses (hexadecimal, as /proc/net has them) that a process listens on."""
+    inodes: set[str] = set()
+    with contextlib.suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                target = os.readlink(descriptor)
+                if target.startswith("socket:["):
+                    inodes.add(target[8:-1])
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                found.add(fields[1].split(":")[0])
+    return found
 
 
 def title(process: Process) -> str:

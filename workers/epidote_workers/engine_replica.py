@@ -19,6 +19,7 @@ from epidote_core.worker_view import WorkerView
 from epidote_gateway.backend import SwitchOutcome
 from epidote_workers.fleet_view import Orders, Wish
 from epidote_workers.loop_thread import LoopThread
+from epidote_workers.loopback import keep_replica_on_loopback
 from epidote_workers.membership import Membership
 from epidote_workers.service_settings import ReplicaSettings
 
@@ -57,6 +58,7 @@ class EngineReplica:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, settings: ReplicaSettings, fleet: Any
     ) -> None:
+        keep_replica_on_loopback()
         self._settings = settings
         self._worker_id: str = serve.get_replica_context().replica_id.unique_id
         self._node_id: str = ray.get_runtime_context().get_node_id()

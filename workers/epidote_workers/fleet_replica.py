@@ -15,6 +15,7 @@ from epidote_core.worker_view import WorkerView
 from epidote_gateway.backend import SwitchOutcome
 from epidote_workers.fleet import Fleet
 from epidote_workers.fleet_view import FleetView, Orders, Wish
+from epidote_workers.loopback import keep_replica_on_loopback
 from epidote_workers.scaling import scale_by_controller
 from epidote_workers.service_settings import ENGINE
 
@@ -26,6 +27,7 @@ class FleetReplica:
     """Methods run on the replica's event loop, which the register belongs to."""
 
     async def __init__(self, wish: Wish) -> None:  # type: ignore[misc]  # Serve awaits it
+        keep_replica_on_loopback()
         self._app = serve.get_replica_context().app_name
         self._node_id = ray.get_runtime_context().get_node_id()
         self._fleet = Fleet(

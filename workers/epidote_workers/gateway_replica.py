@@ -11,6 +11,7 @@ import uvicorn
 from ray import serve
 
 from epidote_workers.loop_thread import LoopThread
+from epidote_workers.loopback import keep_replica_on_loopback
 from epidote_workers.service_settings import ServiceSettings
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class OwnGateway:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, settings: ServiceSettings, fleet: Any, engine: Any
     ) -> None:
+        keep_replica_on_loopback()
         self._thread = LoopThread("gateway")
         await self._thread.call(self._start(settings, fleet))
 
@@ -101,6 +103,7 @@ class _ServedGateway:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, settings: ServiceSettings, fleet: Any, engine: Any
     ) -> None:
+        keep_replica_on_loopback()
         self._app, self._backend = await _build(settings, fleet)
 
     def __serve_build_asgi_app__(self) -> "FastAPI":

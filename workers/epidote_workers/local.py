@@ -13,10 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from epidote_core.errors import EpidoteError
+from epidote_workers import loopback
 from epidote_workers.membership import HEARTBEAT_S
 from epidote_workers.process_tree import Process, command_name, descendants, is_running
 from epidote_workers.service_settings import APP_NAME, ENGINE, FLEET, ServiceSettings
@@ -45,6 +47,7 @@ def ray_environment(num_threads: int) -> Mapping[str, str]:
         "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it takes SIGTERM for a crash and aborts
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers use this interpreter as it is
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # num_gpus=0 actors leave CUDA's variables alone
+        loopback.VARIABLE: "1",
         "OMP_NUM_THREADS": str(num_threads),
         "TOKENIZERS_PARALLELISM": "false",
     }
@@ -78,6 +81,7 @@ class LocalService:
         import ray
         from ray import serve
 
+        _let_the_agent_take_any_port()
         ray.init(
             address="local",
             num_cpus=os.cpu_count(),
@@ -87,7 +91,7 @@ class LocalService:
             log_to_driver=False,
             logging_level=logging.ERROR,
             _temp_dir=self._ray_directory,
-            _node_ip_address="127.0.0.1",
+            _node_ip_address=loopback.LOOPBACK,
         )
         self._core = {p for p in descendants() if command_name(p) in CORE_COMMANDS}
         if self.settings.worker.device == "auto":
@@ -149,6 +153,18 @@ class LocalService:
         with contextlib.suppress(Exception):
             serve.shutdown()
         ray.shutdown()
+
+
+def _let_the_agent_take_any_port() -> None:
+    """Ray's agent would take 52365, which a user's own cluster started later then misses.
+
+    `ray.init` has no parameter for it (`ray start` has), so the default of 2.60's private class is
+    replaced; a Ray without it keeps its default.
+    """
+    from ray._private import parameter
+
+    with contextlib.suppress(AttributeError):
+        parameter.RayParams = partial(parameter.RayParams, dashboard_agent_listen_port=0)
 
 
 def on_device(settings: ServiceSettings, num_gpus: float) -> ServiceSettings:
