@@ -27,7 +27,7 @@ from epidote_workers.messages import (
     Nothing,
     SwitchCall,
 )
-from epidote_workers.peers import PEER_ERRORS, lost
+from epidote_workers.peer_errors import PEER_ERRORS, lost
 from epidote_workers.rpc.secret import secret_from
 
 logger = logging.getLogger(__name__)
@@ -111,8 +111,8 @@ class FleetClient:
     ) -> AsyncGenerator[list[TokenChunk], None]:
         """See `Backend.generate`."""
         member = self._member(route.decode)
-        others = {route.prefill, *(worker_id for _, worker_id in route.encode)} - {route.decode}
-        addresses = {worker_id: self._member(worker_id).address for worker_id in others}
+        used = {route.prefill, route.decode, *(worker_id for _, worker_id in route.encode)}
+        addresses = {worker_id: self._member(worker_id).address for worker_id in used}
         call = GenerateCall(request=request, route=route, addresses=addresses)
         try:
             stream = member.connection.stream(GENERATE, call)

@@ -16,7 +16,8 @@ from epidote_workers.kv_spans import KvProgress
 from epidote_workers.media_fetch import MediaFetcher, Timings
 from epidote_workers.messages import PREFILL, GenerateCall, PrefillCall, PrefillItem, PrefillResult
 from epidote_workers.parts import Parts
-from epidote_workers.peers import PEER_ERRORS, PeerWorker, lost
+from epidote_workers.peer_errors import PEER_ERRORS, lost
+from epidote_workers.peers import PeerWorker
 from epidote_workers.rpc.client import ClientStream
 from epidote_workers.stage_gate import Visit
 

@@ -17,7 +17,7 @@ from epidote_workers.engine_protocol import EngineLike
 from epidote_workers.media_room import MediaRoom
 from epidote_workers.messages import FETCH_MEDIA, FetchMediaCall
 from epidote_workers.parts import Parts
-from epidote_workers.peers import PEER_ERRORS, lost
+from epidote_workers.peer_errors import PEER_ERRORS, lost
 from epidote_workers.shared_work import Share, SharedWork
 
 Timings = tuple[StageTiming, ...]

@@ -3,11 +3,9 @@
 import asyncio
 import logging
 
-from epidote_core.errors import WorkerLost
 from epidote_workers.messages import POOLS, Nothing, Pools
 from epidote_workers.rpc.client import Connection, connect
-from epidote_workers.rpc.errors import ConnectionLost, RemoteFailure
-from epidote_workers.rpc.frames import ProtocolError
+from epidote_workers.rpc.errors import ConnectionLost
 from epidote_workers.transfer.copy_thread import CopyThread
 from epidote_workers.transfer.descriptor_socket import NoDescriptor
 from epidote_workers.transfer.layout import LayoutMismatch
@@ -16,13 +14,6 @@ from epidote_workers.transfer.shared_memory import SharedMemoryTransport
 from epidote_workers.transfer.transport import LocalPool, PeerPool, Transport
 
 logger = logging.getLogger(__name__)
-
-PEER_ERRORS = (ConnectionLost, RemoteFailure, ProtocolError, LayoutMismatch, TimeoutError)
-
-
-def lost(worker_id: str, error: Exception) -> WorkerLost:
-    """A peer's failure as the one error that the gateway recovers from."""
-    return WorkerLost(f"worker {worker_id}: {error or type(error).__name__}", worker_id=worker_id)
 
 
 class PeerWorker:

@@ -6,10 +6,12 @@ a time.
 """
 
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from epidote_core.errors import EpidoteError
+
+if TYPE_CHECKING:  # gateways read messages that name layouts, and have no use for torch
+    import torch
 
 KV_POOL = "kv"
 MEDIA_POOL = "media"
@@ -33,7 +35,9 @@ class PoolLayout:
     fingerprint: str
 
     @property
-    def torch_dtype(self) -> torch.dtype:
+    def torch_dtype(self) -> "torch.dtype":
+        import torch
+
         dtype = getattr(torch, self.dtype)
         assert isinstance(dtype, torch.dtype)
         return dtype
@@ -52,7 +56,7 @@ class PoolLayout:
         return self.num_layers * self.num_units * self.unit_bytes
 
 
-def kv_layout(tensor: torch.Tensor, fingerprint: str) -> PoolLayout:
+def kv_layout(tensor: "torch.Tensor", fingerprint: str) -> PoolLayout:
     """Of a KV pool [layers, 2, num_blocks, block_size, kv_heads, head_dim]."""
     layers, parts, blocks, block_size, heads, width = tensor.shape
     return PoolLayout(
@@ -67,7 +71,7 @@ def kv_layout(tensor: torch.Tensor, fingerprint: str) -> PoolLayout:
     )
 
 
-def media_layout(tensor: torch.Tensor, fingerprint: str) -> PoolLayout:
+def media_layout(tensor: "torch.Tensor", fingerprint: str) -> PoolLayout:
     """Of a media pool [num_rows, width]."""
     rows, width = tensor.shape
     return PoolLayout(
@@ -82,7 +86,7 @@ def media_layout(tensor: torch.Tensor, fingerprint: str) -> PoolLayout:
     )
 
 
-def as_units(tensor: torch.Tensor, layout: PoolLayout) -> torch.Tensor:
+def as_units(tensor: "torch.Tensor", layout: PoolLayout) -> "torch.Tensor":
     """The pool as [layers, parts, index, unit], sharing memory."""
     return tensor.view(layout.shape)
 
@@ -111,5 +115,5 @@ def check_same(ours: PoolLayout, theirs: PoolLayout) -> None:
         raise LayoutMismatch(f"pool {ours.name!r} of another kind: {'; '.join(differences)}")
 
 
-def _name(dtype: torch.dtype) -> str:
+def _name(dtype: "torch.dtype") -> str:
     return str(dtype).removeprefix("torch.")
