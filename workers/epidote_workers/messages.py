@@ -29,7 +29,7 @@ class Nothing:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateCall:
-    """`addresses` of every worker on the route but the one that is called."""
+    """`addresses` of every worker on the route."""
 
     request: GenerateRequest
     route: Route

@@ -42,8 +42,13 @@ class SharedWork(Generic[T]):
         assert key not in self._running, "ask first"
         task = asyncio.create_task(work())
         self._running[key] = (task, set())
-        task.add_done_callback(lambda _: self._running.pop(key))
+        task.add_done_callback(lambda _: self._end(key))
         return self.join(key)
+
+    def _end(self, key: str) -> None:
+        task, parties = self._running.pop(key)
+        if not parties and not task.cancelled():
+            task.exception()  # everybody left: nobody is there to hear of it
 
     def join(self, key: str) -> Share[T]:
         """Take part in work under way; not after everybody left it (see `settled`)."""
