@@ -22,6 +22,8 @@ from epidote_engine.tiny_models import noise_image, save_tiny_model
 from epidote_engine.vision.patches import Patchifier
 from epidote_workers.in_process_fleet import InProcessFleet, running
 
+pytest.importorskip("epidote_engine.engine")
+
 E, P, D, ALL = Role.ENCODE, Role.PREFILL, Role.DECODE, Role.ALL
 NUM_TOKENS = 24
 SPLITS: dict[str, dict[str, Role]] = {
