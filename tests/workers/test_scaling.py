@@ -1,4 +1,4 @@
-"""This file is about setting the number of replicas by Ray's REST API, against a pretend dashboard."""
+"""This file is about setting the number of replicas by Ray's REST API; the dashboard is pretended."""
 
 import json
 import threading
