@@ -84,12 +84,9 @@ class BlockPool:
             found.append(block)
         return found
 
-    def num_unheld(self, blocks: Iterable[int]) -> int:
-        """How many of `blocks` count as free now (sharing them leaves fewer for others)."""
-        return sum(self._refs[block] == 0 for block in blocks)
-
-    def is_shared(self, block: int) -> bool:
-        return self._refs[block] > 1
+    def is_private(self, block: int) -> bool:
+        """One holder and no name: its holder may write to it."""
+        return self._refs[block] == 1 and self._names[block] is None
 
     def forget_all(self) -> None:
         """Drop every name (the weights changed); held blocks stay held."""

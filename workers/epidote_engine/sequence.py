@@ -78,7 +78,8 @@ class Sequence:
 
     @property
     def is_decoding(self) -> bool:
-        return self.num_computed == len(self.token_ids) - 1
+        """Only one token, an output, is not computed. The prompt's last token is no decode."""
+        return len(self.token_ids) - 1 == self.num_computed >= self.prompt_len
 
     def extend_hashes(self, block_size: int, num_tokens: int) -> None:
         """Name every full block of the first `num_tokens` tokens."""

@@ -79,7 +79,6 @@ def _yarn(
 
     attention = rope.get("attention_factor")
     if attention is None:
-        numerator, denominator = rope.get("mscale"), rope.get("mscale_all_dim")
-        both = numerator and denominator
-        attention = magnitude(numerator) / magnitude(denominator) if both else magnitude(1.0)
+        above, below = rope.get("mscale"), rope.get("mscale_all_dim")
+        attention = magnitude(above) / magnitude(below) if above and below else magnitude(1.0)
     return frequencies, float(attention)

@@ -1,0 +1,61 @@
+"""This file is about loading the halves of a model that a role needs, and releasing the other."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from epidote_core.roles import Role
+from epidote_engine.models.decoder import DecoderLM
+from epidote_engine.settings import EngineConfig, WeightsPolicy
+from epidote_engine.weight_store import Part, WeightStore
+
+if TYPE_CHECKING:
+    from epidote_engine.config import ModelSpec
+    from epidote_engine.runner import Runner
+    from epidote_engine.vision.encoder import VisionEncoder
+
+
+class ModelParts:
+    """`runner` and `encoder` are None while their weights are not loaded."""
+
+    def __init__(
+        self,
+        spec: "ModelSpec",
+        config: EngineConfig,
+        dtype: torch.dtype,
+        make_runner: Callable[["ModelParts"], "Runner"],
+    ) -> None:
+        self._spec = spec
+        self._dtype, self._device = dtype, config.device
+        self._releases = config.weights_policy is WeightsPolicy.RELEASE
+        self._make_runner = make_runner
+        self._language = self._store(Part.LANGUAGE)
+        self._vision = self._store(Part.VISION) if spec.vision is not None else None
+        self.runner: Runner | None = None
+        self.encoder: VisionEncoder | None = None
+
+    def take_role(self, role: Role) -> None:
+        """Load what `role` needs; release what it does not, if that is the policy."""
+        if role.needs_language_weights and self.runner is None:
+            self.runner = self._make_runner(self)
+        if role.needs_encoder_weights and self.encoder is None and self._vision is not None:
+            from epidote_engine.vision.encoder import VisionEncoder
+
+            self.encoder = VisionEncoder(self._spec, self._vision.load(), self._dtype, self._device)
+        if self._releases and not role.needs_language_weights:
+            self.runner = None
+        if self._releases and not role.needs_encoder_weights and self._vision is not None:
+            self.encoder = None
+            self._vision.release()
+
+    def decoder(self) -> DecoderLM:
+        """A new language model. The files' tensors are dropped: fused copies replace them."""
+        weights = self._language.load()
+        self._language.release()
+        return DecoderLM(self._spec.decoder, weights, self._dtype, self._device)
+
+    def _store(self, part: Part) -> WeightStore:
+        return WeightStore(
+            self._spec, part, dtype=self._dtype, device=self._device, host_copy=self._releases
+        )

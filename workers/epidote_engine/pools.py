@@ -1,0 +1,87 @@
+"""This file is about the two pools of device memory that peers may copy from and into."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from epidote_core.errors import InvalidRequest
+from epidote_engine.models.decoder import DecoderConfig
+from epidote_engine.settings import EngineConfig
+
+_CPU_KV_BYTES = 2 << 30  # a CPU engine serves small models: 2 GiB, scaled by memory_utilization
+
+
+class Allocate(Protocol):
+    """Where a pool lives; the tensor must hold zeros."""
+
+    def __call__(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor: ...
+
+
+def plain_allocate(
+    name: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Private memory of this process (or its device); `name` has no meaning."""
+    return torch.zeros(tuple(shape), dtype=dtype, device=device)
+
+
+@dataclass(frozen=True)
+class KvPool:
+    """tensor [layers, 2 (keys, values), num_blocks, block_size, kv_heads, head_dim]."""
+
+    tensor: Tensor
+
+    @property
+    def num_blocks(self) -> int:
+        return self.tensor.shape[2]
+
+    @property
+    def block_size(self) -> int:
+        return self.tensor.shape[3]
+
+
+@dataclass(frozen=True)
+class MediaPool:
+    """tensor [num_rows, hidden · (1 + number of deep-stack levels)]."""
+
+    tensor: Tensor
+
+
+def kv_pool(
+    config: EngineConfig, decoder: DecoderConfig, dtype: torch.dtype, allocate: Allocate
+) -> KvPool:
+    """The KV pool as configured, or as large as memory allows.
+
+    Raises:
+        InvalidRequest: not even one block fits.
+    """
+    block = (config.block_size, decoder.num_kv_heads, decoder.head_dim)
+    num_blocks = config.num_kv_blocks
+    if num_blocks is None:
+        block_bytes = 2 * decoder.num_layers * torch.Size(block).numel() * dtype.itemsize
+        num_blocks = int(_free_bytes(config) * config.memory_utilization) // block_bytes
+    if num_blocks < 1:
+        raise InvalidRequest("num_kv_blocks: no memory left for a single block", "num_kv_blocks")
+    shape = (decoder.num_layers, 2, num_blocks, *block)
+    return KvPool(_on_device(allocate, config)("kv", shape, dtype))
+
+
+def media_pool(
+    config: EngineConfig, row_width: int, dtype: torch.dtype, allocate: Allocate
+) -> MediaPool:
+    """The encoder cache's memory; `row_width` 0 (no vision): no rows."""
+    num_rows = config.num_media_rows if row_width else 0
+    return MediaPool(_on_device(allocate, config)("media", (num_rows, row_width), dtype))
+
+
+def _on_device(allocate: Allocate, config: EngineConfig) -> Allocate:
+    return partial(plain_allocate, device=config.device) if allocate is plain_allocate else allocate
+
+
+def _free_bytes(config: EngineConfig) -> int:
+    if torch.device(config.device).type == "cuda":
+        return int(torch.cuda.mem_get_info(config.device)[0])
+    return _CPU_KV_BYTES

@@ -1,0 +1,122 @@
+"""This file is about carrying out a plan on the device: move blocks, one pass, sample."""
+
+from collections.abc import Callable, Collection
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from epidote_engine.decode_graphs import DecodeGraphs, bucket_sizes
+from epidote_engine.events import KvReady, MediaRows
+from epidote_engine.models.decoder import DecoderLM
+from epidote_engine.rows import BatchRows, Ints
+from epidote_engine.sampler import Sampled, Sampler
+from epidote_engine.scheduler import Plan
+from epidote_engine.sequence import Mode, Sequence
+from epidote_engine.step_buffers import StepBuffers, media_places
+
+OnLayer = Callable[[list[KvReady]], None]
+
+
+class Runner:
+    """The language model on its device. Everything here waits for the device once a step."""
+
+    def __init__(
+        self,
+        model: DecoderLM,
+        kv: Tensor,
+        media: Tensor,
+        rows: BatchRows,
+        *,
+        max_tokens: int,
+        eos_token_ids: Collection[int],
+        static_shapes: bool,
+        cuda_graphs: bool,
+    ) -> None:
+        self.model = model
+        self._kv = kv
+        self._media = media
+        self._rows = rows
+        self._buffers = StepBuffers(
+            rows, block_size=kv.shape[3], max_tokens=max_tokens, device=model.device
+        )
+        self._sampler = Sampler(rows, model.config.vocab, eos_token_ids)
+        self._buckets = bucket_sizes(rows.max_rows) if static_shapes else []
+        self._graphs = DecodeGraphs(model, kv) if cuda_graphs else None
+        self._parked: dict[Sequence, Tensor] = {}
+
+    def move_blocks(self, plan: Plan) -> None:
+        """Saves, copies and restores of `plan`, in this order."""
+        for seq, blocks in plan.saves:
+            self._parked[seq] = self._kv[:, :, blocks].cpu()
+        for source, target in plan.copies:
+            self._kv[:, :, target] = self._kv[:, :, source]
+        for seq in plan.restores:
+            saved = self._parked.pop(seq)
+            self._kv[:, :, seq.blocks[: saved.shape[2]]] = saved.to(self._kv.device)
+
+    def forget(self, seq: Sequence) -> None:
+        """Drop what is kept for a sequence that ended."""
+        self._parked.pop(seq, None)
+
+    @property
+    def parked(self) -> Collection[Sequence]:
+        """Sequences whose KV is in host memory."""
+        return self._parked.keys()
+
+    @torch.inference_mode()
+    def step(
+        self,
+        plan: Plan,
+        *,
+        axes: Callable[[Sequence, int, int], Ints | None],
+        media_rows: Callable[[str], MediaRows],
+        on_layer: OnLayer | None,
+    ) -> Sampled:
+        """Run the model on `plan` and sample: one token per decode, then per finished prompt."""
+        rows = np.fromiter((seq.row for seq in plan.decodes), np.int64, len(plan.decodes))
+        if not plan.prefills:
+            return self._sampler.sample(self._decode(rows), rows)
+        inputs = self._buffers.mixed(rows, plan.prefills, axes)
+        places = media_places(plan.prefills, len(rows), media_rows)
+        if places is not None:
+            targets, sources = (torch.from_numpy(p).to(self.model.device) for p in places)
+            inputs.media_rows, inputs.media = targets, self._media.index_select(0, sources)
+        hook = _layer_hook(plan, on_layer) if on_layer is not None else None
+        hidden = self.model.forward(inputs, self._kv, hook)
+        done = [seq.row for seq, _, end in plan.prefills if end == len(seq.token_ids)]
+        rows = np.concatenate((rows, np.array(done, np.int64)))
+        if not len(rows):
+            return Sampled(np.empty(0, np.int64), [])
+        return self._sampler.sample(self.model.logits(hidden), rows)
+
+    def _decode(self, rows: Ints) -> Tensor:
+        padded = next((size for size in self._buckets if size >= len(rows)), None)
+        inputs = self._buffers.decodes(rows, padded)
+        if self._graphs is not None and padded is not None:
+            return self._graphs.logits(inputs)[: len(rows)]
+        return self.model.logits(self.model.forward(inputs, self._kv))[: len(rows)]
+
+
+def _layer_hook(plan: Plan, on_layer: OnLayer) -> Callable[[int], None] | None:
+    """Tells about each layer of the chunks that a peer waits for."""
+    chunks = [
+        (seq.request_id, tuple(seq.blocks), start, end)
+        for seq, start, end in plan.prefills
+        if seq.mode is Mode.PREFILL
+    ]
+    if not chunks:
+        return None
+
+    def after_layer(layer: int) -> None:
+        on_layer(
+            [
+                KvReady(
+                    request_id=request_id, block_ids=blocks, start_token=start, end_token=end,
+                    first_layer=layer, end_layer=layer + 1,
+                )
+                for request_id, blocks, start, end in chunks
+            ]
+        )  # fmt: skip
+
+    return after_layer

@@ -1,0 +1,235 @@
+"""This file is about choosing the next token of each sequence from its logits.
+
+Order, as vLLM has it: bias and min_tokens, penalties (repetition over prompt and output, presence
+and frequency over output), temperature, top-k, top-p (of what top-k left), min-p. Log-probabilities
+are of the raw distribution: log-softmax of the logits before all of that.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from epidote_core.generation import TokenLogprob
+from epidote_engine.random_numbers import uniforms
+from epidote_engine.rows import BatchRows, Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One step's choice on the host: `token_ids` [N]; logprobs only where a row wants them."""
+
+    token_ids: Ints
+    logprobs: list[TokenLogprob | None]
+
+
+class Sampler:
+    """Owns what must be kept on the device between steps: token counts of penalised rows."""
+
+    def __init__(self, rows: BatchRows, vocab: int, eos_token_ids: Collection[int]) -> None:
+        self._rows = rows
+        self._vocab = vocab
+        self._eos = tuple(eos_token_ids)
+        self._counts: Tensor | None = None  # int32 [rows, vocab]: output tokens
+        self._in_prompt: Tensor | None = None  # bool [rows, vocab]
+        self._counted = [0] * rows.max_rows  # the `stay` for which a row's counts were rebuilt
+        self._batch: _Batch | None = None
+
+    @torch.inference_mode()
+    def sample(self, logits: Tensor, rows: Ints) -> Sampled:
+        """Choose one token for each of `rows`; logits [N, vocab]. One copy to the host."""
+        batch = self._batch
+        if batch is None or not batch.describes(rows, self._rows.version):
+            batch = self._batch = _Batch(self._rows, rows, logits.device)
+        if batch.is_plain:
+            ids = logits.argmax(-1)
+            return Sampled(ids.cpu().numpy(), [None] * len(rows))
+        logits = logits.float()
+        raw = logits
+        logits = self._edited(logits, rows, batch)
+        ids = logits.argmax(-1)
+        if batch.is_random:
+            ids = torch.where(batch.greedy, ids, self._drawn(logits, rows, batch))
+        if batch.penalised is not None:
+            assert self._counts is not None
+            where = batch.penalised_rows
+            self._counts.index_put_(
+                (where, ids[batch.penalised]), torch.ones_like(where, dtype=torch.int32),
+                accumulate=True,
+            )  # fmt: skip
+        return self._on_host(raw, ids, batch)
+
+    def _edited(self, logits: Tensor, rows: Ints, batch: "_Batch") -> Tensor:
+        """Bias, min_tokens and penalties; a new tensor unless there is nothing to do."""
+        places: list[tuple[int, int, float]] = []
+        for index in batch.editing:
+            seq = self._rows.owners[rows[index]]
+            assert seq is not None, "a sampled row has an owner"
+            sampling = seq.request.sampling
+            places += [(index, token, bias) for token, bias in sampling.logit_bias]
+            if seq.num_outputs < sampling.min_tokens:
+                banned = {*sampling.stop_token_ids, *(() if sampling.ignore_eos else self._eos)}
+                places += [(index, token, -np.inf) for token in banned]
+        places = [place for place in places if 0 <= place[1] < self._vocab]
+        if places:
+            where = torch.tensor([place[:2] for place in places], device=logits.device).t()
+            values = torch.tensor([place[2] for place in places], device=logits.device)
+            logits = logits.index_put((where[0], where[1]), values, accumulate=True)
+        if batch.penalised is not None:
+            logits = self._penalised(logits, rows, batch)
+        return logits
+
+    def _penalised(self, logits: Tensor, rows: Ints, batch: "_Batch") -> Tensor:
+        assert batch.penalised is not None
+        for row in rows[batch.penalised_host].tolist():
+            self._count(row, logits.device)
+        assert self._counts is not None
+        assert self._in_prompt is not None
+        counts = self._counts[batch.penalised_rows]
+        some = logits[batch.penalised]
+        repetition = batch.column("repetition_penalty")[batch.penalised]
+        seen = (counts > 0) | self._in_prompt[batch.penalised_rows]
+        some = torch.where(seen, torch.where(some > 0, some / repetition, some * repetition), some)
+        some = some - counts * batch.column("frequency_penalty")[batch.penalised]
+        some = some - (counts > 0) * batch.column("presence_penalty")[batch.penalised]
+        return logits.index_copy(0, batch.penalised, some)
+
+    def _count(self, row: int, device: torch.device) -> None:
+        """Count a row's tokens if it has a new owner."""
+        if self._counts is None or self._in_prompt is None:
+            shape = (self._rows.max_rows, self._vocab)
+            self._counts = torch.zeros(shape, dtype=torch.int32, device=device)
+            self._in_prompt = torch.zeros(shape, dtype=torch.bool, device=device)
+        seq = self._rows.owners[row]
+        assert seq is not None, "a sampled row has an owner"
+        if self._counted[row] == self._rows.stay[row]:
+            return
+        self._counted[row] = self._rows.stay[row]
+        tokens = torch.tensor(seq.token_ids, device=device)
+        prompt, outputs = tokens[: seq.prompt_len], tokens[seq.prompt_len :]
+        self._in_prompt[row] = False
+        self._in_prompt[row, prompt] = True
+        self._counts[row] = torch.bincount(outputs, minlength=self._vocab).int()
+
+    def _drawn(self, logits: Tensor, rows: Ints, batch: "_Batch") -> Tensor:
+        """Inverse of the cumulative distribution, in vocabulary order, at one number a row."""
+        logits = logits / batch.column("temperature").clamp(min=1e-6)
+        logits = _filtered(logits, batch)
+        weights = (logits - logits.amax(-1, keepdim=True)).exp().double()
+        cumulative = weights.cumsum(-1)
+        state = self._rows
+        numbers = uniforms(state.seed[rows], state.choice[rows], state.num_outputs[rows])
+        targets = torch.from_numpy(numbers).to(logits.device).unsqueeze(1) * cumulative[:, -1:]
+        below = torch.nextafter(cumulative[:, -1:], torch.zeros_like(targets))
+        return torch.searchsorted(cumulative, torch.minimum(targets, below), right=True).squeeze(1)
+
+    def _on_host(self, raw: Tensor, ids: Tensor, batch: "_Batch") -> Sampled:
+        count = batch.max_logprobs
+        if count < 0:
+            return Sampled(ids.cpu().numpy(), [None] * len(ids))
+        logprobs = raw.log_softmax(-1)
+        chosen = logprobs.gather(1, ids.unsqueeze(1))
+        top, top_ids = logprobs.topk(min(count, self._vocab), dim=-1)
+        # ids below 2²⁴ fit into float32 exactly: everything leaves the device in one piece
+        packed = torch.cat((ids.unsqueeze(1).float(), chosen, top, top_ids.float()), 1)
+        return _unpacked(packed.cpu().numpy(), batch.num_logprobs)
+
+
+def _unpacked(table: NDArray[np.float32], wanted: Ints) -> Sampled:
+    """Columns: id, its logprob, k best logprobs, their ids."""
+    token_ids = table[:, 0].astype(np.int64)
+    width = (table.shape[1] - 2) // 2
+    logprobs: list[TokenLogprob | None] = []
+    for line, token, count in zip(table.tolist(), token_ids.tolist(), wanted.tolist(), strict=True):
+        if count < 0:
+            logprobs.append(None)
+            continue
+        best = zip(map(int, line[2 + width :][:count]), line[2 : 2 + width][:count], strict=True)
+        logprobs.append(TokenLogprob(token_id=token, logprob=line[1], top=tuple(best)))
+    return Sampled(token_ids, logprobs)
+
+
+def _filtered(logits: Tensor, batch: "_Batch") -> Tensor:
+    """-inf for what top-k, top-p and min-p exclude. The most likely token always stays.
+
+    All three keep the tokens above a threshold, so that equals are kept together.
+    """
+    if batch.sort_width:
+        top_k, top_p = batch.column("top_k"), batch.column("top_p")
+        best = logits.topk(min(batch.sort_width, logits.shape[1]), dim=-1).values
+        last = (top_k - 1).clamp(0, best.shape[1] - 1)
+        floor = torch.where(top_k > 0, best.gather(1, last), -torch.inf)
+        if batch.any_top_p:
+            kept = best.masked_fill(best < floor, -torch.inf).softmax(-1)
+            before = kept.cumsum(-1) - kept
+            nucleus = best.masked_fill(before >= top_p, torch.inf).amin(-1, keepdim=True)
+            floor = torch.where(top_p < 1, torch.maximum(floor, nucleus), floor)
+        logits = logits.masked_fill(logits < floor, -torch.inf)
+    if batch.any_min_p:
+        floor = logits.amax(-1, keepdim=True) + batch.column("min_p").log()
+        logits = logits.masked_fill(logits < floor, -torch.inf)
+    return logits
+
+
+class _Batch:
+    """Sampling parameters of one set of rows; built when the set changes."""
+
+    def __init__(self, rows: BatchRows, chosen: Ints, device: torch.device) -> None:
+        self._rows = rows
+        self._chosen = chosen.copy()
+        self._version = rows.version
+        self._device = device
+        self._columns: dict[str, Tensor] = {}
+        self.is_plain = bool(rows.is_plain[chosen].all())
+        sampling = {name: values[chosen] for name, values in rows.sampling.items()}
+        random = sampling["temperature"] > 0
+        self.is_random = bool(random.any())
+        self.any_top_p = bool((random & (sampling["top_p"] < 1)).any())
+        self.any_min_p = bool((random & (sampling["min_p"] > 0)).any())
+        any_top_k = bool((random & (sampling["top_k"] > 0)).any())
+        every_top_k = bool((~random | (sampling["top_k"] > 0) | (sampling["top_p"] >= 1)).all())
+        self.sort_width = 0
+        if self.any_top_p or any_top_k:
+            # top-p alone needs the whole vocabulary sorted; behind a top-k its k is enough
+            widest = int(sampling["top_k"].max()) if every_top_k else 2**31
+            self.sort_width = max(widest, 1)
+        self.num_logprobs = rows.num_logprobs[chosen]
+        self.max_logprobs = int(self.num_logprobs.max(initial=-1))
+        self.penalised_host = np.array(
+            [i for i, row in enumerate(chosen) if rows.has_penalties(int(row))], np.int64
+        )
+        self.editing = [
+            i
+            for i, row in enumerate(chosen)
+            if (seq := rows.owners[row]) is not None
+            and (seq.request.sampling.logit_bias or seq.request.sampling.min_tokens)
+        ]
+
+    def describes(self, rows: Ints, version: int) -> bool:
+        return version == self._version and np.array_equal(rows, self._chosen)
+
+    @cached_property
+    def greedy(self) -> Tensor:
+        return (self.column("temperature") == 0).squeeze(1)
+
+    @cached_property
+    def penalised(self) -> Tensor | None:
+        """Indices into the batch; None: no row has penalties."""
+        if not len(self.penalised_host):
+            return None
+        return torch.from_numpy(self.penalised_host).to(self._device)
+
+    @cached_property
+    def penalised_rows(self) -> Tensor:
+        return torch.from_numpy(self._chosen[self.penalised_host]).to(self._device)
+
+    def column(self, name: str) -> Tensor:
+        """One parameter of every row, [N, 1]."""
+        if name not in self._columns:
+            values = torch.from_numpy(self._rows.sampling[name][self._chosen])
+            self._columns[name] = values.to(self._device).unsqueeze(1)
+        return self._columns[name]
