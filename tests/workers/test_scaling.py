@@ -1,4 +1,4 @@
-"""This file is about setting the number of replicas by Ray's REST API; the dashboard is pretended."""
+"""This file is about setting the number of replicas by Ray's REST API, here a pretend one."""
 
 import json
 import threading
