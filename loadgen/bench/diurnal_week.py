@@ -83,14 +83,14 @@ def separate(values: Values) -> Policy:
 GRIDS: dict[str, tuple[Callable[[Values], Policy], dict[str, tuple[float, ...]]]] = {
     "Epidote": (
         ours,
-        {"burst_sigmas": (4.0, 3.0, 2.0), "window_s": (900.0, 600.0, 300.0)},
+        {"burst_sigmas": (2.0, 1.0, 0.0, 3.0), "window_s": (300.0, 600.0)},
     ),
     "HPA, separate pools": (
         separate,
         {
-            "prefill": (0.5, 0.4, 0.6),
-            "decode": (0.5, 0.7),
-            "window_s": (300.0, 600.0, 900.0),
+            "prefill": (0.6, 0.5, 0.7),
+            "decode": (0.7, 0.5, 0.85),
+            "window_s": (300.0, 600.0),
         },
     ),
 }
@@ -110,7 +110,8 @@ def report(name: str, policy: Policy, trace: Callable[[], Iterator[SimRequest]])
     print(
         f"{name:28} {outcome.attainment:.5f} of {outcome.num_requests} at "
         f"{outcome.mean_gpus:6.2f} GPUs (bound {bound_gpus:.2f})  switches "
-        f"{outcome.num_switches}  starts {outcome.num_starts}  reversals {outcome.num_reversals}",
+        f"{outcome.num_switches}  starts {outcome.num_starts}  reversals {outcome.num_reversals}  "
+        f"regrown {outcome.num_regrown}",
         flush=True,
     )
     return {**outcome.summary(), "lower_bound_gpus": bound_gpus}

@@ -84,8 +84,8 @@ def contenders(profile: PerformanceProfile) -> dict[str, Contender]:
         ),
         "HPA, coupled pool": Contender(
             grid={
-                "target": (4.0, 1.5, 2.0, 3.0, 6.0),
-                "window_s": (300.0, 600.0, 900.0),
+                "target": (2.0, 1.5, 1.0, 3.0, 4.0),
+                "window_s": (300.0, 120.0, 600.0, 900.0),
             },
             make=lambda v: hpa(
                 {
@@ -104,7 +104,7 @@ def contenders(profile: PerformanceProfile) -> dict[str, Contender]:
                 "encode": (0.5, 0.3, 0.4, 0.6, 0.7),
                 "prefill": (0.5, 0.3, 0.4, 0.6, 0.7),
                 "decode": (0.5, 0.7, 0.85),
-                "window_s": (300.0, 600.0, 900.0),
+                "window_s": (300.0, 120.0, 600.0, 900.0),
             },
             make=lambda v: hpa(
                 {
@@ -125,7 +125,7 @@ def contenders(profile: PerformanceProfile) -> dict[str, Contender]:
                 "encode": (0.5, 0.3, 0.4, 0.6),
                 "prefill": (0.5, 0.3, 0.4, 0.6),
                 "decode": (1.0, 0.75),
-                "window_s": (300.0, 600.0, 900.0),
+                "window_s": (300.0, 120.0, 600.0, 900.0),
             },
             make=lambda v: token_velocity(
                 TokenVelocity(
@@ -285,7 +285,8 @@ def main() -> None:
         print(
             f"{name:34} {outcome.attainment:.4f} at {outcome.mean_gpus:6.2f} GPUs "
             f"(bound {rows[name]['lower_bound_gpus']:.2f})  switches {outcome.num_switches:5d}  "
-            f"starts {outcome.num_starts:5d}  reversals {outcome.num_reversals:4d}  "
+            f"starts {outcome.num_starts:5d}  reversals {outcome.num_reversals}  "
+            f"regrown {outcome.num_regrown:3d}  "
             f"{dict(found.values)}  tuned {found.outcome.attainment:.4f} at "
             f"{found.outcome.mean_gpus:.2f}  [{time.perf_counter() - began:.0f} s]",
             flush=True,

@@ -154,7 +154,8 @@ def _show(outcome: Outcome, bound: float, *, as_json: bool) -> None:
         f"{outcome.gpu_seconds_per_good:.3f} per good request; no policy could use fewer than "
         f"{bound:.0f})\n"
         f"switches {outcome.num_switches}, starts {outcome.num_starts}, removals "
-        f"{outcome.num_removals}, reversals {outcome.num_reversals}"
+        f"{outcome.num_removals}, reversals {outcome.num_reversals}, "
+        f"regrown {outcome.num_regrown}"
     )
 
 

@@ -13,7 +13,7 @@ from epidote_planner.decision import RemoveWorker, SwitchRole
 from epidote_planner.lane import Lane
 from epidote_planner.snapshot import ClusterSnapshot
 
-REVERSAL_WINDOW_S = 300.0  # growing and shrinking a pool inside it counts as a reversal
+REVERSAL_WINDOW_S = 300.0  # a pool that turns inside it went there for nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,8 @@ class Outcome:
     num_switches: int
     num_starts: int
     num_removals: int
-    num_reversals: int
+    num_reversals: int  # grown and shrunk again inside the window: starts for nothing
+    num_regrown: int  # shrunk and grown again inside it: demand came back
     moments: tuple[Moment, ...] = ()
 
     @property
@@ -149,6 +150,7 @@ class Recorder:
         self, *, num_lost: int, num_switches: int, num_starts: int, num_removals: int
     ) -> Outcome:
         served = len(self._ttft)
+        reversals, regrown = _turns(self._pool)
         lost = num_lost + self._num_shed
         total = served + lost
         return Outcome(
@@ -165,7 +167,8 @@ class Recorder:
             num_switches=num_switches,
             num_starts=num_starts,
             num_removals=num_removals,
-            num_reversals=_reversals(self._pool),
+            num_reversals=reversals,
+            num_regrown=regrown,
             moments=tuple(self._moments),
         )
 
@@ -179,13 +182,14 @@ def _quantiles(values: "array[float]") -> dict[str, float]:
     return {"mean": sum(ordered) / len(ordered), **found}
 
 
-def _reversals(pool: list[tuple[float, int]]) -> int:
-    """Times the pool turned back within the window: the fleet went up and down for nothing."""
-    turns = 0
+def _turns(pool: list[tuple[float, int]]) -> tuple[int, int]:
+    """Turns inside the window: (grown and shrunk again, shrunk and grown again)."""
+    reversals = regrown = 0
     last_s, last_up = -1e18, True
     for (_, before), (at_s, after) in pairwise(pool):
         up = after > before
         if up != last_up and at_s - last_s < REVERSAL_WINDOW_S:
-            turns += 1
+            reversals += not up
+            regrown += up
         last_s, last_up = at_s, up
-    return turns
+    return reversals, regrown

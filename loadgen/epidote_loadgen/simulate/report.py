@@ -53,7 +53,7 @@ def _figures(outcome: Outcome) -> str:
         "GPU-seconds per good request": f"{outcome.gpu_seconds_per_good:.3f}",
         "role switches": f"{outcome.num_switches}",
         "workers started / removed": f"{outcome.num_starts} / {outcome.num_removals}",
-        "reversals": f"{outcome.num_reversals}",
+        "reversals / regrown": f"{outcome.num_reversals} / {outcome.num_regrown}",
     }
     cells = "".join(f"<tr><th>{escape(k)}<td>{escape(v)}" for k, v in rows.items())
     return f"<table>{cells}</table>"
