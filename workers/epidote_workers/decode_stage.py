@@ -30,6 +30,7 @@ class Prepared:
 
     timings: Timings = ()
     num_cached_tokens: int = 0
+    ended: tuple[TokenChunk, ...] = ()  # choices whose emitted tokens were all there is
 
 
 class DecodeStage:
@@ -59,8 +60,11 @@ class DecodeStage:
                 if not is_local:
                     async with visit.movable():
                         prepared = await self._prepare(request, call, inbox)
+                    if prepared.ended:
+                        yield list(prepared.ended)
                 is_first = is_local
-                async with aclosing(self._tokens(request, inbox, visit)) as tokens:
+                unfinished = len(request.choices) - len(prepared.ended)
+                async with aclosing(self._tokens(unfinished, inbox, visit)) as tokens:
                     async for chunks in tokens:
                         if is_first:
                             prepared, is_first = Prepared(intake.prefilled()), False
@@ -71,9 +75,8 @@ class DecodeStage:
                 self._parts.engine.post(lambda engine: engine.abort(request.request_id))
 
     async def _tokens(
-        self, request: GenerateRequest, inbox: Inbox, visit: Visit
+        self, unfinished: int, inbox: Inbox, visit: Visit
     ) -> AsyncGenerator[list[TokenChunk], None]:
-        unfinished = len(request.choices)
         with visit.when_moved(lambda: inbox.fail(visit.moved_error)):
             while unfinished:
                 chunks = [chunk for item in await inbox.take(STALL_S) for chunk in _chunks(item)]
@@ -85,7 +88,12 @@ class DecodeStage:
         self, request: GenerateRequest, call: GenerateCall, inbox: Inbox
     ) -> Prepared:
         """Have the prompt's KV computed elsewhere and copy it here; then decoding begins."""
-        reserved = await self._reserved(inbox)
+        ended, reserved = await self._reserved(len(request.choices), inbox)
+        if reserved is None:
+            return Prepared(ended=ended)
+        gone = {chunk.index for chunk in ended}
+        first_choice = next(choice for choice in request.choices if choice.index not in gone)
+        num_tokens = len(request.prompt_token_ids) + len(first_choice.emitted_token_ids)
         worker_id = call.route.prefill
         try:
             peer = await self._parts.peers.get(worker_id, call.addresses.get(worker_id))
@@ -94,7 +102,7 @@ class DecodeStage:
             )
             stream = peer.connection.stream(PREFILL, wanted)
             try:
-                result, moved = await self._pull(request, reserved, peer, stream)
+                result, moved = await self._pull(num_tokens, reserved, peer, stream)
                 first = FirstToken(token_id=result.token_id, logprob=result.logprob)
                 await self._parts.engine.call(
                     lambda engine: engine.commit_kv(request.request_id, first)
@@ -104,29 +112,36 @@ class DecodeStage:
         except PEER_ERRORS as error:
             raise lost(worker_id, error) from error
         cached = max(result.num_cached_tokens, reserved.num_cached_tokens)
-        return Prepared((*result.timings, moved), cached)
+        return Prepared((*result.timings, moved), cached, ended)
 
-    async def _reserved(self, inbox: Inbox) -> KvReserved:
-        """Wait for room: this is the back-pressure on prefill."""
-        try:
-            for item in await inbox.take(self._parts.settings.reserve_timeout_s):
+    async def _reserved(
+        self, num_choices: int, inbox: Inbox
+    ) -> tuple[tuple[TokenChunk, ...], KvReserved | None]:
+        """Wait for room: this is the back-pressure on prefill.
+
+        Last chunks of choices that had ended before come first; None if that is all of them.
+        """
+        ended: list[TokenChunk] = []
+        while len(ended) < num_choices:
+            try:
+                items = await inbox.take(self._parts.settings.reserve_timeout_s)
+            except TimeoutError as error:
+                raise Overloaded("no free KV blocks here", retry_after_s=1.0) from error
+            for item in items:
                 if isinstance(item, KvReserved):
-                    return item
-                _chunks(item)
-        except TimeoutError as error:
-            raise Overloaded("no free KV blocks here", retry_after_s=1.0) from error
-        raise AssertionError("a reservation comes first")
+                    return tuple(ended), item
+                ended.extend(_chunks(item))
+        return tuple(ended), None
 
     async def _pull(
         self,
-        request: GenerateRequest,
+        num_tokens: int,
         reserved: KvReserved,
         peer: PeerWorker,
         stream: ClientStream[PrefillItem],
     ) -> tuple[PrefillResult, StageTiming]:
         """Copy spans as they become ready; returns when all KV is here."""
         kv = self._parts.kv
-        num_tokens = len(request.prompt_token_ids) + len(request.choices[0].emitted_token_ids)
         progress = KvProgress(
             num_layers=kv.layout.num_layers,
             block_size=kv.layout.block_size,
