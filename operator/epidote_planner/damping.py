@@ -46,22 +46,3 @@ def window_needs(
     oldest = now_s - policy.damping.shrink_window_s
     kept = [(at_s, past) for at_s, past in memory.pool_needs if at_s > oldest and past > need]
     return (*kept, (now_s, need))
-
-
-def damped_target(
-    memory: PlannerMemory,
-    window: tuple[tuple[float, int], ...],
-    need: int,
-    current: int,
-    now_s: float,
-    policy: PlannerPolicy,
-) -> int:
-    """The pool's size: the window's largest need, but a need that is only forecast waits.
-
-    Right after a removal, growth for the reserve alone would be the flapping that everyone knows
-    from autoscalers; growth for demand that is there is never delayed.
-    """
-    largest = max(need, window[0][1])
-    removed_s = memory.last_removal_s
-    just_shrunk = removed_s is not None and now_s - removed_s < policy.damping.shrink_window_s
-    return max(need, min(largest, current)) if just_shrunk else largest

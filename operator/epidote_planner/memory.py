@@ -32,7 +32,6 @@ class PlannerMemory:
     corrections: Mapping[str, float] = field(default_factory=dict)  # role -> observed / profile
     margins: Mapping[str, float] = field(default_factory=dict)  # "ttft", "tpot"
     pool_needs: tuple[tuple[float, int], ...] = ()  # (time, need), falling: the shrink window
-    last_removal_s: float | None = None
     last_switch_s: Mapping[str, float] = field(default_factory=dict)  # "source>target"
     starts_blocked_until_s: float | None = None
     overloaded_since_s: float | None = None
@@ -61,7 +60,6 @@ class PlannerMemory:
             corrections=dict(data["corrections"]),
             margins=dict(data["margins"]),
             pool_needs=tuple((at_s, need) for at_s, need in data["pool_needs"]),
-            last_removal_s=data["last_removal_s"],
             last_switch_s=dict(data["last_switch_s"]),
             starts_blocked_until_s=data["starts_blocked_until_s"],
             overloaded_since_s=data["overloaded_since_s"],

@@ -11,7 +11,7 @@ from epidote_planner.correction import (
     observe_corrections,
     observe_margins,
 )
-from epidote_planner.damping import damped_target, forecast_need, remember_need, window_needs
+from epidote_planner.damping import forecast_need, remember_need, window_needs
 from epidote_planner.decision import Action, MoveExperts, Plan, RemoveWorker, Step
 from epidote_planner.demand import expect, observe
 from epidote_planner.experts import worthwhile_move
@@ -72,11 +72,9 @@ def plan(
     pool_need = remember_need(memory, float(budgeted.wanted), now_s, policy)
     expected = forecast_need(pool_need, margins.get(RESERVE, 1.0), policy)
     window = window_needs(memory, max(need, ceil(expected - 1e-9)), now_s, policy)
-    current = sum(before.values())
-    pool_target = damped_target(memory, window, need, current, now_s, policy)
-    pool_target = min(limit, max(pool_target, policy.pool.least))
+    pool_target = min(limit, max(need, window[0][1], policy.pool.least))
     if policy.fixed_pool or held_whole:
-        pool_target = current
+        pool_target = sum(before.values())
 
     goal = Goal(
         needs=before if held_whole else preempted(budgeted.needs, before, workers, models, policy),
@@ -135,7 +133,6 @@ def plan(
         corrections=corrections,
         margins=margins,
         pool_needs=memory.pool_needs if held_whole else window,
-        last_removal_s=now_s if assignment.removals else memory.last_removal_s,
         last_switch_s=assignment.last_switch_s,
         starts_blocked_until_s=starts.blocked_until_s,
         overloaded_since_s=pressure.overloaded_since_s,
