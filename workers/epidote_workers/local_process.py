@@ -11,7 +11,7 @@ import msgspec
 from epidote_core.errors import EpidoteError
 from epidote_workers.worker_process import ProcessSettings
 
-START_TIMEOUT_S = 120.0  # importing torch on a busy core, then loading
+START_TIMEOUT_S = 200.0  # importing torch takes 3 s of a core, and a busy machine has few
 STOP_TIMEOUT_S = 10.0
 
 
