@@ -5,7 +5,7 @@ DEMO_KEEP ?= 0
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
-.PHONY: help demo test bench lint format clean
+.PHONY: help install demo test bench bench-gpu lint format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/'
@@ -21,8 +21,17 @@ install: $(STAMP) ## create .venv with everything
 demo: $(STAMP) ## serve the demo model and ask it about a picture (DEMO_KEEP=1: leave it running)
 	@DEMO_KEEP=$(DEMO_KEEP) $(BIN)/python workers/demo/demo.py
 
-test: $(STAMP) ## lint, then every test
+test: $(STAMP) ## every test
 	$(BIN)/python -m pytest
+
+bench: $(STAMP) ## gateway, RPC, transfer, engine beside transformers (minutes)
+	$(BIN)/python workers/bench/gateway_throughput.py
+	$(BIN)/python workers/bench/rpc_frames.py
+	$(BIN)/python workers/bench/transfer.py
+	$(BIN)/python workers/bench/demo_vs_transformers.py
+
+bench-gpu: $(STAMP) ## kernels against the device's peak
+	$(BIN)/python kernels/bench/bench_ops.py
 
 lint: $(STAMP) ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

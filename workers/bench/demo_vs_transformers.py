@@ -132,7 +132,9 @@ def main() -> None:
             work = prompts(processor, rng, with_images=with_images)
             for run, function in runs.items():
                 start_s = time.perf_counter()
-                with torch.inference_mode():
+                with (
+                    torch.no_grad()
+                ):  # `generate_batch` works in a thread that inference tensors can't enter
                     answers = function(work, f"{name}-{turn}")
                 seconds = time.perf_counter() - start_s
                 if turn:  # the first is a warm-up
