@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from epidote_engine.config import load_model_spec
-from epidote_engine.engine import Engine, EngineConfig
-from epidote_engine.events import MediaReady, TokensOut
-from epidote_engine.processing import PromptProcessor
 from transformers import AutoTokenizer, GenerationConfig, Qwen3VLForConditionalGeneration
 
 from epidote_core.generation import GenerateRequest, MediaPixels
 from epidote_core.sampling import SamplingParams
+from epidote_engine.config import load_model_spec
+from epidote_engine.engine import Engine, EngineConfig
+from epidote_engine.events import MediaReady, TokensOut
+from epidote_engine.processing import PromptProcessor
 from epidote_loadgen.pictures import draw, sample_scene
 
 CONCURRENCY = 16
