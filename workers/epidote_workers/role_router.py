@@ -16,7 +16,7 @@ from ray.serve.request_router import RequestRouter
 
 from epidote_core.roles import Role, Stage, WorkerState
 
-STATS_PERIOD_S = 0.25
+STATS_PERIOD_S = 1.0
 
 
 class Candidate(Protocol):
