@@ -6,22 +6,22 @@ import torch
 from torch import Tensor
 
 from epidote_engine.layers.linear import Linear
+from epidote_engine.layers.norm import RmsNorm
 from epidote_engine.models.step_inputs import StepInputs
 from epidote_kernels import ops
 
 
 @dataclass(slots=True, eq=False)
 class Attention:
-    """Weights of one layer: `qkv` is fused, `q_norm` and `k_norm` are [head_dim] or None."""
+    """Weights of one layer: `qkv` is fused; the norms are of each head, or None."""
 
     qkv: Linear
     out: Linear
-    q_norm: Tensor | None
-    k_norm: Tensor | None
+    q_norm: RmsNorm | None
+    k_norm: RmsNorm | None
     num_heads: int
     num_kv_heads: int
     head_dim: int
-    eps: float
 
     def write_and_attend(
         self, x: Tensor, rope: tuple[Tensor, Tensor], k_cache: Tensor, v_cache: Tensor,
@@ -35,8 +35,7 @@ class Attention:
         qkv = self.qkv(x).view(x.shape[0], heads + 2 * kv_heads, dim)
         q, k, v = torch.split(qkv, [heads, kv_heads, kv_heads], dim=1)
         if self.q_norm is not None and self.k_norm is not None:
-            q = ops.rms_norm(q, self.q_norm, self.eps)
-            k = ops.rms_norm(k, self.k_norm, self.eps)
+            q, k = self.q_norm(q), self.k_norm(k)
         q = ops.rope_kv_write(q, k, v, *rope, k_cache, v_cache, inputs.slots)
         return self._attend(q, k_cache, v_cache, inputs).view(x.shape[0], heads * dim)
 

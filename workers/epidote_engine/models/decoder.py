@@ -10,6 +10,7 @@ from torch import Tensor
 
 from epidote_engine.layers.attention import Attention
 from epidote_engine.layers.linear import Linear
+from epidote_engine.layers.norm import RmsNorm
 from epidote_engine.layers.rotary import inverse_frequencies
 from epidote_engine.models.step_inputs import StepInputs
 from epidote_kernels import ops
@@ -42,9 +43,9 @@ class DecoderConfig:
 
 @dataclass(slots=True, eq=False)
 class _Layer:
-    input_norm: Tensor
+    input_norm: RmsNorm
     attention: Attention
-    middle_norm: Tensor
+    middle_norm: RmsNorm
     gate_up: Linear
     down: Linear
 
@@ -71,7 +72,7 @@ class DecoderLM:
 
         self._embedding = take("embed_tokens.weight")
         self._layers = [_layer(config, take, i) for i in range(config.num_layers)]
-        self._norm = take("norm.weight")
+        self._norm = RmsNorm(take("norm.weight"), config.rms_eps)
         tied = config.tie_embeddings or "lm_head.weight" not in weights
         self._head = Linear(self._embedding if tied else take("lm_head.weight"))
         frequencies, scaling = inverse_frequencies(
@@ -98,9 +99,9 @@ class DecoderLM:
         last = config.num_layers - 1
         for index, layer in enumerate(self._layers):
             if residual is None:
-                residual, x = x, ops.rms_norm(x, layer.input_norm, config.rms_eps)
+                residual, x = x, layer.input_norm(x)
             else:
-                x, residual = ops.add_rms_norm(x, residual, layer.input_norm, config.rms_eps)
+                x, residual = layer.input_norm.of_sum(x, residual)
             keys, values = kv[index, 0], kv[index, 1]
             x = layer.attention.write_and_attend(x, rope, keys, values, inputs)
             if after_layer is not None:
@@ -110,7 +111,7 @@ class DecoderLM:
                 x = x.index_select(0, inputs.sample_rows)
                 residual = residual.index_select(0, inputs.sample_rows)
             x = layer.attention.out(x)
-            x, residual = ops.add_rms_norm(x, residual, layer.middle_norm, config.rms_eps)
+            x, residual = layer.middle_norm.of_sum(x, residual)
             x = layer.down(ops.silu_mul(layer.gate_up(x)))
             if index < config.num_deepstack and inputs.media is not None:
                 assert inputs.media_rows is not None
@@ -122,7 +123,7 @@ class DecoderLM:
         if last < config.num_deepstack and inputs.sample_rows is not None:
             x = x.index_select(0, inputs.sample_rows)
             residual = residual.index_select(0, inputs.sample_rows)
-        return ops.add_rms_norm(x, residual, self._norm, config.rms_eps)[0]
+        return self._norm.of_sum(x, residual)[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, hidden] → [N, vocab], in the model's dtype."""
@@ -141,6 +142,9 @@ def _layer(config: DecoderConfig, take: Callable[[str], Tensor], index: int) -> 
     def of(name: str) -> Tensor:
         return take(f"layers.{index}.{name}")
 
+    def norm(name: str) -> RmsNorm:
+        return RmsNorm(of(f"{name}.weight"), config.rms_eps)
+
     parts = [f"self_attn.{name}_proj" for name in "qkv"]
     biased = config.attention_bias
     attention = Attention(
@@ -152,17 +156,16 @@ def _layer(config: DecoderConfig, take: Callable[[str], Tensor], index: int) -> 
             of("self_attn.o_proj.weight"),
             of("self_attn.o_proj.bias") if config.output_bias else None,
         ),
-        q_norm=of("self_attn.q_norm.weight") if config.qk_norm else None,
-        k_norm=of("self_attn.k_norm.weight") if config.qk_norm else None,
+        q_norm=norm("self_attn.q_norm") if config.qk_norm else None,
+        k_norm=norm("self_attn.k_norm") if config.qk_norm else None,
         num_heads=config.num_heads,
         num_kv_heads=config.num_kv_heads,
         head_dim=config.head_dim,
-        eps=config.rms_eps,
     )
     return _Layer(
-        input_norm=of("input_layernorm.weight"),
+        input_norm=norm("input_layernorm"),
         attention=attention,
-        middle_norm=of("post_attention_layernorm.weight"),
+        middle_norm=norm("post_attention_layernorm"),
         gate_up=Linear.fused([of("mlp.gate_proj.weight"), of("mlp.up_proj.weight")], [None, None]),
         down=Linear(of("mlp.down_proj.weight")),
     )
