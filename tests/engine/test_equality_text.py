@@ -1,4 +1,4 @@
-"""The engine against transformers' generate(): fresh random weights and prompts, token for token."""
+"""The engine against transformers: fresh random weights and prompts, token for token."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -55,9 +55,7 @@ class Plan:
 
     @property
     def is_empty(self) -> bool:
-        return not (
-            self.decodes or self.prefills or self.saves or self.granted or self.preempted
-        )
+        return not (self.decodes or self.prefills or self.saves or self.granted or self.preempted)
 
 
 class Scheduler:
