@@ -75,7 +75,7 @@ def serve(
 def serve_apart(prefill: Engine, decode: Engine, requests: Iterable[GenerateRequest]) -> Answers:
     """Prefill on one engine, decode on the other, all requests at once; KV is copied layer by layer
     as spans become ready, into reservations that may come late. Media must be in `prefill`."""
-    requests = {request.request_id: request for request in requests}
+    by_id = {request.request_id: request for request in requests}
     reserved: dict[str, KvReserved] = {}
     answers: Answers = {}
 
@@ -84,14 +84,14 @@ def serve_apart(prefill: Engine, decode: Engine, requests: Iterable[GenerateRequ
             copy_span(prefill, span, decode, reserved[span.request_id])
 
     prefill.on_layer = copy
-    for request in requests.values():
+    for request in by_id.values():
         decode.add(request, mode=Mode.DECODE)
     while prefill.has_work() or decode.has_work():
         events = decode.step()
         for event in events:
             if isinstance(event, KvReserved):
                 reserved[event.request_id] = event
-                prefill.add(requests[event.request_id], mode=Mode.PREFILL)
+                prefill.add(by_id[event.request_id], mode=Mode.PREFILL)
         collect(answers, events)
         for event in prefill.step():
             if isinstance(event, PrefillDone):

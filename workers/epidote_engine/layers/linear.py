@@ -39,7 +39,7 @@ class Linear:
 
 def _packed(weight: Tensor) -> Tensor | None:
     """The weight in oneDNN's layout; None where torch lacks it or the type gains nothing."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return None
     half = weight.dtype is torch.bfloat16
     if not half and weight.dtype is not torch.float32:
