@@ -303,15 +303,21 @@ class Engine:
         rows = torch.tensor([seq.row for seq in sampling], dtype=torch.int64).numpy()
         self._rows.append(rows, sampled.token_ids)
         chunks: dict[str, list[TokenChunk]] = {}
+        may_fork = bool(self._scheduler.forking)
         for seq, token_id, logprob in zip(
             sampling, sampled.token_ids.tolist(), sampled.logprobs, strict=True
         ):
             if seq.mode is Mode.PREFILL:
                 self._lease(seq, token_id, logprob, now_s)
                 continue
-            self._start_forks_if_prefilled(seq)
+            if may_fork:
+                self._start_forks_if_prefilled(seq)
             seq.token_ids.append(token_id)
-            chunks.setdefault(seq.request_id, []).append(self._push(seq, token_id, logprob, now_s))
+            chunk = self._push(seq, token_id, logprob, now_s)
+            if len(seq.request.choices) == 1:
+                self._emit(seq.request_id, [chunk])
+            else:
+                chunks.setdefault(seq.request_id, []).append(chunk)
         for request_id, some in chunks.items():
             self._emit(request_id, some)
 
@@ -445,7 +451,7 @@ class Engine:
         return going, ended
 
     def _start_forks_if_prefilled(self, seq: Sequence) -> None:
-        if self._scheduler.forking and seq.num_computed == len(seq.token_ids):
+        if seq.num_computed == len(seq.token_ids):
             self._start_forks(seq)
 
     def _start_forks(self, parent: Sequence) -> None:

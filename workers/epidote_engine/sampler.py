@@ -46,8 +46,7 @@ class Sampler:
         if batch is None or not batch.describes(rows, self._rows.version):
             batch = self._batch = _Batch(self._rows, rows, logits.device)
         if batch.is_plain:
-            ids = logits.argmax(-1)
-            return Sampled(ids.cpu().numpy(), [None] * len(rows))
+            return Sampled(_best(logits), [None] * len(rows))
         logits = logits.float()
         raw = logits
         logits = self._edited(logits, rows, batch)
@@ -137,6 +136,14 @@ class Sampler:
         # ids below 2²⁴ fit into float32 exactly: everything leaves the device in one piece
         packed = torch.cat((ids.unsqueeze(1).float(), chosen, top, top_ids.float()), 1)
         return _unpacked(packed.cpu().numpy(), batch.num_logprobs)
+
+
+def _best(logits: Tensor) -> Ints:
+    """The most likely token of each row, on the host."""
+    if logits.device.type == "cpu" and logits.dtype is torch.float32:
+        best: Ints = logits.numpy().argmax(-1)  # several times as fast as torch's
+        return best
+    return logits.argmax(-1).cpu().numpy()
 
 
 def _unpacked(table: NDArray[np.float32], wanted: Ints) -> Sampled:

@@ -4,15 +4,14 @@ Text that could be the beginning of a stop string is held back until it is clear
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from epidote_core.generation import FinishReason
 from epidote_core.sampling import SamplingParams
 from epidote_engine.detokenizer import TextStream
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What one token leads to: text to show now, and whether the choice ends with it."""
 
     text: str

@@ -5,42 +5,49 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from epidote_engine.layers.cpu_decode import CpuDecode
 from epidote_engine.layers.linear import Linear
-from epidote_engine.layers.norm import RmsNorm
+from epidote_engine.layers.norm import HeadsNorm
 from epidote_engine.models.step_inputs import StepInputs
 from epidote_kernels import ops
 
 
 @dataclass(slots=True, eq=False)
 class Attention:
-    """Weights of one layer: `qkv` is fused; the norms are of each head, or None."""
+    """Weights of one layer: `qkv` is fused; `qk_norm` is Qwen3's."""
 
     qkv: Linear
     out: Linear
-    q_norm: RmsNorm | None
-    k_norm: RmsNorm | None
+    qk_norm: HeadsNorm | None
     num_heads: int
     num_kv_heads: int
     head_dim: int
 
     def write_and_attend(
-        self, x: Tensor, rope: tuple[Tensor, Tensor], k_cache: Tensor, v_cache: Tensor,
-        inputs: StepInputs,
+        self, x: Tensor, rope: tuple[Tensor, Tensor], layer: Tensor, inputs: StepInputs,
+        lean: CpuDecode | None,
     ) -> Tensor:  # fmt: skip
         """Normed hidden states [T, hidden] → heads' outputs [T, num_heads·head_dim], before `out`.
 
-        Mutates both caches: the step's keys and values are filed first, then read.
+        `layer` [2, NB, BS, K, D] is this layer's KV. It is mutated: the step's keys and values are
+        filed first, then read.
         """
         heads, kv_heads, dim = self.num_heads, self.num_kv_heads, self.head_dim
         qkv = self.qkv(x).view(x.shape[0], heads + 2 * kv_heads, dim)
+        if self.qk_norm is not None:
+            self.qk_norm.in_place(qkv[:, : heads + kv_heads])
+        if lean is not None:
+            return lean.attend(qkv, heads, layer, self._scale)
         q, k, v = torch.split(qkv, [heads, kv_heads, kv_heads], dim=1)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        q = ops.rope_kv_write(q, k, v, *rope, k_cache, v_cache, inputs.slots)
-        return self._attend(q, k_cache, v_cache, inputs).view(x.shape[0], heads * dim)
+        q = ops.rope_kv_write(q, k, v, *rope, layer[0], layer[1], inputs.slots)
+        return self._attend(q, layer[0], layer[1], inputs).view(x.shape[0], heads * dim)
+
+    @property
+    def _scale(self) -> float:
+        return float(self.head_dim**-0.5)
 
     def _attend(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, inputs: StepInputs) -> Tensor:
-        scale = float(self.head_dim**-0.5)
+        scale = self._scale
         split = inputs.num_decodes
         parts = []
         if split:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from epidote_engine.layers.attention import Attention
+from epidote_engine.layers.cpu_decode import CpuDecode
 from epidote_engine.layers.linear import Linear
-from epidote_engine.layers.norm import RmsNorm
+from epidote_engine.layers.norm import HeadsNorm, RmsNorm
 from epidote_engine.layers.rotary import inverse_frequencies
 from epidote_engine.models.step_inputs import StepInputs
 from epidote_kernels import ops
@@ -95,6 +96,7 @@ class DecoderLM:
         if inputs.media is not None and inputs.media_rows is not None:
             x.index_copy_(0, inputs.media_rows, inputs.media[:, : config.hidden].to(x.dtype))
         rope = self._rope(inputs.positions)
+        lean = CpuDecode.of(inputs, rope, kv, self.dtype)
         residual: Tensor | None = None
         last = config.num_layers - 1
         for index, layer in enumerate(self._layers):
@@ -102,8 +104,7 @@ class DecoderLM:
                 residual, x = x, layer.input_norm(x)
             else:
                 x, residual = layer.input_norm.of_sum(x, residual)
-            keys, values = kv[index, 0], kv[index, 1]
-            x = layer.attention.write_and_attend(x, rope, keys, values, inputs)
+            x = layer.attention.write_and_attend(x, rope, kv[index], inputs, lean)
             if after_layer is not None:
                 after_layer(index)
             if index == last and last >= config.num_deepstack and inputs.sample_rows is not None:
@@ -145,6 +146,12 @@ def _layer(config: DecoderConfig, take: Callable[[str], Tensor], index: int) -> 
     def norm(name: str) -> RmsNorm:
         return RmsNorm(of(f"{name}.weight"), config.rms_eps)
 
+    heads_norm = None
+    if config.qk_norm:
+        heads_norm = HeadsNorm(
+            norm("self_attn.q_norm"), norm("self_attn.k_norm"),
+            config.num_heads, config.num_kv_heads,
+        )  # fmt: skip
     parts = [f"self_attn.{name}_proj" for name in "qkv"]
     biased = config.attention_bias
     attention = Attention(
@@ -156,8 +163,7 @@ def _layer(config: DecoderConfig, take: Callable[[str], Tensor], index: int) -> 
             of("self_attn.o_proj.weight"),
             of("self_attn.o_proj.bias") if config.output_bias else None,
         ),
-        q_norm=norm("self_attn.q_norm") if config.qk_norm else None,
-        k_norm=norm("self_attn.k_norm") if config.qk_norm else None,
+        qk_norm=heads_norm,
         num_heads=config.num_heads,
         num_kv_heads=config.num_kv_heads,
         head_dim=config.head_dim,
