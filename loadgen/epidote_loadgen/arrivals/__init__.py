@@ -1,0 +1,1 @@
+"""This package is about when requests are sent: rates over time, spacings, closed loops."""
