@@ -1,0 +1,1 @@
+"""This package is about figures made from records: histograms and summaries that merge exactly."""

@@ -1,0 +1,91 @@
+"""This file is about how sure a share of requests is, and what would make it surer.
+
+Wilson's interval (1927) keeps its level for shares near 1 and few requests, where p ± z·se says
+nothing. It assumes independent requests, but a stall hits neighbours together: the number of
+requests is first divided by the design effect (Kish 1965), measured by batch means in time order.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, fmean, variance
+
+NUM_BATCHES = 30
+MIN_BATCH = 10  # requests; fewer say nothing about how they hang together
+MOST_REQUESTS = 100_000_000  # "so many more" beyond it means never
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval of a share, inside [0, 1]."""
+
+    low: float
+    high: float
+
+
+def wilson(met: float, total: float, *, confidence: float = 0.95) -> Interval:
+    """The two-sided score interval of met/total; (0, 1) of nothing. Counts may be effective ones.
+
+    >>> wilson(99, 100).low < 0.99 < wilson(99, 100).high
+    True
+    """
+    if total <= 0:
+        return Interval(0.0, 1.0)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2.0)
+    share, square = met / total, z * z
+    center = (share + square / (2.0 * total)) / (1.0 + square / total)
+    spread = math.sqrt(share * (1.0 - share) / total + square / (4.0 * total * total))
+    half = z * spread / (1.0 + square / total)
+    low = 0.0 if met <= 0 else max(0.0, center - half)
+    high = 1.0 if met >= total else min(1.0, center + half)
+    return Interval(low, high)
+
+
+def design_effect(flags: Sequence[bool]) -> float:
+    """How many requests in time order are worth one independent request, >= 1.
+
+    The variance of batch means over what independence would give; 1 where there are too few
+    requests to tell, or nothing varies.
+
+    >>> design_effect([True] * 1000)
+    1.0
+    >>> design_effect(([True] * 9 + [False]) * 100) < 1.5
+    True
+    >>> design_effect([True] * 900 + [False] * 100) > 10
+    True
+    """
+    size = len(flags) // NUM_BATCHES
+    share = sum(flags) / len(flags) if flags else 1.0
+    if size < MIN_BATCH or share in (0.0, 1.0):
+        return 1.0
+    means = [fmean(flags[i * size : (i + 1) * size]) for i in range(NUM_BATCHES)]
+    return max(1.0, size * variance(means) / (share * (1.0 - share)))
+
+
+def more_requests(
+    met: int, total: int, ratio: float, *, effect: float = 1.0, confidence: float = 0.95
+) -> int | None:
+    """How many more requests settle on which side of `ratio` the share lies, if it stays as it is.
+
+    None: no number would, the share is the ratio itself. 0: it's settled.
+
+    >>> more_requests(100, 100, 0.99)
+    281
+    """
+    share = met / total if total else 1.0
+
+    def settled(num: int) -> bool:
+        found = wilson(share * num / effect, num / effect, confidence=confidence)
+        return found.low >= ratio or found.high < ratio
+
+    low, high = total, max(total, 1)
+    if settled(high):
+        return high - total
+    while not settled(high):
+        if high > MOST_REQUESTS:
+            return None
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if settled(middle) else (middle, high)
+    return high - total

@@ -1,0 +1,165 @@
+"""This file is about the verdict of a run: PASS, FAIL or INCONCLUSIVE, and the exit code.
+
+An objective passes when the whole confidence interval of its attainment reaches the ratio, fails
+when all of it lies below, and is inconclusive in between. A void run (the client was the
+bottleneck) has no verdict about the service.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+from epidote_loadgen.records import RequestRecord, RequestStatus
+from epidote_loadgen.slo import Objective, SloTable
+from epidote_loadgen.verdict.interval import Interval, design_effect, more_requests, wilson
+
+
+class Outcome(StrEnum):
+    """What is known about a promise."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+class ExitCode(IntEnum):
+    """Of the command; a release gate rests on them."""
+
+    MET = 0
+    MISSED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    UNDECIDED = 4  # inconclusive, or the client was the bottleneck
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveVerdict:
+    """One objective of one class. `more_requests` would settle an inconclusive one; None: none."""
+
+    class_name: str
+    objective: Objective
+    num_requests: int
+    num_met: int
+    interval: Interval
+    design_effect: float
+    outcome: Outcome
+    more_requests: int | None = 0
+
+    @property
+    def attainment(self) -> float:
+        """1.0 of no requests."""
+        return self.num_met / self.num_requests if self.num_requests else 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The run's. `reason` is one sentence for a person."""
+
+    outcome: Outcome
+    exit_code: ExitCode
+    objectives: tuple[ObjectiveVerdict, ...]
+    reason: str
+
+
+def judge(
+    records: Sequence[RequestRecord],
+    slo: SloTable,
+    *,
+    void_reason: str = "",
+    confidence: float = 0.95,
+) -> Verdict:
+    """The verdict over all records; they may come in any order."""
+    in_time = sorted(records, key=lambda record: (record.intended_send_s, record.index))
+    by_class: dict[str, list[RequestRecord]] = {c.name: [] for c in slo.classes}
+    for record in in_time:
+        slo_class = slo.class_of(record)
+        if slo_class is not None:
+            by_class[slo_class.name].append(record)
+    found = tuple(
+        judge_objective(c.name, objective, by_class[c.name], confidence=confidence)
+        for c in slo.classes
+        for objective in c.objectives
+    )
+    if unreachable(in_time):
+        reason = f"the target was never reached: {in_time[0].error}"
+        code = ExitCode.UNREACHABLE
+        return Verdict(
+            outcome=Outcome.INCONCLUSIVE, exit_code=code, objectives=found, reason=reason
+        )
+    if void_reason:
+        return Verdict(
+            outcome=Outcome.INCONCLUSIVE,
+            exit_code=ExitCode.UNDECIDED,
+            objectives=found,
+            reason=f"void, the client was the bottleneck: {void_reason}",
+        )
+    outcome = worst(v.outcome for v in found)
+    code = {Outcome.PASS: ExitCode.MET, Outcome.FAIL: ExitCode.MISSED}.get(
+        outcome, ExitCode.UNDECIDED
+    )
+    return Verdict(outcome=outcome, exit_code=code, objectives=found, reason=explain(found))
+
+
+def judge_objective(
+    class_name: str,
+    objective: Objective,
+    records: Sequence[RequestRecord],
+    *,
+    confidence: float = 0.95,
+) -> ObjectiveVerdict:
+    """`records` of this class, in order of time."""
+    flags = [objective.met_by(record) for record in records]
+    met, total = sum(flags), len(flags)
+    effect = design_effect(flags)
+    interval = wilson(met / effect, total / effect, confidence=confidence)
+    more: int | None = 0
+    if interval.low >= objective.ratio:
+        outcome = Outcome.PASS
+    elif interval.high < objective.ratio:
+        outcome = Outcome.FAIL
+    else:
+        outcome = Outcome.INCONCLUSIVE
+        more = more_requests(met, total, objective.ratio, effect=effect, confidence=confidence)
+    return ObjectiveVerdict(
+        class_name=class_name,
+        objective=objective,
+        num_requests=total,
+        num_met=met,
+        interval=interval,
+        design_effect=effect,
+        outcome=outcome,
+        more_requests=more,
+    )
+
+
+def worst(outcomes: Iterable[Outcome]) -> Outcome:
+    """FAIL before INCONCLUSIVE before PASS; INCONCLUSIVE of nothing."""
+    seen = set(outcomes)
+    if Outcome.FAIL in seen:
+        return Outcome.FAIL
+    return Outcome.PASS if seen == {Outcome.PASS} else Outcome.INCONCLUSIVE
+
+
+def unreachable(records: Sequence[RequestRecord]) -> bool:
+    """Whether there were requests and none got as far as a connection."""
+    return bool(records) and all(r.status is RequestStatus.CONNECT for r in records)
+
+
+def explain(found: Sequence[ObjectiveVerdict]) -> str:
+    """The objective that decided, in words."""
+    if not found:
+        return "nothing was promised: the plan has no objectives"
+    outcome = worst(v.outcome for v in found)
+    deciding = min(
+        (v for v in found if v.outcome is outcome), key=lambda v: v.attainment - v.objective.ratio
+    )
+    text = (
+        f"{deciding.class_name}: {deciding.objective.name} held for {deciding.attainment:.4f} of "
+        f"{deciding.num_requests} requests, {deciding.objective.ratio:g} was promised "
+        f"({deciding.interval.low:.4f} to {deciding.interval.high:.4f})"
+    )
+    if outcome is not Outcome.INCONCLUSIVE:
+        return text
+    if deciding.more_requests is None:
+        return f"{text}; no number of requests would settle it"
+    return f"{text}; about {deciding.more_requests} more requests would settle it"
