@@ -151,6 +151,21 @@ async def test_only_named_metrics_are_exposed(client: Any, chat: Any) -> None:
     assert found <= names
 
 
+async def test_the_size_of_requests_is_counted_by_modality(
+    client: Any, chat: Any, picture: Any, data_url: Any
+) -> None:
+    await client.post(CHAT, json=chat("see", data_url(picture()), max_tokens=5))
+    text = (await client.get("/metrics")).text
+    for name, total in (
+        ("epidote_request_media", "1.0"),
+        ("epidote_request_output_tokens", "5.0"),
+    ):
+        labels = '{modality="image",model_name="fake-vl"}'
+        assert f"{name}_count{labels} 1.0" in text
+        assert f"{name}_sum{labels} {total}" in text
+    assert 'epidote_arrivals_total{modality="image",model_name="fake-vl"} 1.0' in text
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_request_is_counted(client: Any, chat: Any, stream: bool) -> None:
     for _ in range(3):

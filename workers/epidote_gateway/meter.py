@@ -58,6 +58,8 @@ class Meter:
             model=self.job.model,
             modality=self.job.modality,
             prompt_tokens=self.prompt_tokens,
+            num_media=len(self.job.request.media),
+            media_tokens=sum(span.num_tokens for span in self.job.request.media),
             generation_tokens=self.generation_tokens,
             ttft_s=self.ttft_s,
             e2e_s=now_s - self._started_s,

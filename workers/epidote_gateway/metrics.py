@@ -9,7 +9,16 @@ from prometheus_client.registry import Collector
 
 from epidote_core import metric_names as names
 from epidote_core.generation import StageTiming
-from epidote_gateway.histograms import E2E_S, ITL_S, STAGE_S, TOKENS, TTFT_S, Counts, Histogram
+from epidote_gateway.histograms import (
+    E2E_S,
+    ITL_S,
+    MEDIA,
+    STAGE_S,
+    TOKENS,
+    TTFT_S,
+    Counts,
+    Histogram,
+)
 
 _MODEL = ("model_name",)
 _MODALITY = ("model_name", "modality")
@@ -22,6 +31,8 @@ class Finished:
     model: str
     modality: str
     prompt_tokens: int
+    num_media: int
+    media_tokens: int
     generation_tokens: int
     ttft_s: float
     e2e_s: float
@@ -69,6 +80,17 @@ class Metrics:
         self._own_e2e = self._histogram(
             names.EPIDOTE_E2E_SECONDS, "Request to last token.", E2E_S, _MODALITY
         )
+        self._text_tokens = self._histogram(
+            names.EPIDOTE_TEXT_TOKENS, "Prompt tokens without media.", TOKENS, _MODALITY
+        )
+        self._media = self._histogram(names.EPIDOTE_MEDIA, "Media.", MEDIA, _MODALITY)
+        self._media_tokens = self._histogram(
+            names.EPIDOTE_MEDIA_TOKENS, "Tokens of a prompt's media.", TOKENS, _MODALITY
+        )
+        self._output_tokens = self._histogram(
+            names.EPIDOTE_OUTPUT_TOKENS, "Generated tokens.", TOKENS, _MODALITY
+        )
+        self.arrivals = self._counter(names.EPIDOTE_ARRIVALS, "Prompts to answer.", _MODALITY)
         self.admission = self._histogram(
             names.EPIDOTE_ADMISSION_SECONDS, "Waited for admission.", STAGE_S, ()
         )
@@ -133,6 +155,11 @@ class Metrics:
         if f.generation_tokens > 1:
             mean_s = (f.e2e_s - f.ttft_s) / (f.generation_tokens - 1)
             self._request_tpot.of(f.model).observe(mean_s)
+        kind = (f.model, f.modality)
+        self._text_tokens.of(*kind).observe(f.prompt_tokens - f.media_tokens)
+        self._media.of(*kind).observe(f.num_media)
+        self._media_tokens.of(*kind).observe(f.media_tokens)
+        self._output_tokens.of(*kind).observe(f.generation_tokens)
         self._prompt.of(f.model).observe(f.prompt_tokens)
         self._generation.of(f.model).observe(f.generation_tokens)
         self._prompt_tokens.labels(f.model).inc(f.prompt_tokens)

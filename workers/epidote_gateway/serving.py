@@ -63,6 +63,8 @@ class CompletionEndpoint:
         services = self._services
         async with services.admission.slot() as waited_s:
             prepared = await self._prepare(services, request, caller)
+            for job in prepared.jobs:
+                services.metrics.arrivals.labels(job.model, job.modality).inc()
             meters = [Meter(job, started_s=started_s) for job in prepared.jobs]
             streams = [services.answers.stream(meter.job, meter.facts) for meter in meters]
             notes = {
