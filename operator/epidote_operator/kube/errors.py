@@ -1,0 +1,39 @@
+"""This file is about what an API server refuses, told apart as far as callers act differently."""
+
+from epidote_core.errors import EpidoteError
+
+
+class KubeError(EpidoteError):
+    """Any failure of a request to the API server."""
+
+
+class ApiUnreachable(KubeError):
+    """No answer: nothing is known of what happened to the request."""
+
+
+class ApiRefused(KubeError):
+    """The server answered with an error. `status` is HTTP's, `reason` Kubernetes' own word."""
+
+    def __init__(self, message: str, *, status: int, reason: str) -> None:
+        super().__init__(message)
+        self.status, self.reason = status, reason
+
+
+class Conflict(ApiRefused):
+    """Somebody else changed, made or owns it (409): look again."""
+
+    @property
+    def already_exists(self) -> bool:
+        return self.reason == "AlreadyExists"
+
+
+class TooManyRequests(ApiRefused):
+    """The server asks for patience (429). `retry_after_s` is its own figure, else 1."""
+
+    def __init__(self, message: str, *, reason: str, retry_after_s: float) -> None:
+        super().__init__(message, status=429, reason=reason)
+        self.retry_after_s = retry_after_s
+
+
+class Expired(ApiRefused):
+    """A watch's resource version is too old (410): list again."""

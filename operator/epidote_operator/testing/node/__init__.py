@@ -1,0 +1,1 @@
+"""This package is about a node agent that runs pods as local processes."""
