@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from epidote_core.generation import GenerateRequest, MediaPixels, Route, TokenChunk
+from epidote_gateway.cache.controls import NO_FACTS, CacheFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class Job:
     pixels: tuple[MediaPixels, ...] = field(default=(), repr=False)
     tenant: str = ""
     messages: tuple[Mapping[str, Any], ...] | None = field(default=None, repr=False)
+    cache: CacheFacts = NO_FACTS
 
     @property
     def modality(self) -> str:

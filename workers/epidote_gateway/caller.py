@@ -6,6 +6,7 @@ from hashlib import sha256
 from hmac import compare_digest
 
 from epidote_gateway.api_errors import ApiError
+from epidote_gateway.cache.controls import NO_CONTROLS, CacheControls
 from epidote_gateway.settings import GatewaySettings
 
 
@@ -15,6 +16,7 @@ class Caller:
 
     request_id: str
     tenant: str = ""
+    cache: CacheControls = NO_CONTROLS  # of the request's headers
 
 
 def _digest(key: str) -> bytes:

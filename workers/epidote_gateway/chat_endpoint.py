@@ -8,6 +8,7 @@ from epidote_core.generation import Choice, GenerateRequest, MediaPixels
 from epidote_gateway.answers import Job
 from epidote_gateway.api_errors import ApiError, bad_field_of
 from epidote_gateway.backend import RenderedPrompt
+from epidote_gateway.cache.controls import cache_facts
 from epidote_gateway.caller import Caller
 from epidote_gateway.chat_answer import ChatWriter
 from epidote_gateway.chat_request import ChatRequest, check, image_urls, template_messages
@@ -68,6 +69,7 @@ async def prepare_chat(services: Services, request: ChatRequest, caller: Caller)
         pixels=tuple(media),
         tenant=caller.tenant,
         messages=tuple(template_messages(request)),
+        cache=cache_facts(request, caller.cache),
     )
     return Prepared(
         jobs=(job,),

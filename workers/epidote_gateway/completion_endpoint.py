@@ -9,6 +9,7 @@ from epidote_core.generation import Choice, GenerateRequest
 from epidote_gateway.answers import Job
 from epidote_gateway.api_errors import bad_field_of
 from epidote_gateway.backend import RenderedPrompt
+from epidote_gateway.cache.controls import cache_facts
 from epidote_gateway.caller import Caller
 from epidote_gateway.chat_endpoint import INLINE_CHARS
 from epidote_gateway.completion_answer import CompletionWriter
@@ -94,7 +95,12 @@ def _job(
         priority=request.priority or 0,
     )
     check_tokens(generate, services.renderer.vocab_size, field=field)
-    return Job(model=model, request=generate, tenant=caller.tenant)
+    return Job(
+        model=model,
+        request=generate,
+        tenant=caller.tenant,
+        cache=cache_facts(request, caller.cache),
+    )
 
 
 async def _render(services: Services, field: str, prompt: Prompt) -> RenderedPrompt:

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from epidote_gateway.api_errors import as_api_error, internal_error
+from epidote_gateway.cache.controls import CATEGORY_HEADER, header_controls
 from epidote_gateway.caller import Caller, Keyring
 from epidote_gateway.http_exchange import ClientGone, Exchange, headers_of
 from epidote_gateway.metrics import Metrics
@@ -58,7 +59,8 @@ class RequestScope:
             return
         started_s = self._clock()
         path: str = scope["path"]
-        request_id = _request_id(headers_of(scope).get(b"x-request-id", b""))
+        headers = headers_of(scope)
+        request_id = _request_id(headers.get(b"x-request-id", b""))
         status = 0
 
         async def send_with_id(message: MutableMapping[str, Any]) -> None:
@@ -72,7 +74,11 @@ class RequestScope:
 
         try:
             scope["epidote.caller"] = Caller(
-                request_id=request_id, tenant=self._authorise(scope, path)
+                request_id=request_id,
+                tenant=self._authorise(scope, path),
+                cache=header_controls(
+                    headers.get(b"cache-control", b""), headers.get(CATEGORY_HEADER, b"")
+                ),
             )
             await self._app(scope, receive, send_with_id)
         except ClientGone:

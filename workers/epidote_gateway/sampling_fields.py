@@ -9,6 +9,7 @@ from msgspec import Meta
 from epidote_core.errors import InvalidRequest
 from epidote_core.sampling import SamplingParams
 from epidote_gateway.api_errors import ApiError, bad_field, bad_field_of
+from epidote_gateway.cache.controls import CacheField
 
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -53,6 +54,7 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     return_token_ids: bool | None = None
     cache_salt: Annotated[str, Meta(max_length=256)] | None = None
     priority: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None = None
+    cache: CacheField | None = None  # of the response cache, as LiteLLM's clients send it
     # Known, not implemented: a value that asks for something is refused, never ignored.
     best_of: Any = None
     response_format: Any = None
