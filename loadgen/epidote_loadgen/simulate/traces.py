@@ -1,20 +1,19 @@
-"""This file is about real traces: reading the public formats, lazily, as simulated requests.
+"""This file is about real traces as simulated requests, and about drawing requests from rates.
 
-Formats: ServeGen's generated days (alibaba/ServeGen), Azure's 2023 conversation hour and its
-digitised 2024 and 2025 rate series (Azure/AzurePublicDataset), Mooncake's conversation trace.
+`epidote_loadgen.traces` reads the formats; the digitised series and distributions of Azure's
+2024 and 2025 traces (Azure/AzurePublicDataset) are read here.
 """
 
 import csv
-import gzip
-import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from random import Random
 
 from epidote_core.modality import Modality
 from epidote_loadgen.simulate.sim_request import SimRequest
+from epidote_loadgen.traces.reading import TraceFormat, read_rows
 
 VIDEO_IMAGES = 5  # a request with so many images is judged as video: its frames, its SLO
 Rate = Callable[[float], float]  # of the time in seconds
@@ -66,24 +65,24 @@ def servegen(
     and nothing else. `keep_ratio` thins the trace.
     """
     random = Random(seed)
-    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-        reader = csv.reader(file)
-        next(reader)
-        for at, _, text, _, tokens, output in reader:
-            now_s = float(at)
-            if now_s < start_s or (keep_ratio < 1.0 and random.random() >= keep_ratio):
-                continue
-            if now_s >= end_s:
-                return
-            sizes = tuple(int(size) for size in tokens.split())
-            if images is not None and sizes:
-                wanted = len(sizes) * images(now_s)
-                count = int(wanted) + (random.random() < wanted - int(wanted))
-                count = max(1, min(max_images, count))
-                sizes = (sizes * (count // len(sizes) + 1))[:count]
-            yield SimRequest(
-                now_s - start_s, int(text), int(output), sizes, modality=modality_of(len(sizes))
-            )
+    for row in read_rows(path, trace_format=TraceFormat.SERVEGEN):
+        if row.at_s < start_s or (keep_ratio < 1.0 and random.random() >= keep_ratio):
+            continue
+        if row.at_s >= end_s:
+            return
+        sizes = row.image_tokens
+        if images is not None and sizes:
+            wanted = len(sizes) * images(row.at_s)
+            count = int(wanted) + (random.random() < wanted - int(wanted))
+            count = max(1, min(max_images, count))
+            sizes = (sizes * (count // len(sizes) + 1))[:count]
+        yield SimRequest(
+            row.at_s - start_s,
+            row.text_tokens,
+            row.output_tokens,
+            sizes,
+            modality=modality_of(len(sizes)),
+        )
 
 
 def modality_of(num_images: int) -> Modality:
@@ -96,31 +95,15 @@ def azure_conversation(
     path: Path, *, start_s: float = 0.0, end_s: float = 7200.0, speed: float = 1.0
 ) -> Iterator[SimRequest]:
     """Azure's conversation hour of 2023. `speed` > 1 squeezes it into less time."""
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.reader(file)
-        next(reader)
-        first: datetime | None = None
-        for stamp, prompt, output in reader:
-            at = datetime.fromisoformat(stamp[:26])
-            first = first or at
-            now_s = (at - first).total_seconds()
-            if start_s <= now_s < end_s:
-                yield SimRequest((now_s - start_s) / speed, int(prompt), int(output))
+    for row in read_rows(path, trace_format=TraceFormat.AZURE):
+        if start_s <= row.at_s < end_s:
+            yield SimRequest((row.at_s - start_s) / speed, row.text_tokens, row.output_tokens)
 
 
 def mooncake(path: Path, *, max_requests: int = 1_000_000) -> Iterator[SimRequest]:
     """Mooncake's conversation trace, with the identity of its 512-token prefix blocks."""
-    with path.open(encoding="utf-8") as file:
-        for index, line in enumerate(file):
-            if index >= max_requests:
-                return
-            row = json.loads(line)
-            yield SimRequest(
-                row["timestamp"] / 1000.0,
-                row["input_length"],
-                row["output_length"],
-                block_ids=tuple(row["hash_ids"]),
-            )
+    for row in islice(read_rows(path, trace_format=TraceFormat.MOONCAKE), max_requests):
+        yield SimRequest(row.at_s, row.text_tokens, row.output_tokens, block_ids=row.block_ids)
 
 
 def token_cdf(path: Path) -> Callable[[Random], int]:

@@ -1,0 +1,1 @@
+"""This package is about recorded traffic: reading public and own traces, and replaying them."""

@@ -1,0 +1,28 @@
+"""This file is about replaying a trace: its send times, squeezed or stretched."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from epidote_loadgen.records import Slot
+from epidote_loadgen.traces.trace_window import Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """A schedule with one slot a row: row number `item` is sent at its time over `speed`.
+
+    `speed` 60 sends an hour in a minute. The window's start is the run's start.
+    """
+
+    trace: Trace
+    class_name: str
+    speed: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.speed < float("inf"):
+            raise ValueError(f"speed: must be > 0, got {self.speed}")
+
+    def slots(self) -> Iterator[Slot]:
+        for item, row in enumerate(self.trace.rows):
+            at_s = (row.at_s - self.trace.start_s) / self.speed
+            yield Slot(index=item, intended_send_s=at_s, class_name=self.class_name, item=item)
