@@ -1,0 +1,120 @@
+"""This file is about the model a service serves and where its weights come from."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from epidote_operator.spec.field_model import LIST_SET, ObjectName, SpecModel
+
+BUILT_IN = ("demo", "smollm2")  # ship with the workers' image
+SOURCES = "builtin://NAME, hf://OWNER/NAME[@REVISION], pvc://CLAIM[/PATH] or file:///PATH"
+
+
+class ServedModality(StrEnum):
+    """What requests may carry, as the resource spells it."""
+
+    TEXT = "Text"
+    IMAGE = "Image"
+    VIDEO = "Video"
+    AUDIO = "Audio"
+
+
+class Dtype(StrEnum):
+    """Number format of weights and KV cache."""
+
+    AUTO = "Auto"
+    FLOAT32 = "Float32"
+    BFLOAT16 = "Bfloat16"
+    FLOAT16 = "Float16"
+
+
+class SecretKey(SpecModel):
+    """One key of a Secret in the service's namespace."""
+
+    name: ObjectName
+    """Name of the Secret."""
+    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
+    """Key inside the Secret."""
+
+
+class ModelSpec(SpecModel):
+    """The model, its names and its number format."""
+
+    uri: Annotated[str, Field(min_length=1, max_length=512)]
+    """Where the weights come from: `builtin://demo`, `hf://OWNER/NAME[@REVISION]`,
+    `pvc://CLAIM[/PATH]` (a PersistentVolumeClaim of this namespace, mounted read-only), or
+    `file:///PATH` (inside the worker's image or a volume of the pod template)."""
+    name: (
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=253)] | None
+    ) = None
+    """Name that clients ask for in the OpenAI field `model`. Default: the resource's own name."""
+    aliases: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=253)], ...],
+        Field(max_length=16, json_schema_extra=LIST_SET),
+    ] = ()
+    """Further names it answers to."""
+    modalities: Annotated[
+        tuple[ServedModality, ...],
+        Field(min_length=1, max_length=4, json_schema_extra=LIST_SET),
+    ] = (ServedModality.TEXT, ServedModality.IMAGE)
+    """What requests may carry. `[Text]` alone: the fleet has no encode workers."""
+    dtype: Dtype = Dtype.AUTO
+    """Number format of weights and KV cache. Auto: as the weights are stored."""
+    max_model_length: Annotated[int, Field(ge=16, le=16_777_216)] | None = None
+    """Longest sequence in tokens, prompt and answer together. Default: the model's own limit."""
+    hub_token: SecretKey | None = None
+    """Token for gated models of the hub, for `hf://` sources only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """A parsed `uri`: `kind` is builtin, hf, pvc or file."""
+
+    kind: str
+    name: str  # built-in name, OWNER/NAME, claim, or absolute path
+    path: str = ""  # inside the claim
+    revision: str = ""
+
+
+def parse_source(uri: str) -> ModelSource:
+    """What `uri` points at.
+
+    Raises:
+        ValueError: saying what was wanted; the value itself is left to the caller.
+
+    >>> parse_source("hf://Qwen/Qwen2.5-VL-7B-Instruct@main").revision
+    'main'
+    >>> parse_source("pvc://models/qwen").path
+    'qwen'
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator or any(character.isspace() for character in uri):
+        raise ValueError(f"must be {SOURCES}")
+    match scheme:
+        case "builtin":
+            if rest not in BUILT_IN:
+                raise ValueError(f"built-in models are {', '.join(BUILT_IN)}")
+            return ModelSource(kind="builtin", name=rest)
+        case "hf":
+            name, _, revision = rest.partition("@")
+            owner, _, model = name.partition("/")
+            if not owner or not model or "/" in model or ("@" in rest and not revision):
+                raise ValueError("must be hf://OWNER/NAME or hf://OWNER/NAME@REVISION")
+            return ModelSource(kind="hf", name=name, revision=revision)
+        case "pvc":
+            claim, _, path = rest.partition("/")
+            if not _is_claim(claim) or ".." in path.split("/"):
+                raise ValueError("must be pvc://CLAIM or pvc://CLAIM/PATH, without `..`")
+            return ModelSource(kind="pvc", name=claim, path=path.strip("/"))
+        case "file":
+            if not rest.startswith("/") or ".." in rest.split("/"):
+                raise ValueError("must be file:///PATH with an absolute path, without `..`")
+            return ModelSource(kind="file", name=rest)
+        case _:
+            raise ValueError(f"must be {SOURCES}")
+
+
+def _is_claim(name: str) -> bool:
+    return bool(name) and name == name.lower() and name.replace("-", "").replace(".", "").isalnum()

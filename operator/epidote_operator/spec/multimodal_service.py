@@ -1,0 +1,101 @@
+"""This file is about MultimodalService: a model, the fleet that serves it, and its promise."""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from epidote_operator.spec.cluster import (
+    ClusterSpec,
+    GatewaySpec,
+    MetricsSpec,
+    NetworkSpec,
+    RolloutSpec,
+)
+from epidote_operator.spec.field_model import ObjectName, SpecModel, cel_rules, list_map
+from epidote_operator.spec.model_source import ModelSpec
+from epidote_operator.spec.objectives import SloSpec
+from epidote_operator.spec.performance import PerformanceSpec
+from epidote_operator.spec.pool import PoolSpec
+from epidote_operator.spec.role_bounds import GroupSpec, RatioSpec, RoleSpec
+from epidote_operator.spec.scaling import ScalingSpec
+
+PLURAL = "multimodalservices"
+
+
+class ExpertRebalancing(StrEnum):
+    """Whether experts of a mixture-of-experts model may move between workers."""
+
+    AUTO = "Auto"
+    OFF = "Off"
+
+
+class ExpertsSpec(SpecModel):
+    """Answering skewed expert load by moving experts. Models without experts ignore it."""
+
+    rebalancing: ExpertRebalancing = ExpertRebalancing.AUTO
+    """Auto: experts move when that wins more than it costs. Off: never."""
+    min_gain_percent: Annotated[int, Field(ge=100, le=10_000)] = 200
+    """A move must win at least so many percent of its own cost."""
+
+
+class CacheSpec(SpecModel):
+    """The response cache of the gateways."""
+
+    policy_name: ObjectName | None = None
+    """CachePolicy of this namespace. Default: no answer is ever cached."""
+
+
+class MultimodalServiceSpec(SpecModel):
+    """What is served, on what, how fast, and who decides."""
+
+    model_config = cel_rules(
+        (
+            "!has(self.pool.workers) || self.scaling.owner == 'External'",
+            "must be left out, or scaling.owner be External: the number has one owner",
+            ".pool.workers",
+        )
+    )
+
+    model: ModelSpec
+    """The model."""
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """Image of head, workers and gateways. Default: the operator's own setting."""
+    pool: PoolSpec
+    """The workers' hardware and number."""
+    slo: SloSpec
+    """The latency promise the fleet is sized for."""
+    roles: Annotated[
+        tuple[RoleSpec, ...], Field(max_length=3, json_schema_extra=list_map("name"))
+    ] = ()
+    """Bounds per role. A role that isn't listed has at least one worker, and no upper bound."""
+    ratios: Annotated[
+        tuple[RatioSpec, ...],
+        Field(max_length=6, json_schema_extra=list_map("numerator", "denominator")),
+    ] = ()
+    """Guards on the ratio of two roles."""
+    groups: Annotated[
+        tuple[GroupSpec, ...], Field(max_length=4, json_schema_extra=list_map("name"))
+    ] = ()
+    """Modalities served apart from each other. Default: all share the workers."""
+    scaling: ScalingSpec = ScalingSpec()
+    """Who decides, and how fast the fleet follows."""
+    performance: PerformanceSpec | None = None
+    """How long a worker takes for each stage. Default: a cautious guess, corrected from what the
+    workers measure."""
+    experts: ExpertsSpec = ExpertsSpec()
+    """Moving experts of mixture-of-experts models."""
+    cache: CacheSpec = CacheSpec()
+    """The response cache."""
+    gateway: GatewaySpec = GatewaySpec()
+    """The API in front of the fleet."""
+    cluster: ClusterSpec = ClusterSpec()
+    """The Ray cluster under the workers."""
+    metrics: MetricsSpec = MetricsSpec()
+    """Where measurements come from."""
+    network: NetworkSpec = NetworkSpec()
+    """Who may talk to the pods."""
+    rollout: RolloutSpec = RolloutSpec()
+    """How changes reach a serving fleet."""
+
+    kind: ClassVar[str] = "MultimodalService"

@@ -1,0 +1,79 @@
+"""This file is about the workers that Kubernetes owns: their hardware, their number, their pods."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from epidote_operator.spec.field_model import MAX_WORKERS, SpecModel, WorkerCount
+
+# Checked by the API server when the pod is created, passed through untouched until then.
+PASS_THROUGH = {"x-kubernetes-preserve-unknown-fields": True}
+Quantity = Annotated[
+    str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$", max_length=32)
+]
+
+
+class Device(StrEnum):
+    """What a worker computes on."""
+
+    CUDA = "Cuda"
+    CPU = "Cpu"
+
+
+class PodResources(SpecModel):
+    """Requests and limits of a container, beside its GPUs."""
+
+    requests: dict[str, Quantity] = Field(default_factory=dict)
+    """Least amounts, such as `cpu: "4"` and `memory: 32Gi`."""
+    limits: dict[str, Quantity] = Field(default_factory=dict)
+    """Most amounts. GPUs are added from `gpusPerWorker`."""
+
+
+class PodTemplate(SpecModel):
+    """A core/v1 PodTemplateSpec that is laid over the generated pod.
+
+    Labels and annotations are added; of `spec`, any field may be given. Containers are merged by
+    name (the worker's is `worker`, the head's `head`, the gateway's `gateway`).
+    """
+
+    metadata: Annotated[dict[str, Any], Field(json_schema_extra=PASS_THROUGH)] = Field(
+        default_factory=dict
+    )
+    """Labels and annotations to add. Labels of the domain `epidote.dev` belong to the operator."""
+    spec: Annotated[dict[str, Any], Field(json_schema_extra=PASS_THROUGH)] = Field(
+        default_factory=dict
+    )
+    """Fields of a core/v1 PodSpec: tolerations, affinity, topologySpreadConstraints,
+    priorityClassName, nodeSelector, runtimeClassName, volumes, containers and so on."""
+
+
+class PoolSpec(SpecModel):
+    """One pool of equal workers. The operator decides how many there are, and each one's role."""
+
+    device: Device = Device.CUDA
+    """What a worker computes on. Cpu is for trying out and for tests."""
+    gpus_per_worker: Annotated[int, Field(ge=0, le=16)] = 1
+    """GPUs of one worker. 0 with `device: Cpu` only."""
+    gpu_resource_name: Annotated[
+        str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", max_length=253)
+    ] = "nvidia.com/gpu"
+    """Extended resource that stands for one GPU."""
+    cpu_threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Threads a worker computes with on the CPU."""
+    kv_blocks: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    """KV cache blocks of a worker. Default: as many as fit its memory."""
+    min_workers: WorkerCount = 1
+    """Least workers of the pool, all roles together. The roles' own minima count as well."""
+    max_workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)]
+    """Most workers of the pool, all roles together."""
+    gpu_budget: Annotated[int, Field(ge=1, le=MAX_WORKERS * 16)] | None = None
+    """Most GPUs that the service may hold, workers that start or switch included. Default: only
+    `maxWorkers` bounds it."""
+    workers: WorkerCount | None = None
+    """Workers of the pool when somebody else owns their number (`scaling.owner: External`): this is
+    what `kubectl scale`, a HorizontalPodAutoscaler or KEDA writes through `/scale`."""
+    resources: PodResources = PodResources()
+    """Requests and limits of the worker container."""
+    template: PodTemplate = PodTemplate()
+    """Laid over the generated worker pods."""
