@@ -57,3 +57,23 @@ EPIDOTE_KV_BLOCKS = "epidote_kv_blocks"  # also state: free | used
 EPIDOTE_MEDIA_ROWS = "epidote_media_rows"  # also state: free | used
 EPIDOTE_ROLE_SWITCHES = "epidote_role_switches"  # by from_role, to_role, outcome: ok | rolled_back
 EPIDOTE_ROLE_SWITCH_SECONDS = "epidote_role_switch_seconds"  # by phase: drain | switch | verify
+
+# The response cache, by category (bounded by the policy).
+EPIDOTE_CACHE_HITS = "epidote_cache_hits"  # also kind: exact | semantic; relaxed: true | false
+EPIDOTE_CACHE_MISSES = "epidote_cache_misses"  # also why; collapsed: an equal question was running
+EPIDOTE_CACHE_BYPASSES = "epidote_cache_bypasses"  # by why only: the category is not known then
+EPIDOTE_CACHE_REFUSALS = "epidote_cache_refusals"  # neighbours that a guard refused, by reason
+EPIDOTE_CACHE_SAVED_SECONDS = "epidote_cache_saved_seconds"  # that hits' answers once took
+EPIDOTE_CACHE_SAVED_TOKENS = "epidote_cache_saved_tokens"  # generated tokens of hits
+EPIDOTE_CACHE_WRONG_HITS = "epidote_cache_wrong_hits"  # reported
+EPIDOTE_CACHE_HIT_RATIO = "epidote_cache_hit_ratio"  # smoothed; the planner discounts demand by it
+EPIDOTE_CACHE_THRESHOLD = "epidote_cache_threshold"  # in force: pressure and reports included
+EPIDOTE_CACHE_ENTRIES = "epidote_cache_entries"
+EPIDOTE_CACHE_BYTES = "epidote_cache_bytes"
+EPIDOTE_CACHE_EVICTIONS = (
+    "epidote_cache_evictions"  # by reason: room | expired | lost | invalidated
+)
+EPIDOTE_CACHE_LOOKUP_SECONDS = "epidote_cache_lookup_seconds"  # embedding included
+EPIDOTE_CACHE_PRESSURE = "epidote_cache_pressure"  # that counts, 0 to 1; no category
+EPIDOTE_CACHE_STORE_FAILURES = "epidote_cache_store_failures"  # no category
+EPIDOTE_CACHE_POLICY_FAILURES = "epidote_cache_policy_failures"  # refused policies; no category

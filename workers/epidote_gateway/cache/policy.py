@@ -150,10 +150,10 @@ class LimitsSpec(Spec):
 class PressureSpec(Spec):
     """When the planner's pressure signal, 0 to 1, relaxes thresholds and lifetimes."""
 
-    enter: Ratio = 0.1
+    enter: float = Field(default=0.1, gt=0.0, le=1.0)
     """Pressure from which the cache relaxes, once it lasted `holdSeconds`."""
     leave: Ratio = 0.02
-    """Pressure below which it stops relaxing, once it lasted `holdSeconds`. At most `enter`."""
+    """Pressure down to which it relaxes on; at or below it stops, after `holdSeconds`."""
     hold_seconds: float = Field(default=30.0, ge=0.0, le=86_400.0)
     """How long either must last: a threshold must not follow every spike."""
 

@@ -144,8 +144,8 @@ class DocumentStore(Protocol):
     Every call may raise `StoreUnavailable`; the cache then misses.
     """
 
-    async def put(self, document: Document, *, ttl_s: float) -> None:
-        """Keep it; on return it survives this process. `ttl_s` seconds at most it may be found."""
+    async def put_all(self, documents: Sequence[tuple[Document, float]]) -> None:
+        """Keep each for so many seconds at most; on return they survive this process."""
         ...
 
     async def body(self, entry_id: str) -> bytes | None:
@@ -159,8 +159,12 @@ class DocumentStore(Protocol):
     async def changes(self, cursor: str, *, limit: int) -> tuple[Sequence[Change], str]:
         """What happened after `cursor` ("" for everything that exists now), and the new cursor.
 
-        At most `limit` at a time; none left: an empty sequence.
+        About `limit` at a time; none left: an empty sequence. May repeat itself.
         """
+        ...
+
+    async def sweep(self) -> None:
+        """Now and then: forget what has expired."""
         ...
 
     async def aclose(self) -> None: ...

@@ -1,0 +1,42 @@
+"""This file is about a policy together with what it was made into, swapped as one."""
+
+from dataclasses import dataclass
+
+from epidote_gateway.cache.policy import CachePolicy
+from epidote_gateway.cache.protocols import Classifier, Embedder, Guards, Meaning
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judges:
+    """A request is judged by one of these from beginning to end, whatever changes meanwhile."""
+
+    policy: CachePolicy
+    embedder: Embedder
+    classifier: Classifier
+    guards: Guards
+
+    @property
+    def vectors(self) -> str:
+        """Names the vectors: those of another name can't be compared with them."""
+        return f"{self.embedder.name}/{self.policy.embedder.precision}"
+
+    def classifies_like(self, other: "Judges") -> bool:
+        """Whether every question finds the category that it found under `other`."""
+
+        def decisive(judges: Judges) -> object:
+            policy = judges.policy
+            exemplars = [(c.name, c.exemplars) for c in policy.categories]
+            return judges.embedder.name, policy.classifier, exemplars
+
+        return decisive(self) == decisive(other)
+
+
+async def make_judges(policy: CachePolicy, meaning: Meaning) -> Judges:
+    """Loads the model where that is needed, and embeds the exemplars."""
+    embedder = await meaning.embedder(policy)
+    return Judges(
+        policy=policy,
+        embedder=embedder,
+        classifier=await meaning.classifier(policy, embedder),
+        guards=meaning.guards(policy),
+    )

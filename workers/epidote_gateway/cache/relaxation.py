@@ -1,0 +1,94 @@
+"""This file is about thresholds and lifetimes as they are now: under pressure, and after reports.
+
+    threshold' = max(min(floor, threshold), threshold - step · pressure)
+    ttl'       = min(max ttl, ttl · (1 + stretch · pressure))
+
+as `algorithms.md` 1d.5 reconstructs arXiv 2510.26835. The pressure is the planner's advice, 0 to 1.
+It must last before it counts and be gone for as long before it stops counting; while it counts it
+is never taken for less than the value that let it in, so that the cache does not flicker.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from epidote_gateway.cache.policy import CachePolicy, CategorySpec
+
+SIGNAL_LIFE_S = 60.0  # several ticks: a planner that says nothing for so long is gone
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bounds:
+    """What a category's hits must meet. `plain_…` is without any relaxation."""
+
+    threshold: float
+    plain_threshold: float
+    ttl_s: float
+    plain_ttl_s: float
+
+
+class Relaxation:
+    """Holds the pressure signal and what reports of wrong hits added. `clock` is monotonic."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._signal = 0.0
+        self._told_s = float("-inf")
+        self._since_s: float | None = None  # the signal contradicts the state
+        self.is_relaxed = False
+        self.tightening: dict[str, float] = {}
+
+    def tell(self, pressure: float, policy: CachePolicy) -> None:
+        """The planner's signal, in [0, 1]."""
+        if not 0.0 <= pressure <= 1.0:
+            raise ValueError(f"pressure: must be between 0 and 1, got {pressure!r}")
+        self._step(policy)  # with the signal that was in force until now
+        self._signal, self._told_s = pressure, self._clock()
+        self._step(policy)
+
+    def pressure(self, policy: CachePolicy) -> float:
+        """What counts now: 0.0 unless relaxed."""
+        self._step(policy)
+        return max(self._current(), policy.pressure.enter) if self.is_relaxed else 0.0
+
+    def signal(self) -> float:
+        """What was told last, 0.0 if too long ago."""
+        return self._current()
+
+    def _current(self) -> float:
+        fresh = self._clock() - self._told_s <= SIGNAL_LIFE_S
+        return self._signal if fresh else 0.0
+
+    def _step(self, policy: CachePolicy) -> None:
+        """Change state once the signal has contradicted it for long enough."""
+        spec, now_s = policy.pressure, self._clock()
+        current = self._current()
+        contradicts = current <= spec.leave if self.is_relaxed else current >= spec.enter
+        if not contradicts:
+            self._since_s = None
+            return
+        if self._since_s is None:
+            self._since_s = now_s
+        if now_s - self._since_s >= spec.hold_seconds:
+            self.is_relaxed = not self.is_relaxed
+            self._since_s = None
+
+    def report(self, category: str, policy: CachePolicy) -> float:
+        """A hit of this category was wrong: tighten it; returns what is added now."""
+        spec = policy.feedback
+        added = min(spec.max_tightening, self.tightening.get(category, 0.0) + spec.tighten_step)
+        self.tightening[category] = added
+        return added
+
+    def bounds(self, category: CategorySpec, policy: CachePolicy) -> Bounds:
+        """What hits of `category` must meet now."""
+        pressure = self.pressure(policy)
+        load = category.load_adaptation
+        plain = min(1.0, category.threshold + self.tightening.get(category.name, 0.0))
+        floor = min(plain, load.threshold_floor)
+        stretched = category.ttl_seconds * (1.0 + load.ttl_stretch * pressure)
+        return Bounds(
+            threshold=max(floor, plain - load.threshold_step * pressure),
+            plain_threshold=plain,
+            ttl_s=max(category.ttl_seconds, min(load.max_ttl_seconds, stretched)),
+            plain_ttl_s=category.ttl_seconds,
+        )
