@@ -6,18 +6,11 @@ was copied wrongly, too early, or to the wrong place therefore changes the token
 what any worker, any split and any resumption must say.
 """
 
+import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 
-from epidote_core.block_hash import chain
-from epidote_core.generation import (
-    FinishReason,
-    GenerateRequest,
-    MediaPixels,
-    StageTiming,
-    TokenChunk,
-)
+from epidote_core.generation import GenerateRequest, MediaPixels, StageTiming, TokenChunk
 from epidote_core.roles import Role
 from epidote_core.worker_view import WorkerLoad
 from epidote_engine.blocks import BlockPool
@@ -39,66 +32,46 @@ from epidote_engine.sequence import Mode
 from epidote_engine.settings import EngineConfig
 from epidote_workers.engine_protocol import Allocate
 from epidote_workers.fake_memory import FakeMemory
-from epidote_workers.fake_tokens import LAYERS, answer, next_token, token_sum
+from epidote_workers.fake_tokens import LAYERS, answer
+from epidote_workers.fake_work import FakeWork
 
 __all__ = ["FakeEngine", "answer"]
 
 
-@dataclass(eq=False)
-class _Choice:
-    index: int
-    outputs: list[int]
-    total: int = 0  # of the KV of all tokens but the last output
-    done: bool = False
-
-
-@dataclass(eq=False)
-class _Work:
-    request: GenerateRequest
-    mode: Mode
-    tokens: list[int]  # prompt + emitted tokens of the first choice
-    choices: list[_Choice]
-    blocks: list[int] = field(default_factory=list)
-    num_computed: int = 0
-    num_cached: int = 0
-    phase: str = "waiting"  # waiting, reserving, reserved, running, leased
-    added_s: float = field(default_factory=time.monotonic)
-
-
 class FakeEngine:
-    """An `EngineLike`. `step_s` and `layer_s` are slept, to open windows for races."""
+    """An `EngineLike`. `step_s` and `layer_s` are slept, to open windows for races.
+
+    No step begins while `go` is clear: what a test wants to happen meanwhile happens for certain.
+    """
 
     def __init__(
         self, config: EngineConfig, allocate: Allocate, *, step_s: float = 0.0, layer_s: float = 0.0
     ) -> None:
         self.config, self.role = config, config.role
         self.step_s, self.layer_s = step_s, layer_s
+        self.go = threading.Event()
+        self.go.set()
+        self.num_steps = 0
         blocks = config.num_kv_blocks or 512
         self._memory = FakeMemory(config, blocks, allocate)
         self.kv_pool, self.media_pool = self._memory.kv, self._memory.media
         self.on_layer: Callable[[list[KvReady]], None] | None = None
         self._blocks = BlockPool(blocks)
         self._media = MediaCache(config.num_media_rows)
-        self._work: dict[str, _Work] = {}
+        self._work: dict[str, FakeWork] = {}
         self._encode: list[MediaPixels] = []
         self._events: list[Event] = []
+        self._may_progress = False  # something changed since a step found nothing to do
         self.fail_next_role: Role | None = None  # set_role raises once for this role
 
     # intake
 
     def add(self, request: GenerateRequest, *, mode: Mode = Mode.GENERATE) -> None:
         assert request.request_id not in self._work, "request ids are unique"
-        chosen = request.choices[:1] if mode is Mode.PREFILL else request.choices
-        work = _Work(
-            request=request,
-            mode=mode,
-            tokens=[*request.prompt_token_ids, *request.choices[0].emitted_token_ids],
-            choices=[_Choice(choice.index, list(choice.emitted_token_ids)) for choice in chosen],
-            phase="reserving" if mode is Mode.DECODE else "waiting",
-        )
-        needed = self._needed(work)
-        if needed > self._blocks.num_blocks:
-            message = f"{needed} blocks wanted, the pool has {self._blocks.num_blocks}"
+        work = FakeWork.of(request, mode, self.config.block_size, self.config.worker_id)
+        self._may_progress = True
+        if work.num_needed > self._blocks.num_blocks:
+            message = f"{work.num_needed} blocks wanted, the pool has {self._blocks.num_blocks}"
             self._events.append(RequestFailed(request_id=request.request_id, message=message))
             return
         self._work[request.request_id] = work
@@ -111,6 +84,7 @@ class FakeEngine:
         if work is not None:
             self._let_go_media(work)
             self._blocks.release(work.blocks)
+            self._may_progress = True
 
     def release_kv(self, request_id: str) -> None:
         self.abort(request_id)
@@ -121,6 +95,7 @@ class FakeEngine:
         self._start_decoding(work, first.token_id)
 
     def submit_media(self, pixels: MediaPixels) -> None:
+        self._may_progress = True
         if self._media.is_ready(pixels.key):
             self._events.append(MediaReady(key=pixels.key))
         elif all(queued.key != pixels.key for queued in self._encode):
@@ -134,9 +109,11 @@ class FakeEngine:
     def commit_media(self, key: str) -> None:
         self._media.commit(key)
         self._events.append(MediaReady(key=key))
+        self._may_progress = True
 
     def cancel_media(self, key: str) -> None:
         self._media.cancel(key)
+        self._may_progress = True
 
     def acquire_media(self, key: str, owner: str) -> MediaRows | None:
         if not self._media.is_ready(key):
@@ -146,21 +123,26 @@ class FakeEngine:
 
     def release_media(self, key: str, owner: str) -> None:
         self._media.let_go(key, owner)
+        self._may_progress = True
 
     # work
 
     def has_work(self) -> bool:
-        return bool(
-            self._events
-            or self._encode
-            or any(
-                work.phase in ("reserving", "running")
-                or (work.phase == "waiting" and self._has_media(work))
-                for work in self._work.values()
-            )
+        """As the real engine says it: waiting for what only a call can bring is no work.
+
+        Spinning instead would starve the event loop, whose calls are what everybody waits for.
+        """
+        if self._events or any(work.phase == "running" for work in self._work.values()):
+            return True
+        return self._may_progress and bool(
+            self._encode
+            or any(work.phase in ("waiting", "reserving") for work in self._work.values())
         )
 
     def step(self) -> list[Event]:
+        self.go.wait()
+        self.num_steps += 1
+        self._may_progress = False
         if self.step_s:
             time.sleep(self.step_s)
         if self._encode:
@@ -168,43 +150,43 @@ class FakeEngine:
         for work in list(self._work.values()):
             if work.phase in ("waiting", "reserving"):
                 self._admit(work)
-        prefilling = [w for w in self._work.values() if self._is_prefilling(w)]
+        prefilling = [work for work in self._work.values() if work.is_prefilling]
         decoding = [w for w in self._work.values() if w.phase == "running" and w not in prefilling]
         if prefilling:
             self._prefill(prefilling)
         for work in decoding:
-            self._decode(work)
+            self._out(work, work.next_tokens())
         events, self._events = self._events, []
         return events
 
-    def _admit(self, work: _Work) -> None:
+    def _admit(self, work: FakeWork) -> None:
         if work.phase == "waiting" and not self._has_media(work):
             return
         limit = len(work.tokens) if work.mode is Mode.DECODE else len(work.tokens) - 1
         found: list[int] = []
         if self.config.prefix_caching:
-            found = self._blocks.longest_prefix(self._names(work, limit))
-        missing = self._needed(work) - len(found)
+            found = self._blocks.longest_prefix(work.names(limit))
+        missing = work.num_needed - len(found)
         self._blocks.share(found)
         if missing > self._blocks.num_free:
             self._blocks.release(found)
             return
+        self._may_progress = True
         work.blocks = found + self._blocks.allocate(missing)
         work.num_computed = work.num_cached = len(found) * self.config.block_size
         if work.phase == "waiting":
             work.phase = "running"
             return
         work.phase = "reserved"
-        covering = -(-len(work.tokens) // self.config.block_size)
         self._events.append(
             KvReserved(
                 request_id=work.request.request_id,
-                block_ids=tuple(work.blocks[:covering]),
+                block_ids=work.covering,
                 num_cached_tokens=work.num_cached,
             )
         )
 
-    def _prefill(self, works: list[_Work]) -> None:
+    def _prefill(self, works: list[FakeWork]) -> None:
         """One chunk of each, layer by layer."""
         chunks = []
         for work in works:
@@ -218,7 +200,7 @@ class FakeEngine:
                 for at in range(start, end):
                     self._memory.write(work.blocks, at, layer, inputs[at])
                 if work.mode is Mode.PREFILL:
-                    ready.append(self._span(work, start, end, layer))
+                    ready.append(work.span(start, end, layer))
             if ready and self.on_layer is not None:
                 self.on_layer(ready)
         for work, _start, end, _inputs in chunks:
@@ -226,12 +208,10 @@ class FakeEngine:
             if end == len(work.tokens):
                 self._finish_prefill(work)
 
-    def _finish_prefill(self, work: _Work) -> None:
+    def _finish_prefill(self, work: FakeWork) -> None:
         self._name(work)
         self._let_go_media(work)
-        first = self._sample(
-            work, work.choices[0], self._memory.total(work.blocks, len(work.tokens))
-        )
+        first = work.sample(work.choices[0], self._memory.total(work.blocks, len(work.tokens)))
         if work.mode is not Mode.PREFILL:
             self._start_decoding(work, first)
             return
@@ -247,60 +227,24 @@ class FakeEngine:
             )
         )
 
-    def _start_decoding(self, work: _Work, first: int) -> None:
+    def _start_decoding(self, work: FakeWork, first: int) -> None:
         """The prompt's KV is in the pool: from here on only sums are needed."""
         self._name(work)
         work.phase, work.num_computed = "running", len(work.tokens)
         total = self._memory.total(work.blocks, len(work.tokens))
-        prompt = len(work.request.prompt_token_ids)
-        for at, token in enumerate(work.choices[0].outputs, prompt):
-            total -= token_sum(token, at)
-        chunks = []
-        for number, choice in enumerate(work.choices):
-            choice.total = total
-            for at, token in enumerate(choice.outputs, prompt):
-                choice.total += token_sum(token, at)
-            token = self._sample(work, choice, choice.total) if number else first
-            chunks.append(self._emit(work, choice, token))
-        self._out(work, chunks)
+        self._out(work, work.first_tokens(first, total))
 
-    def _decode(self, work: _Work) -> None:
-        chunks = []
-        for choice in work.choices:
-            if choice.done:
-                continue
-            at = len(work.request.prompt_token_ids) + len(choice.outputs) - 1
-            token = choice.outputs[-1]
-            choice.total += token_sum(token, at)
-            chunks.append(self._emit(work, choice, self._sample(work, choice, choice.total)))
-        self._out(work, chunks)
-
-    def _sample(self, work: _Work, choice: _Choice, total: int) -> int:
-        return next_token(total, work.request, choice.index, len(choice.outputs))
-
-    def _emit(self, work: _Work, choice: _Choice, token: int) -> TokenChunk:
-        choice.outputs.append(token)
-        choice.done = len(choice.outputs) >= work.request.sampling.max_tokens
-        timing = StageTiming(stage="decode", worker_id=self.config.worker_id)
-        return TokenChunk(
-            index=choice.index,
-            token_ids=(token,),
-            text=chr(97 + token % 26),
-            finish_reason=FinishReason.LENGTH if choice.done else None,
-            num_cached_tokens=work.num_cached,
-            timings=(timing,) if choice.done else (),
-        )
-
-    def _out(self, work: _Work, chunks: Sequence[TokenChunk]) -> None:
+    def _out(self, work: FakeWork, chunks: Iterable[TokenChunk]) -> None:
         request_id = work.request.request_id
         self._events.append(TokensOut(request_id=request_id, chunks=tuple(chunks)))
-        if all(choice.done for choice in work.choices):
+        if work.is_done:
             self.abort(request_id)
 
     def _encode_one(self) -> None:
         pixels = self._encode[0]
         if self._media.is_known(pixels.key):
             self._encode.pop(0)
+            self._may_progress = True
             return
         if pixels.num_tokens > self._media.num_rows:
             self._encode.pop(0)
@@ -316,26 +260,12 @@ class FakeEngine:
 
     # pools
 
-    def _needed(self, work: _Work) -> int:
-        longest = len(work.request.prompt_token_ids) + work.request.sampling.max_tokens
-        return -(-longest // self.config.block_size)
-
-    def _names(self, work: _Work, limit: int) -> list[bytes]:
-        names = chain(
-            work.tokens[:limit],
-            self.config.block_size,
-            media=work.request.media,
-            salt=work.request.cache_salt,
-        )
-        return list(names)
-
-    def _name(self, work: _Work) -> None:
+    def _name(self, work: FakeWork) -> None:
         if self.config.prefix_caching:
-            names = self._names(work, len(work.tokens))
-            for block, name in zip(work.blocks, names, strict=False):
+            for block, name in zip(work.blocks, work.names(len(work.tokens)), strict=False):
                 self._blocks.name(block, name)
 
-    def _inputs(self, work: _Work) -> list[int]:
+    def _inputs(self, work: FakeWork) -> list[int]:
         """Tokens, with embeddings in the places of media.
 
         Rows may have been evicted where the prefix cache covers them, and are not read then.
@@ -350,26 +280,13 @@ class FakeEngine:
                 inputs[at] = self._memory.embedding(row)
         return inputs
 
-    def _span(self, work: _Work, start: int, end: int, layer: int) -> KvReady:
-        covering = -(-len(work.tokens) // self.config.block_size)
-        return KvReady(
-            request_id=work.request.request_id,
-            block_ids=tuple(work.blocks[:covering]),
-            start_token=start,
-            end_token=end,
-            first_layer=layer,
-            end_layer=layer + 1,
-        )
-
-    def _is_prefilling(self, work: _Work) -> bool:
-        return work.phase == "running" and work.num_computed < len(work.tokens)
-
-    def _has_media(self, work: _Work) -> bool:
+    def _has_media(self, work: FakeWork) -> bool:
         return all(self._media.is_ready(span.key) for span in work.request.media)
 
-    def _let_go_media(self, work: _Work) -> None:
+    def _let_go_media(self, work: FakeWork) -> None:
         for span in work.request.media:
             self._media.let_go(span.key, work.request.request_id)
+        self._may_progress = True
 
     # role and reports
 

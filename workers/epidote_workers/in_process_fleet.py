@@ -22,7 +22,15 @@ from epidote_workers.worker import Worker
 from epidote_workers.worker_settings import WorkerSettings
 
 AVOID_S = 0.05  # a worker that refused is worth a try soon
-GIVE_UP_S = 60.0
+GIVE_UP_S = 120.0
+SETTLE_S = 30.0  # releases of what has just ended are still on their way
+PATIENT = WorkerSettings(  # a test's answer must not depend on how fast the machine is
+    socket_dir=Path(),
+    max_encode_queue=16,
+    media_timeout_s=120.0,
+    reserve_timeout_s=120.0,
+    call_timeout_s=60.0,
+)
 
 
 class Lost(EpidoteError):
@@ -43,9 +51,13 @@ class InProcessFleet:
         *,
         make_engine: EngineFactory = real_engine,
         tiny_pixels: TinyPixels | None = None,
+        settings: WorkerSettings = PATIENT,
     ) -> None:
-        """`config` is every worker's, but for its role; `directory` holds the sockets."""
-        self.directory, self.config = directory, config
+        """`config` is every worker's, but for its role; `directory` holds the sockets.
+
+        `settings` hold for all, but for what `add` knows better: directory, address, host.
+        """
+        self.directory, self.config, self.settings = directory, config, settings
         self.client = FleetClient()
         self.workers: dict[str, Worker] = {}
         self.engines: dict[str, EngineLike] = {}
@@ -61,13 +73,11 @@ class InProcessFleet:
         worker = self.workers[worker_id] = Worker(
             worker_id,
             replace(self.config, role=role),
-            WorkerSettings(
+            replace(
+                self.settings,
                 socket_dir=self.directory,
                 tcp_host=tcp_host,
                 node_id=worker_id if tcp_host else "",
-                max_encode_queue=16,
-                media_timeout_s=5.0,
-                reserve_timeout_s=5.0,
             ),
             make_engine=make,
             tiny_pixels=self._tiny_pixels,
@@ -169,7 +179,13 @@ class InProcessFleet:
         return rng.choice(fitting) if fitting else None
 
     async def leaks(self) -> dict[str, tuple[str, ...]]:
-        """What is wrong with any healthy worker's bookkeeping; {} when all is idle and sound."""
+        """What stays wrong with any healthy worker's bookkeeping; {} when all is idle and sound."""
+        give_up_s = time.monotonic() + SETTLE_S
+        while (found := await self._unsettled()) and time.monotonic() < give_up_s:
+            await asyncio.sleep(0.01)
+        return found
+
+    async def _unsettled(self) -> dict[str, tuple[str, ...]]:
         found = {}
         for worker_id, worker in self.workers.items():
             if worker.failure is None:
@@ -179,7 +195,7 @@ class InProcessFleet:
         return found
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Look until `condition` holds.
 
     Raises:
