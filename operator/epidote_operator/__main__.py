@@ -1,0 +1,104 @@
+"""This file is about the command line of the operator: run, local, explain."""
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from epidote_core.errors import EpidoteError
+from epidote_operator.act.executor import describe
+from epidote_operator.explaining import explain_locally
+from epidote_operator.local import LocalOperator, LocalTick
+from epidote_operator.service_document import ServiceDocument, read_service
+from epidote_operator.showing import as_json, line_of, plan_json, plan_text, status_json
+
+EXIT_USAGE, EXIT_UNREACHABLE = 2, 3
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="The operator of Epidote: fleets of encode, prefill and decode workers that keep an SLO.",
+)
+
+File = Annotated[Path, typer.Argument(help="YAML file with a MultimodalService.")]
+Gateway = Annotated[str, typer.Option(help="Address of the local service's gateway.")]
+AdminKey = Annotated[
+    str | None,
+    typer.Option(help="Key of /admin.", envvar="EPIDOTE_GATEWAY_ADMIN_KEY", show_envvar=True),
+]
+
+
+@app.command()
+def local(
+    file: File,
+    gateway: Gateway = "http://127.0.0.1:8000",
+    admin_key: AdminKey = None,
+    ticks: Annotated[int | None, typer.Option(min=1, help="Stop after so many ticks.")] = None,
+    json: Annotated[bool, typer.Option(help="One status a line, as the resource has it.")] = False,
+) -> None:
+    """Run the control loop on a local `epidote serve`: no Kubernetes.
+
+    Example: epidote-operator local crds/samples/demo.yaml --gateway http://127.0.0.1:8000
+    """
+    document = _read(file)
+
+    def show(shown: LocalTick) -> None:
+        typer.echo(status_json(shown.status) if json else line_of(shown))
+        sys.stdout.flush()
+
+    async def run() -> None:
+        async with LocalOperator.at(gateway, admin_key, document.spec) as operator:
+            await operator.run(show, clock=time.time, ticks=ticks)
+
+    try:
+        asyncio.run(run())
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+@app.command()
+def explain(
+    name: Annotated[str, typer.Argument(help="Name of the MultimodalService.")],
+    file: Annotated[Path, typer.Option(help="Local mode: the file with the service.")],
+    gateway: Gateway = "http://127.0.0.1:8000",
+    admin_key: AdminKey = None,
+    window: Annotated[float, typer.Option(min=0.6, help="Seconds to watch traffic for.")] = 3.0,
+    json: Annotated[bool, typer.Option(help="For machines.")] = False,
+) -> None:
+    """Print the next decision and why, without acting on it.
+
+    Example: epidote-operator explain demo --file crds/samples/demo.yaml
+    """
+    work = explain_locally(_read(file, name).spec, gateway, admin_key, window_s=window)
+    try:
+        plan = asyncio.run(work)
+    except EpidoteError as error:
+        _fail(str(error), EXIT_UNREACHABLE)
+    actions = tuple(describe(action) for action in plan.actions)
+    typer.echo(
+        as_json({**plan_json(plan), "actions": list(actions)}) if json else plan_text(plan, actions)
+    )
+
+
+def _read(file: Path, name: str | None = None) -> ServiceDocument:
+    try:
+        return read_service(file, name)
+    except (EpidoteError, ValueError) as error:
+        _fail(str(error), EXIT_USAGE)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""This file is about performing a plan: first what is under way, then the plan, in its order.
+
+It stops at the first failure: the next tick observes again, and every step may be repeated. The
+executor remembers nothing; what must survive is in the fleet itself.
+"""
+
+from collections import Counter
+
+from epidote_core.errors import EpidoteError
+from epidote_core.roles import WorkerState
+from epidote_operator.act.hands import Hands
+from epidote_operator.act.switches import STUCK_S, Step, next_step
+from epidote_operator.status.fleet import Done, Fleet, FleetWorker, Outcome, SwitchIntent
+from epidote_planner.decision import (
+    Action,
+    AddWorkers,
+    AdviseGateway,
+    MoveExperts,
+    RemoveWorker,
+    SwitchRole,
+)
+from epidote_planner.lane import Lane
+
+NO_ADVICE = AdviseGateway(cache_pressure=0.0, lossy_pressure=0.0, shed_ratio=0.0)
+
+
+class Executor:
+    """Acts through `hands`. Durations in seconds."""
+
+    def __init__(self, hands: Hands, *, drain_deadline_s: float, stuck_s: float = STUCK_S) -> None:
+        self._hands = hands
+        self._drain_deadline_s, self._stuck_s = drain_deadline_s, stuck_s
+
+    async def run(self, actions: tuple[Action, ...], fleet: Fleet) -> Outcome:
+        """Continue switches, then take `actions`. Empty `actions`: only what is under way."""
+        done: list[Done] = []
+        deferred: list[str] = []
+        assigned = fleet.assigned()
+        try:
+            for worker in fleet.workers:
+                done += await self._continue(worker, fleet)
+            if fleet.is_known and not any(isinstance(a, AdviseGateway) for a in actions):
+                await self._hands.advise(NO_ADVICE)
+            for action in actions:
+                done += await self._take(action, fleet, assigned, deferred)
+            if fleet.is_known:
+                await self._hands.match_size(assigned)
+        except EpidoteError as error:
+            return Outcome(done=tuple(done), failure=str(error), deferred=tuple(deferred))
+        return Outcome(done=tuple(done), deferred=tuple(deferred))
+
+    async def _continue(self, worker: FleetWorker, fleet: Fleet) -> list[Done]:
+        if worker.is_leaving or not fleet.is_known:
+            return []
+        if worker.intent is None:
+            return await self._heal(worker, fleet.at_s)
+        intent = worker.intent
+        match next_step(worker, fleet.at_s, stuck_s=self._stuck_s):
+            case Step.ASK:
+                await self._hands.ask_switch(worker, intent)
+                return []
+            case Step.FINISH:
+                await self._hands.settle_switch(worker, intent.target, fleet.at_s)
+                return [Done(verb="Switched", what=_moved(worker, intent), is_start=False)]
+            case Step.ROLL_BACK:
+                await self._hands.settle_switch(worker, intent.source, fleet.at_s)
+                return [Done(verb="RolledBack", what=_moved(worker, intent), is_start=False)]
+            case Step.REPLACE:
+                await self._hands.remove_worker(worker, drain=False)
+                return [Done(verb="Replace", what=f"{worker.name} (stuck)", is_start=False)]
+            case _:
+                return []
+
+    async def _heal(self, worker: FleetWorker, now_s: float) -> list[Done]:
+        """A worker in another role than its assignment, or off its routes, is put right.
+
+        It came up in a role of its register's choice, or a switch was made by hand: where nobody
+        asked for something else, what it serves is what counts.
+        """
+        if worker.state is not WorkerState.ROUTABLE or worker.said is None:
+            return []
+        if worker.said != worker.lane or not worker.is_labelled:
+            await self._hands.settle_switch(worker, worker.said, now_s)
+            return [Done(verb="Relabel", what=f"{worker.name} {worker.said}", is_start=False)]
+        return []
+
+    async def _take(
+        self, action: Action, fleet: Fleet, assigned: Counter[Lane], deferred: list[str]
+    ) -> list[Done]:
+        match action:
+            case AdviseGateway():
+                await self._hands.advise(action)
+                return [Done(verb="Advise", what=describe(action))]
+            case MoveExperts():
+                await self._hands.move_experts(action)
+            case SwitchRole():
+                worker = fleet.worker(action.worker)
+                if worker is None or worker.is_leaving or worker.intent is not None:
+                    return []
+                await self._switch(worker, action, fleet.at_s)
+                assigned[action.source] -= 1
+                assigned[action.target] += 1
+            case RemoveWorker():
+                worker = fleet.worker(action.worker)
+                if worker is None or worker.is_leaving:
+                    return []
+                assigned[worker.intent.target if worker.intent else worker.lane] -= 1
+                served = worker.state is not WorkerState.STARTING
+                await self._hands.remove_worker(worker, drain=served and not action.gave_up)
+            case AddWorkers():
+                added = await self._hands.add_workers(action.lane, action.count, fleet.at_s)
+                assigned[action.lane] += added
+                if added < action.count:
+                    deferred.append(f"{describe(action)}: {added} now, the GPU budget is full")
+                if not added:
+                    return []
+        return [Done(verb=type(action).__name__, what=describe(action))]
+
+    async def _switch(self, worker: FleetWorker, action: SwitchRole, now_s: float) -> None:
+        if worker.state is WorkerState.STARTING:
+            await self._hands.assign(worker, action.target, now_s)
+            return
+        intent = SwitchIntent(
+            source=worker.lane,
+            target=action.target,
+            epoch=worker.epoch,
+            started_s=now_s,
+            deadline_s=now_s + self._drain_deadline_s,
+        )
+        await self._hands.mark_switch(worker, intent)
+        await self._hands.ask_switch(worker, intent)
+
+
+def _moved(worker: FleetWorker, intent: SwitchIntent) -> str:
+    return f"{worker.name} {intent.source}→{intent.target}"
+
+
+def describe(action: Action) -> str:
+    """One line for people: what, to whom."""
+    match action:
+        case SwitchRole():
+            return f"{action.worker} {action.source}→{action.target}"
+        case AddWorkers():
+            return f"{action.count} {action.lane}"
+        case RemoveWorker():
+            why = " (gave up)" if action.gave_up else ""
+            return f"{action.worker} {action.lane}{why}"
+        case AdviseGateway():
+            return (
+                f"cache pressure {action.cache_pressure:.2f}, lossy {action.lossy_pressure:.2f}, "
+                f"shed {action.shed_ratio:.2f}"
+            )
+        case MoveExperts():
+            return f"experts to {action.move.name}"

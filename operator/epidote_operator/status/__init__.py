@@ -1,0 +1,4 @@
+"""This package is about what is known and told of a service: its fleet, conditions, decisions.
+
+Pure: no clock, no I/O.
+"""

@@ -1,0 +1,49 @@
+"""This file is about the last decisions: what changed, when, why, what would have changed it."""
+
+from collections.abc import Iterable, Sequence
+
+from epidote_operator.spec.service_status import MAX_DECISIONS, DecisionStatus
+from epidote_operator.status.conditions import timestamp
+from epidote_operator.status.fleet import Outcome
+from epidote_planner.decision import Plan
+
+MAX_ACTIONS = 64
+
+
+def decision_of(
+    plan: Plan, outcome: Outcome, actions: Sequence[str], *, acts: bool, now_s: float
+) -> DecisionStatus:
+    """The plan as the status shows it. `actions` are its actions, one line each."""
+    explanation = plan.explanation
+    return DecisionStatus(
+        at=timestamp(now_s),
+        reason=explanation.reason.value,
+        binding=explanation.binding.value,
+        targets={str(lane): count for lane, count in sorted(plan.targets.items())},
+        actions=tuple(actions[:MAX_ACTIONS]),
+        carried_out=acts and not outcome.failure and not outcome.deferred,
+        text=explanation.text,
+        counterfactual=explanation.counterfactual,
+        inputs=dict(explanation.inputs),
+    )
+
+
+def is_changed(new: DecisionStatus, last: DecisionStatus | None) -> bool:
+    """Whether people should hear of it: other targets or another reason, or something to do.
+
+    In Advisory mode the same actions come up at every tick; they are told once.
+    """
+    if last is None:
+        return True
+    differs = (new.reason, new.targets) != (last.reason, last.targets)
+    return differs or (bool(new.actions) and new.actions != last.actions)
+
+
+def remembered(
+    new: DecisionStatus | None, before: Iterable[DecisionStatus]
+) -> tuple[DecisionStatus, ...]:
+    """The newest first, at most `MAX_DECISIONS`; an unchanged decision is not told again."""
+    kept = tuple(before)
+    if new is None or not is_changed(new, kept[0] if kept else None):
+        return kept[:MAX_DECISIONS]
+    return (new, *kept)[:MAX_DECISIONS]

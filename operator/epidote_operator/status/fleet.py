@@ -1,0 +1,148 @@
+"""This file is about the fleet as one tick sees it: workers, their assignments, switches under way.
+
+A worker's *assignment* is durable (a pod's annotation), and so is the intent to switch it: an
+operator that is killed at any moment finds both again, beside what the worker itself says.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from epidote_core.roles import WorkerState
+from epidote_planner.lane import Lane
+from epidote_planner.snapshot import WorkerStatus
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwitchIntent:
+    """One role switch under way. Times are Unix seconds.
+
+    `epoch` is the worker's before the switch: a higher one means that it has happened.
+    """
+
+    source: Lane
+    target: Lane
+    epoch: int
+    started_s: float
+    deadline_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "source": self.source.key,
+            "target": self.target.key,
+            "epoch": self.epoch,
+            "startedAt": self.started_s,
+            "deadline": self.deadline_s,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "SwitchIntent":
+        """Raises KeyError, TypeError or ValueError for what `to_json` never wrote."""
+        return cls(
+            source=Lane.parse(data["source"]),
+            target=Lane.parse(data["target"]),
+            epoch=int(data["epoch"]),
+            started_s=float(data["startedAt"]),
+            deadline_s=float(data["deadline"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetWorker:
+    """One worker: where it belongs, what it says of itself, what is being done with it.
+
+    `name` is what plans call it: the pod's name, or the worker's id where there are no pods.
+    `worker_id` is what the gateway calls it, "" before the gateway knows it. `lane` is the
+    assignment; `said` is the role it reports, None before it reports one.
+    """
+
+    name: str
+    lane: Lane
+    state: WorkerState
+    since_s: float
+    worker_id: str = ""
+    said: Lane | None = None
+    epoch: int = 0
+    intent: SwitchIntent | None = None
+    is_leaving: bool = False
+    is_labelled: bool = True  # requests may be routed to it by its label
+    is_outdated: bool = False  # made from an older revision of the spec
+    num_running: int = 0
+    num_waiting: int = 0
+
+    @property
+    def serves(self) -> bool:
+        """Whether it takes requests in its lane now."""
+        return self.state is WorkerState.ROUTABLE and self.intent is None and not self.is_leaving
+
+    def for_planner(self) -> WorkerStatus:
+        """The planner counts a worker that switches for where it is going."""
+        state, lane = self.state, self.lane
+        if self.intent is not None:
+            lane = self.intent.target
+            if state is WorkerState.ROUTABLE:  # asked, not begun; or ended, not yet written down
+                state = WorkerState.DRAINING
+        return WorkerStatus(
+            name=self.name,
+            role=lane.role,
+            group=lane.group,
+            state=state,
+            since_s=self.since_s,
+            num_running=self.num_running,
+            num_waiting=self.num_waiting,
+            leaving=self.is_leaving,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """All workers at one moment. `is_known`: a gateway told; else it is what the pods say."""
+
+    at_s: float
+    workers: tuple[FleetWorker, ...] = ()
+    is_known: bool = True
+    message: str = ""  # why it is not known
+
+    def worker(self, name: str) -> FleetWorker | None:
+        return next((worker for worker in self.workers if worker.name == name), None)
+
+    @property
+    def staying(self) -> tuple[FleetWorker, ...]:
+        return tuple(worker for worker in self.workers if not worker.is_leaving)
+
+    def assigned(self) -> Counter[Lane]:
+        """Staying workers by the lane they are in or on their way to."""
+        return Counter(w.intent.target if w.intent else w.lane for w in self.staying)
+
+    def ready(self) -> Counter[Lane]:
+        """Workers that serve, by lane."""
+        return Counter(worker.lane for worker in self.workers if worker.serves)
+
+    def switching(self) -> Counter[Lane]:
+        """Switches under way, by where they lead."""
+        return Counter(w.intent.target for w in self.workers if w.intent is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """One step that the executor took: a verb, its object, and how it went."""
+
+    verb: str  # Switch, Add, Remove, Advise, Relabel, RollBack, ...
+    what: str
+    is_start: bool = True  # False: the continuation of an earlier tick's action
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.what}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a plan: steps taken, and the first failure, at which it stopped."""
+
+    done: tuple[Done, ...] = ()
+    failure: str = ""
+    deferred: tuple[str, ...] = field(default=())
+
+    def verbs(self) -> frozenset[str]:
+        return frozenset(step.verb for step in self.done)

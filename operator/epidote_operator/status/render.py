@@ -1,0 +1,131 @@
+"""This file is about a service's status: everything one tick found and did, as one value."""
+
+from dataclasses import dataclass, field
+
+from epidote_core.roles import Role
+from epidote_operator.spec.role_bounds import RoleName
+from epidote_operator.spec.scaling import ScalingMode
+from epidote_operator.spec.service_status import (
+    AttainmentStatus,
+    DecisionStatus,
+    GpuStatus,
+    MultimodalServiceStatus,
+    RoleStatus,
+    SwitchState,
+    SwitchStatus,
+)
+from epidote_operator.status.conditions import Facts, conditions, timestamp
+from epidote_operator.status.decisions import decision_of, remembered
+from epidote_operator.status.fleet import Fleet, FleetWorker, Outcome
+from epidote_planner.decision import Plan
+from epidote_planner.lane import SPLIT_ROLES, Lane
+from epidote_planner.policy import PlannerPolicy
+from epidote_planner.snapshot import Attainment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a tick has to tell. `switch_states` and `actions` are the executor's words."""
+
+    now_s: float
+    fleet: Fleet
+    plan: Plan | None
+    outcome: Outcome
+    mode: ScalingMode
+    policy: PlannerPolicy
+    attainment: Attainment | None = None
+    metrics_message: str = ""
+    switch_states: dict[str, SwitchState] = field(default_factory=dict)
+    actions: tuple[str, ...] = ()
+    gpus_per_worker: int = 0
+    generation: int | None = None
+
+
+def render(
+    report: Report, before: MultimodalServiceStatus
+) -> tuple[MultimodalServiceStatus, DecisionStatus | None]:
+    """The status now, and the decision if it is one that people should hear of."""
+    plan, fleet, now_s = report.plan, report.fleet, report.now_s
+    decision = None
+    if plan is not None:
+        acts = report.mode is ScalingMode.AUTO
+        decision = decision_of(plan, report.outcome, report.actions, acts=acts, now_s=now_s)
+    decisions = remembered(decision, before.decisions)
+    is_new = decision is not None and decisions[:1] == (decision,)
+    facts = Facts(
+        fleet=fleet,
+        lanes=report.policy.lanes,
+        plan=plan,
+        outcome=report.outcome,
+        mode=report.mode,
+        attainment=report.attainment,
+        target_ratio=report.policy.slo.quantile,
+        metrics_message=report.metrics_message,
+    )
+    roles = tuple(_role(role, report) for role in SPLIT_ROLES)
+    scaled = report.outcome.verbs() & {"AddWorkers", "RemoveWorker"}
+    status = before.model_copy(
+        update={
+            "observed_generation": report.generation,
+            "conditions": conditions(
+                facts, before.conditions, now_s=now_s, generation=report.generation
+            ),
+            "workers": len(fleet.workers),
+            "ready_workers": fleet.ready().total(),
+            "desired_workers": plan.total if plan is not None else len(fleet.staying),
+            "roles": roles,
+            "role_summary": "/".join(str(role.ready) for role in roles),
+            "gpus": GpuStatus(
+                used=report.gpus_per_worker * len(fleet.workers), budget=report.policy.gpu_budget
+            ),
+            "switches": tuple(
+                _switch(worker, report.switch_states.get(worker.name))
+                for worker in fleet.workers
+                if worker.intent is not None
+            ),
+            "attainment": _attainment(report.attainment) or before.attainment,
+            "decisions": decisions,
+            "last_scale_time": timestamp(now_s) if scaled else before.last_scale_time,
+            "memory": plan.memory.to_json() if plan is not None else before.memory,
+        }
+    )
+    return status, decision if is_new else None
+
+
+def _role(role: Role, report: Report) -> RoleStatus:
+    def of_role(counts: dict[Lane, int]) -> int:
+        return sum(count for lane, count in counts.items() if lane.role is role)
+
+    fleet = report.fleet
+    wanted = dict(report.plan.targets) if report.plan is not None else dict(fleet.assigned())
+    return RoleStatus(
+        name=RoleName.of(role),
+        desired=of_role(wanted),
+        ready=of_role(dict(fleet.ready())),
+        switching=of_role(dict(fleet.switching())),
+    )
+
+
+def _switch(worker: FleetWorker, state: SwitchState | None) -> SwitchStatus:
+    intent = worker.intent
+    assert intent is not None, "only of workers that switch"
+    return SwitchStatus(
+        worker=worker.name,
+        from_role=RoleName.of(intent.source.role),
+        to_role=RoleName.of(intent.target.role),
+        epoch=intent.epoch,
+        state=state or SwitchState.ROUTABLE,
+        started_at=timestamp(intent.started_s),
+        deadline=timestamp(intent.deadline_s),
+    )
+
+
+def _attainment(seen: Attainment | None) -> AttainmentStatus | None:
+    if seen is None:
+        return None
+    return AttainmentStatus(
+        measured_at=timestamp(seen.measured_at_s),
+        requests=seen.num_requests,
+        ttft_percent=round(100 * seen.ttft_ratio, 2),
+        tpot_percent=round(100 * seen.tpot_ratio, 2),
+    )
