@@ -40,7 +40,7 @@ class ClusterSpec(SpecModel):
     model_config = cel_rules(
         (
             "self.provider == oldSelf.provider",
-            "provider can't be changed: delete the service and create it again",
+            "can't be changed: delete the service and create it again",
             ".provider",
         )
     )

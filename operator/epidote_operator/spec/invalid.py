@@ -1,7 +1,8 @@
 """This file is about the findings of validation: which field, what was wanted, what was found."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from epidote_core.errors import EpidoteError
@@ -52,3 +53,21 @@ def shown(value: Any) -> str:
         case _:
             text = repr(value)
             return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+
+
+def repeated(path: str, values: Iterable[object], field: str = "") -> Iterator[Problem]:
+    """A problem for every entry that was there before."""
+    seen = set()
+    for number, value in enumerate(values):
+        if value in seen:
+            yield Problem(
+                path=f"{path}[{number}]{field}",
+                wanted="must not be repeated",
+                found=shown(str(value)),
+            )
+        seen.add(value)
+
+
+def names(values: Iterable[StrEnum]) -> str:
+    """Their spellings, in a row."""
+    return ", ".join(value.value for value in values)

@@ -26,9 +26,10 @@ class LoadTestTarget(SpecModel):
     model_config = cel_rules(
         (
             "has(self.serviceName) != has(self.url)",
-            "exactly one of serviceName and url must be given",
+            "must have exactly one of serviceName and url",
             None,
-        )
+        ),
+        ("self == oldSelf", "can't be changed: create another LoadTest", None),
     )
 
     service_name: ObjectName | None = None
@@ -41,10 +42,6 @@ class LoadTestTarget(SpecModel):
 
 class LoadTestSpec(SpecModel):
     """One run. A LoadTest runs once; to run again, create another one."""
-
-    model_config = cel_rules(
-        ("self == oldSelf", "a LoadTest runs once: create another one", None),
-    )
 
     target: LoadTestTarget
     """Whom to test."""

@@ -72,8 +72,8 @@ def planner_policy(spec: MultimodalServiceSpec) -> PlannerPolicy:
             most=pool.max_workers if asked is None else asked,
         ),
         roles=role_bounds(spec),
-        gpus_per_worker=max(1, pool.gpus_per_worker),
-        gpu_budget=pool.gpu_budget if pool.gpus_per_worker else None,
+        gpus_per_worker=max(1, pool.gpus),
+        gpu_budget=pool.gpu_budget if pool.gpus else None,
         ratios=tuple(
             RatioGuard(
                 numerator=item.numerator.role,

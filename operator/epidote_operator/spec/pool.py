@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from epidote_operator.spec.field_model import MAX_WORKERS, SpecModel, WorkerCount
+from epidote_operator.spec.field_model import MAX_WORKERS, SpecModel, WorkerCount, cel_rules
 
 # Checked by the API server when the pod is created, passed through untouched until then.
 PASS_THROUGH = {"x-kubernetes-preserve-unknown-fields": True}
@@ -51,10 +51,41 @@ class PodTemplate(SpecModel):
 class PoolSpec(SpecModel):
     """One pool of equal workers. The operator decides how many there are, and each one's role."""
 
+    model_config = cel_rules(
+        ("self.minWorkers <= self.maxWorkers", "must be at most maxWorkers", ".minWorkers"),
+        (
+            "!has(self.gpusPerWorker) || (self.gpusPerWorker == 0) == (self.device == 'Cpu')",
+            "must be 0 with device Cpu, and at least 1 with device Cuda",
+            ".gpusPerWorker",
+        ),
+        (
+            "!has(self.gpuBudget) || self.device == 'Cuda'",
+            "must be left out with device Cpu",
+            ".gpuBudget",
+        ),
+        (
+            "!has(self.gpuBudget) || self.gpuBudget >= self.minWorkers *"
+            " (has(self.gpusPerWorker) ? self.gpusPerWorker : 1)",
+            "must be at least minWorkers x gpusPerWorker",
+            ".gpuBudget",
+        ),
+        (
+            "!has(self.workers) ||"
+            " (self.minWorkers <= self.workers && self.workers <= self.maxWorkers)",
+            "must lie between minWorkers and maxWorkers",
+            ".workers",
+        ),
+        (
+            "self.device == oldSelf.device",
+            "can't be changed: delete the service and create it again",
+            ".device",
+        ),
+    )
+
     device: Device = Device.CUDA
     """What a worker computes on. Cpu is for trying out and for tests."""
-    gpus_per_worker: Annotated[int, Field(ge=0, le=16)] = 1
-    """GPUs of one worker. 0 with `device: Cpu` only."""
+    gpus_per_worker: Annotated[int, Field(ge=0, le=16)] | None = None
+    """GPUs of one worker. Default: 1, or 0 with `device: Cpu`."""
     gpu_resource_name: Annotated[
         str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", max_length=253)
     ] = "nvidia.com/gpu"
@@ -77,3 +108,17 @@ class PoolSpec(SpecModel):
     """Requests and limits of the worker container."""
     template: PodTemplate = PodTemplate()
     """Laid over the generated worker pods."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one worker; 0 on the CPU."""
+        if self.gpus_per_worker is not None:
+            return self.gpus_per_worker
+        return 1 if self.device is Device.CUDA else 0
+
+    @property
+    def most(self) -> int:
+        """Most workers, under `max_workers` and the GPU budget."""
+        if self.gpu_budget is None or not self.gpus:
+            return self.max_workers
+        return min(self.max_workers, self.gpu_budget // self.gpus)

@@ -48,7 +48,7 @@ class RoleSpec(SpecModel):
     model_config = cel_rules(
         (
             "self.minWorkers <= self.maxWorkers",
-            "minWorkers must be at most maxWorkers",
+            "must be at most maxWorkers",
             ".minWorkers",
         )
     )
@@ -63,6 +63,11 @@ class RoleSpec(SpecModel):
 
 class RatioSpec(SpecModel):
     """A guard on two roles: `numerator` workers per 100 `denominator` workers."""
+
+    model_config = cel_rules(
+        ("self.numerator != self.denominator", "must be another role", ".denominator"),
+        ("self.minPercent <= self.maxPercent", "must be at most maxPercent", ".minPercent"),
+    )
 
     numerator: RoleName
     """The role that is counted."""

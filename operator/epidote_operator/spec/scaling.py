@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from epidote_operator.spec.field_model import DAY_SECONDS, Percent, SpecModel
+from epidote_operator.spec.field_model import DAY_SECONDS, Percent, SpecModel, cel_rules
 
 
 class ScalingMode(StrEnum):
@@ -45,6 +45,14 @@ class ForecastSpec(SpecModel):
 class PressureSpec(SpecModel):
     """When the gateways are asked to relax their cache or to shed, before workers can help."""
 
+    model_config = cel_rules(
+        (
+            "self.leaveLoadPercent < self.enterLoadPercent",
+            "must be less than enterLoadPercent",
+            ".leaveLoadPercent",
+        )
+    )
+
     enter_load_percent: Annotated[int, Field(ge=1, le=1000)] = 100
     """Needed over routable workers above which pressure builds."""
     leave_load_percent: Annotated[int, Field(ge=0, le=1000)] = 80
@@ -57,6 +65,14 @@ class PressureSpec(SpecModel):
 
 class ScalingSpec(SpecModel):
     """Who decides, how fast the fleet follows, and when it stays as it is."""
+
+    model_config = cel_rules(
+        (
+            "self.metricsTimeoutSeconds >= self.tickSeconds",
+            "must be at least tickSeconds",
+            ".metricsTimeoutSeconds",
+        )
+    )
 
     mode: ScalingMode = ScalingMode.AUTO
     """Auto decides and acts. Advisory decides, shows the decision in the status and does nothing.

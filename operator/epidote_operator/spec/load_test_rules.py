@@ -1,0 +1,44 @@
+"""This file is about what a LoadTest's schema can't say."""
+
+import json
+
+from epidote_operator.spec.invalid import NOTHING, Problem, shown
+from epidote_operator.spec.load_test import LoadTestSpec
+
+MAX_CONFIG_BYTES = 256 << 10  # a ConfigMap takes 1 MiB, etcd 1.5 MiB with everything else
+
+
+def load_test_problems(spec: LoadTestSpec) -> list[Problem]:
+    """Everything that is wrong with a spec whose fields are right one by one."""
+    problems = []
+    target = spec.target
+    if target.service_name is None and target.url is None:
+        problems.append(
+            Problem(path="spec.target", wanted="must have serviceName or url", found=NOTHING)
+        )
+    if target.service_name is not None and target.url is not None:
+        problems.append(
+            Problem(
+                path="spec.target.url",
+                wanted="must be left out where serviceName is given",
+                found=shown(target.url),
+            )
+        )
+    if "target" in spec.config:
+        problems.append(
+            Problem(
+                path="spec.config.target",
+                wanted="must be left out, it is made from spec.target",
+                found=shown(spec.config["target"]),
+            )
+        )
+    size = len(json.dumps(spec.config).encode())
+    if size > MAX_CONFIG_BYTES:
+        problems.append(
+            Problem(
+                path="spec.config",
+                wanted=f"must have at most {MAX_CONFIG_BYTES} bytes as JSON",
+                found=f"{size}",
+            )
+        )
+    return problems

@@ -1,0 +1,86 @@
+"""This file is about what a MultimodalService's schema can't say: rules that join its fields."""
+
+from collections.abc import Iterator
+
+from epidote_gateway.settings import PREFIX, GatewaySettings, InvalidSettings
+from epidote_operator.spec.invalid import Problem, names, repeated, shown
+from epidote_operator.spec.model_source import parse_source
+from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
+from epidote_operator.spec.pool_rules import pool_problems
+from epidote_operator.spec.role_rules import role_problems
+from epidote_operator.spec.template_rules import template_problems
+
+SECRET_SETTINGS = ("api_keys", "admin_key")
+
+
+def service_problems(spec: MultimodalServiceSpec) -> list[Problem]:
+    """Everything that is wrong with a spec whose fields are right one by one."""
+    return [
+        *_model(spec),
+        *pool_problems(spec),
+        *_objectives(spec),
+        *role_problems(spec),
+        *_scaling(spec),
+        *_gateway(spec),
+        *template_problems(spec),
+    ]
+
+
+def _model(spec: MultimodalServiceSpec) -> Iterator[Problem]:
+    model = spec.model
+    try:
+        source = parse_source(model.uri)
+    except ValueError as error:
+        yield Problem(path="spec.model.uri", wanted=str(error), found=shown(model.uri))
+    else:
+        if model.hub_token is not None and source.kind != "hf":
+            yield Problem(
+                path="spec.model.hubToken",
+                wanted="must be left out unless the model comes from hf://",
+                found=shown(model.uri),
+            )
+    yield from repeated("spec.model.modalities", model.modalities)
+    yield from repeated("spec.model.aliases", model.aliases)
+
+
+def _objectives(spec: MultimodalServiceSpec) -> Iterator[Problem]:
+    listed = [item.modality for item in spec.slo.per_modality]
+    for number, modality in enumerate(listed):
+        if modality not in spec.model.modalities:
+            yield Problem(
+                path=f"spec.slo.perModality[{number}].modality",
+                wanted=f"must be one of model.modalities ({names(spec.model.modalities)})",
+                found=shown(modality.value),
+            )
+    yield from repeated("spec.slo.perModality", listed, ".modality")
+
+
+def _scaling(spec: MultimodalServiceSpec) -> Iterator[Problem]:
+    scaling, pressure = spec.scaling, spec.scaling.pressure
+    if scaling.metrics_timeout_seconds < scaling.tick_seconds:
+        yield Problem(
+            path="spec.scaling.metricsTimeoutSeconds",
+            wanted=f"must be at least tickSeconds ({scaling.tick_seconds})",
+            found=shown(scaling.metrics_timeout_seconds),
+        )
+    if pressure.leave_load_percent >= pressure.enter_load_percent:
+        yield Problem(
+            path="spec.scaling.pressure.leaveLoadPercent",
+            wanted=f"must be less than enterLoadPercent ({pressure.enter_load_percent})",
+            found=shown(pressure.leave_load_percent),
+        )
+
+
+def _gateway(spec: MultimodalServiceSpec) -> Iterator[Problem]:
+    for name, value in spec.gateway.settings.items():
+        path = f"spec.gateway.settings.{name}"
+        if name in SECRET_SETTINGS:
+            yield Problem(
+                path=path, wanted="must be left out, keys belong into a Secret", found="a value"
+            )
+            continue
+        try:
+            GatewaySettings.from_env({PREFIX + name.upper(): value})
+        except InvalidSettings as error:
+            told = str(error).partition(": ")[2]
+            yield Problem(path=path, wanted=told.partition(", got ")[0], found=shown(value))
