@@ -1,0 +1,51 @@
+"""This file is about a worker pod without its weight: a process that stands for a worker elsewhere.
+
+    POD_NAME=w-1 python -m epidote_workers.pretend_pod DIR [--role decode]
+
+`pretend_fleet`, serving DIR, runs a worker for as long as this process lives: killed here, it is
+gone there at once; on SIGTERM it drains there, and then this process ends. Starts in 50 ms, where
+a process with torch takes seconds, so that tests can afford many pods.
+
+    DIR/NAME.pod      written here: {"role", "pid"}; removed by the fleet when the worker is gone
+    DIR/NAME.leaving  written here on SIGTERM
+"""
+
+import argparse
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+POLL_S = 0.05
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--role", default=os.environ.get("EPIDOTE_ROLE", "decode"))
+    arguments = parser.parse_args()
+    name = os.environ.get("POD_NAME") or os.environ["HOSTNAME"]
+    stand_for(name, arguments.role, arguments.folder)
+
+
+def stand_for(name: str, role: str, folder: Path) -> None:
+    """Until SIGTERM, and then until the worker has drained."""
+    leaving = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: leaving.set())
+    folder.mkdir(parents=True, exist_ok=True)
+    note, farewell = folder / f"{name}.pod", folder / f"{name}.leaving"
+    farewell.unlink(missing_ok=True)
+    partial = folder / f"{name}.new"
+    partial.write_text(json.dumps({"role": role, "pid": os.getpid()}))
+    partial.rename(note)  # never seen half written
+    leaving.wait()
+    farewell.touch()
+    while note.exists():
+        threading.Event().wait(POLL_S)
+    farewell.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()
