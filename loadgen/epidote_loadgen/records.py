@@ -110,6 +110,7 @@ class RequestRecord:
     intended_send_s: float
     sent_s: float | None = None  # the first byte was handed to the socket; None: never
     waited_for_cap_s: float = 0.0  # part of the lateness that a configured limit asked for
+    connect_s: float = 0.0  # part of the lateness that opening a connection took
     end_s: float | None = None  # last byte, or when it was given up
     content_offsets_s: "array[float]" = field(default_factory=lambda: array("f"))
     http_status: int | None = None
@@ -169,7 +170,7 @@ class SelfWatch:
     cpu_utilization: float  # of the busiest process, of one core
     loop_lag_p99_s: float
     loop_lag_max_s: float
-    lateness_p50_s: float  # schedule lateness, without what a configured limit asked for
+    lateness_p50_s: float  # of the schedule: without waits for a configured limit or a connection
     lateness_p99_s: float
     lateness_max_s: float
     max_in_flight: int

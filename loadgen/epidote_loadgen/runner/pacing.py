@@ -1,0 +1,181 @@
+"""This file is about sending on time: an open loop's sends, and a closed loop's returns."""
+
+import asyncio
+import heapq
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any
+
+from epidote_loadgen.arrivals.closed_loop import ClosedLoop
+from epidote_loadgen.precise_timer import PreciseTimer
+from epidote_loadgen.records import PlannedRequest, RequestRecord, Slot, Workload
+from epidote_loadgen.runner.preparing import PayloadFailed, Preparer
+
+EARLY_S = 60e-6  # wake so much before the time and spin: a loop wakes late by about as much
+BURST = 32  # sends between two looks at what came in
+RETRY_S = 0.001  # how soon to look again for a payload that is not ready
+
+Submit = Callable[[PlannedRequest, float], None]
+
+
+class OpenPacer:
+    """Submits each request at `start_s` + its intended send, whatever became of the others."""
+
+    def __init__(
+        self, preparer: Preparer, submit: Submit, *, start_s: float, stop: asyncio.Event
+    ) -> None:
+        self._preparer = preparer
+        self._submit = submit
+        self._start_s = start_s
+        self._stop = stop
+        self._timer = PreciseTimer(asyncio.get_running_loop(), self._tick)
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.num_submitted = 0
+        self.prepare_waits = 0
+
+    async def run(self) -> None:
+        """Until the last request was submitted, or `stop`. Raises PayloadFailed."""
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            self._timer.arm(self._start_s - EARLY_S)
+            both: set[asyncio.Future[Any]] = {self._done, stopping}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if self._done.done():
+                self._done.result()
+        finally:
+            stopping.cancel()
+            self._timer.close()
+
+    def _tick(self) -> None:
+        try:
+            next_s = self._send_due()
+        except Exception as error:  # it belongs to whoever awaits the run
+            self._done.set_exception(error)
+            return
+        if next_s is None:
+            self._done.set_result(None)
+        else:
+            self._timer.arm(next_s)
+
+    def _send_due(self) -> float | None:
+        """Submit what is due; when to come back, None: all is done."""
+        for _ in range(BURST):
+            planned = self._preparer.peek()
+            if planned is None:
+                if self._preparer.is_exhausted:
+                    return None
+                self.prepare_waits += 1
+                return time.monotonic() + RETRY_S
+            intended_s = planned.slot.intended_send_s
+            assert intended_s is not None
+            due_s = self._start_s + intended_s
+            if time.monotonic() < due_s - EARLY_S:
+                return due_s - EARLY_S
+            while time.monotonic() < due_s:
+                pass
+            self._submit(self._preparer.take(), intended_s)
+            self.num_submitted += 1
+        return time.monotonic()
+
+
+class ClosedPacer:
+    """Users in a loop. Payloads are made in `executor`, one turn ahead."""
+
+    def __init__(
+        self,
+        loop: ClosedLoop,
+        users: range,
+        workload: Workload,
+        submit: Submit,
+        *,
+        executor: Executor,
+        start_s: float,
+        stop: asyncio.Event,
+    ) -> None:
+        self._closed = loop
+        self._users = users
+        self._workload = workload
+        self._submit = submit
+        self._executor = executor
+        self._start_s = start_s
+        self._stop = stop
+        self._timer = PreciseTimer(asyncio.get_running_loop(), self._tick)
+        self._due: list[tuple[float, int, int]] = []  # intended send, user, turn
+        self._ready: dict[tuple[int, int], asyncio.Future[PlannedRequest]] = {}
+        self._num_busy = 0
+        self._over = asyncio.Event()
+        self._error: Exception | None = None
+        self.num_submitted = 0
+        self.prepare_waits = 0
+
+    async def run(self) -> None:
+        """Until every user is through, or `stop`. Raises PayloadFailed."""
+        for user in self._users:
+            self._plan(user, 0, self._closed.first_send_s(user))
+        if not self._due:
+            return
+        waiting = [asyncio.ensure_future(event.wait()) for event in (self._over, self._stop)]
+        try:
+            self._timer.arm(self._start_s)
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._due.clear()
+            for task in waiting:
+                task.cancel()
+            for future in self._ready.values():
+                future.cancel()
+            self._timer.close()
+        if self._error is not None:
+            raise self._error
+
+    def finished(self, record: RequestRecord) -> None:
+        """One of our requests ended: its user thinks, then asks again."""
+        self._num_busy -= 1
+        turn, user = divmod(record.index, self._closed.num_users)
+        if not self._stop.is_set() and record.end_s is not None:
+            self._plan(user, turn + 1, record.end_s + self._closed.think(user, turn + 1))
+            if self._due:
+                self._timer.arm(self._start_s + self._due[0][0] - EARLY_S)
+        if not self._due and not self._num_busy:
+            self._over.set()
+
+    def _plan(self, user: int, turn: int, at_s: float) -> None:
+        most = self._closed.requests_of(user)
+        if at_s >= self._closed.duration_s or (most is not None and turn >= most):
+            return
+        heapq.heappush(self._due, (at_s, user, turn))
+        self._prepare(user, turn)
+
+    def _prepare(self, user: int, turn: int) -> None:
+        if (user, turn) not in self._ready:
+            slot: Slot = self._closed.slot(user, turn)
+            self._ready[user, turn] = asyncio.wrap_future(
+                self._executor.submit(self._workload.request, slot)
+            )
+
+    def _tick(self) -> None:
+        while self._due:
+            at_s, user, turn = self._due[0]
+            due_s = self._start_s + at_s
+            if time.monotonic() < due_s - EARLY_S:
+                self._timer.arm(due_s - EARLY_S)
+                return
+            future = self._ready[user, turn]
+            if not future.done():
+                self.prepare_waits += 1
+                self._timer.arm(time.monotonic() + RETRY_S)
+                return
+            heapq.heappop(self._due)
+            del self._ready[user, turn]
+            error = future.exception()
+            if error is not None:
+                self._error = PayloadFailed(f"{type(error).__name__}: {error}")
+                self._over.set()
+                return
+            self._num_busy += 1
+            self.num_submitted += 1
+            most = self._closed.requests_of(user)
+            if most is None or turn + 1 < most:
+                self._prepare(user, turn + 1)
+            self._submit(future.result(), at_s)

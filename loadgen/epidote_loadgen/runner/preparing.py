@@ -1,0 +1,94 @@
+"""This file is about having payloads ready before their time, made in a thread of their own."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+
+from epidote_loadgen.records import PlannedRequest, Slot, Workload
+
+MAX_AHEAD = 4096  # requests
+MAX_AHEAD_BYTES = 128 << 20
+CHECK_S = 0.1  # how often a full buffer is looked at
+
+
+class PayloadFailed(Exception):
+    """The workload could not make a request: the plan is wrong, the run can't go on."""
+
+
+class Preparer:
+    """Makes the requests of `slots`, in order, some way ahead of whoever takes them.
+
+    A context manager: its thread ends with it.
+    """
+
+    def __init__(self, slots: Iterator[Slot], workload: Workload) -> None:
+        self._slots = slots
+        self._workload = workload
+        self._ready: deque[PlannedRequest] = deque()  # appends and pops are atomic
+        self._ready_bytes = 0
+        self._room = threading.Event()
+        self._filled = threading.Event()
+        self._stop = False
+        self._exhausted = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="payloads", daemon=True)
+
+    def __enter__(self) -> "Preparer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop = True
+        self._room.set()
+        self._thread.join()
+
+    def wait_filled(self, timeout_s: float) -> None:
+        """Until the buffer was full once, or everything is made. Raises PayloadFailed."""
+        self._filled.wait(timeout_s)
+        self._check()
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether everything was made and taken."""
+        return self._exhausted and not self._ready
+
+    def peek(self) -> PlannedRequest | None:
+        """The next request; None: not ready yet, or there is none. Raises PayloadFailed."""
+        if self._ready:
+            return self._ready[0]
+        self._check()
+        self._room.set()
+        return None
+
+    def take(self) -> PlannedRequest:
+        """What `peek` showed."""
+        planned = self._ready.popleft()
+        self._ready_bytes -= len(planned.body)
+        if len(self._ready) < MAX_AHEAD // 2 and self._ready_bytes < MAX_AHEAD_BYTES // 2:
+            self._room.set()
+        return planned
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise PayloadFailed(f"{type(self._error).__name__}: {self._error}") from self._error
+
+    def _run(self) -> None:
+        try:
+            for slot in self._slots:
+                planned = self._workload.request(slot)
+                self._ready_bytes += len(planned.body)
+                self._ready.append(planned)
+                if len(self._ready) >= MAX_AHEAD or self._ready_bytes >= MAX_AHEAD_BYTES:
+                    self._filled.set()
+                    # Fill up in long strokes: a thread that works all the time steals the
+                    # interpreter from the sends.
+                    self._room.clear()
+                    while not self._stop and not self._room.wait(CHECK_S):
+                        pass
+                if self._stop:
+                    return
+            self._exhausted = True
+        except Exception as error:  # handed to the loop's side, which raises it
+            self._error = error
+        finally:
+            self._filled.set()

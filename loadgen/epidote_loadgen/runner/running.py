@@ -1,0 +1,205 @@
+"""This file is about a whole run: its processes started, watched, stopped, and their parts joined.
+
+All measuring happens in child processes, so that drawing a live view or watching an autoscaler
+here never delays a send.
+"""
+
+import asyncio
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from epidote_loadgen.client.address import resolve
+from epidote_loadgen.client.connector import CannotConnect, connect
+from epidote_loadgen.plan import RunPlan
+from epidote_loadgen.records import Progress, RequestRecord, RunResult, Watcher
+from epidote_loadgen.runner.child import Command, Done, Failed, Ready, Start
+from epidote_loadgen.runner.child import main as child_main
+from epidote_loadgen.runner.part import Glance, share_of
+from epidote_loadgen.runner.progress import ProgressMeter
+from epidote_loadgen.runner.self_watch import PartWatch, join_watches, void_reason
+from epidote_loadgen.runner.watching import WatcherThread
+
+LEAD_S = 0.2  # between the word and the start, for all processes to hear it
+POLL_S = 0.25
+READY_S = 120.0  # for all processes to have their first payloads
+GOODBYE_S = 10.0  # for a process to end once it is done, or was told to abandon
+
+
+class TargetUnreachable(Exception):
+    """Nobody answers where the target should be; nothing was sent."""
+
+
+class RunFailed(Exception):
+    """The run could not be carried out as planned, and measured nothing."""
+
+
+@dataclass(frozen=True)
+class Interrupt:
+    """Set from a signal handler: `stop` ends sending and waits a little, `abandon` waits for
+    nothing."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    abandon: threading.Event = field(default_factory=threading.Event)
+
+
+def run(
+    plan: RunPlan,
+    *,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    watcher: Watcher | None = None,
+    interrupt: Interrupt | None = None,
+) -> RunResult:
+    """Carry out the plan. What was measured is kept, whatever ends the run.
+
+    Raises:
+        TargetUnreachable: before anything was sent.
+        RunFailed: the plan can't be carried out, or no process got as far as sending.
+        InvalidTarget, ValueError: the plan's target or limits can't work.
+    """
+    address = resolve(plan.target)
+    for part in range(plan.num_processes):
+        share_of(plan.limits, part, plan.num_processes)
+    try:
+        asyncio.run(connect(address, asyncio.Protocol, timeout_s=plan.limits.connect_timeout_s))
+    except CannotConnect as error:
+        raise TargetUnreachable(f"{plan.target.url}: {error}") from error
+    return _Run(plan, on_progress, watcher, interrupt or Interrupt()).carry_out()
+
+
+class _Run:
+    def __init__(
+        self,
+        plan: RunPlan,
+        on_progress: Callable[[Progress], None],
+        watcher: Watcher | None,
+        interrupt: Interrupt,
+    ) -> None:
+        self._plan = plan
+        self._on_progress = on_progress
+        self._interrupt = interrupt
+        self._watcher = WatcherThread(watcher) if watcher is not None else None
+        self._records: list[RequestRecord] = []
+        self._watches: list[PartWatch] = []
+        self._failures: list[Failed] = []
+        self._waiting_for: set[int] = set()  # parts that are not ready
+        self._pipes: dict[Connection, int] = {}
+        self._processes: list[BaseProcess] = []
+        self._meter = ProgressMeter(plan)
+        self._told_stop = self._told_abandon = False
+        self._start_s: float | None = None
+        self._started_at_unix_s = 0.0
+
+    def carry_out(self) -> RunResult:
+        try:
+            self._spawn()
+            deadline_s = time.monotonic() + READY_S
+            while self._pipes:
+                self._receive()
+                self._obey_interrupt()
+                if self._start_s is None and not self._waiting_for and not self._failures:
+                    self._start()
+                if self._start_s is None and time.monotonic() > deadline_s:
+                    raise RunFailed(f"the first payloads were not made within {READY_S:g} s")
+                if self._failures and not self._told_abandon:
+                    self._told_abandon = True
+                    self._tell(Command.ABANDON)
+                if self._start_s is not None:
+                    progress = self._meter.progress()
+                    if progress is not None:
+                        self._on_progress(progress)
+        finally:
+            self._end_processes()
+            watched = self._watcher.close() if self._watcher is not None else {}
+        if self._failures and not self._records:
+            raise RunFailed(self._failures[0].message)
+        watch = join_watches(self._watches, self._records)
+        self._records.sort(key=lambda record: record.index)
+        void = void_reason(watch, self._plan.limits, len(self._records))
+        if self._failures:
+            void = self._failures[0].message
+        return RunResult(
+            config_digest=self._plan.config_digest,
+            config=self._plan.config,
+            seed=self._plan.seed,
+            started_at_unix_s=self._started_at_unix_s,
+            duration_s=time.monotonic() - self._start_s if self._start_s is not None else 0.0,
+            records=tuple(self._records),
+            self_watch=watch,
+            void_reason=void,
+            interrupted=self._told_stop,
+            watch=watched,
+        )
+
+    def _spawn(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        for part in range(self._plan.num_processes):
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=child_main, args=(self._plan, part, theirs), name=f"load-{part}"
+            )
+            process.start()
+            theirs.close()
+            self._pipes[ours] = part
+            self._processes.append(process)
+            self._waiting_for.add(part)
+
+    def _start(self) -> None:
+        self._start_s = time.monotonic() + LEAD_S
+        self._started_at_unix_s = time.time() + LEAD_S
+        self._meter.start(self._start_s)
+        self._tell(Start(self._start_s))
+        if self._watcher is not None:
+            self._watcher.start(self._start_s)
+
+    def _receive(self) -> None:
+        for pipe in wait(list(self._pipes), POLL_S):
+            assert isinstance(pipe, Connection)
+            part = self._pipes[pipe]
+            try:
+                message = pipe.recv()
+            except (EOFError, OSError):
+                self._pipes.pop(pipe)
+                died = f"process {part} of the load generator died within the run"
+                self._failures.append(Failed(part, died, is_usage=False))
+                continue
+            match message:
+                case Ready():
+                    self._waiting_for.discard(part)
+                case Glance():
+                    self._records.extend(message.records)
+                    self._meter.add(message)
+                case Done():
+                    self._watches.append(message.watch)
+                    self._pipes.pop(pipe)
+                case Failed():
+                    self._failures.append(message)
+                    self._pipes.pop(pipe)
+
+    def _obey_interrupt(self) -> None:
+        if self._interrupt.stop.is_set() and not self._told_stop:
+            self._told_stop = True
+            self._tell(Command.STOP if self._start_s is not None else Command.ABANDON)
+        if self._interrupt.abandon.is_set() and not self._told_abandon:
+            self._told_abandon = True
+            self._tell(Command.ABANDON)
+
+    def _tell(self, message: object) -> None:
+        for pipe in self._pipes:
+            with suppress(OSError):  # it died: `_receive` notices
+                pipe.send(message)
+
+    def _end_processes(self) -> None:
+        self._tell(Command.ABANDON)
+        for process in self._processes:
+            process.join(GOODBYE_S)
+            if process.is_alive():
+                process.kill()
+                process.join()
+        for pipe in self._pipes:
+            pipe.close()
