@@ -80,7 +80,7 @@ def test_everybody_gets_in_and_nothing_is_kept(requests: list[list[str]], seed: 
             if rng.random() < 0.2:
                 await asyncio.sleep(0)
                 task.cancel()
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(60.0):
             await asyncio.gather(*tasks, return_exceptions=True)
         assert len(room) == 0
 

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -51,10 +53,18 @@ sys.stdin.read()
 """
 
 
-def shared_kib() -> int:
-    """Shared memory of this host, in KiB."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("Shmem:")).split()[1])
+def mapped(pid: int | str) -> list[str]:
+    """The lines of a process's memory map; [] if it is gone or somebody else's."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return []
+
+
+def who_maps(inode: int) -> set[str]:
+    """Processes that hold a pool's memory."""
+    processes = [path.name for path in Path("/proc").glob("[0-9]*")]
+    pool = [str(inode), "/memfd:epidote-kv"]
+    return {pid for pid in processes if any(line.split()[4:6] == pool for line in mapped(pid))}
 
 
 def layout_of(values: int) -> PoolLayout:
@@ -87,9 +97,7 @@ def random_pool(allocator: SharedMemoryAllocator | None = None) -> LocalPool:
 
 
 def test_killing_the_owner_leaves_no_name_and_returns_the_memory(tmp_path: Path) -> None:
-    values = 64 << 20  # 256 MiB: far above what other processes of this host do meanwhile
-    names = set(os.listdir("/dev/shm"))
-    before_kib = shared_kib()
+    values = 1 << 20
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, str(tmp_path / "fds"), str(values)],
         stdin=subprocess.PIPE,
@@ -98,20 +106,18 @@ def test_killing_the_owner_leaves_no_name_and_returns_the_memory(tmp_path: Path)
     assert owner.stdout is not None
     assert owner.stdout.readline() == b"ready\n"
     descriptor = fetch_descriptor(str(tmp_path / "fds"), "kv")
+    inode = os.fstat(descriptor).st_ino
     pool: torch.Tensor | None = map_read_only(descriptor, layout_of(values))
     os.close(descriptor)
-    assert set(os.listdir("/dev/shm")) == names, "a pool has no name"
-    assert shared_kib() - before_kib > 200 << 10
+    assert who_maps(inode) == {str(owner.pid), str(os.getpid())}
+    assert not [line for line in mapped(owner.pid) if "/dev/shm/" in line], "a pool has no name"
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     assert pool is not None
     assert float(pool.sum()) == 7.0 * values, "who is attached may still read"
+    assert who_maps(inode) == {str(os.getpid())}
     pool = None
-    deadline_s = time.monotonic() + 5.0
-    while shared_kib() - before_kib > 64 << 10 and time.monotonic() < deadline_s:
-        time.sleep(0.05)
-    assert shared_kib() - before_kib < 64 << 10, "the last one gone, the memory is free"
-    assert set(os.listdir("/dev/shm")) == names
+    assert who_maps(inode) == set(), "the last one gone, the kernel frees the memory"
 
 
 def test_a_peer_can_neither_write_nor_shrink_a_pool() -> None:
@@ -223,31 +229,39 @@ async def test_mapped_and_packed_reads_agree(tmp_path: Path, copies: CopyThread)
 async def test_a_cancelled_copy_is_over_before_its_caller_goes_on(copies: CopyThread) -> None:
     over = []
 
+    may_end = threading.Event()
+
     def copy() -> None:
-        time.sleep(0.2)
+        may_end.wait()
         over.append(True)
 
     task = asyncio.create_task(copies.run(copy, num_bytes=1 << 30))
-    await asyncio.sleep(0.05)
-    task.cancel()
+    for _ in range(2):
+        await asyncio.sleep(0.02)
+        task.cancel()
     await asyncio.sleep(0.02)
-    task.cancel()
+    assert not task.done()
+    may_end.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert over == [True]
 
 
-async def test_fifty_megabytes_move_in_milliseconds(copies: CopyThread) -> None:
+async def test_fifty_megabytes_move_about_as_fast_as_memory_copies(copies: CopyThread) -> None:
     shape = (8, 2, 300, 16, 4, 64)  # 50 MiB of float32 in 200 of 300 blocks
     source = torch.randn(shape)
     layout = kv_layout(source, "m")
     target = LocalPool(as_units(torch.zeros(shape), layout), layout)
     pool = MappedPool(as_units(source, layout), layout, copies)
-    await pool.read(range(200), target, range(200), range(8))  # faults the pages in
-    start_s = time.perf_counter()
-    num_bytes = await pool.read(range(200), target, range(200), range(8))
-    spent_s = time.perf_counter() - start_s
-    print(f"{num_bytes / 2**20:.0f} MiB in {spent_s * 1e3:.1f} ms")
+    moved_s, plain_s = [], []
+    for _ in range(6):  # the first faults the pages in; the best is what the code can do
+        start_s = time.perf_counter()
+        num_bytes = await pool.read(range(200), target, range(200), range(8))
+        moved_s.append(time.perf_counter() - start_s)
+        start_s = time.perf_counter()
+        target.units[:, :, 200:].copy_(source.view_as(target.units)[:, :, 200:])
+        plain_s.append(2 * (time.perf_counter() - start_s))  # half as many blocks
+    print(f"{num_bytes / 2**20:.0f} MiB in {min(moved_s) * 1e3:.1f} ms")
     assert num_bytes == 200 * 2 * 8 * 16 * 4 * 64 * 4
     assert torch.equal(target.units[:, :, :200], as_units(source, layout)[:, :, :200])
-    assert spent_s < 1.0  # measured 5 ms; a busy machine must not fail this
+    assert min(moved_s) < 10 * min(plain_s)

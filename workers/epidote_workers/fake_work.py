@@ -67,6 +67,11 @@ class FakeWork:
         return self.phase == "running" and self.num_computed < len(self.tokens)
 
     @property
+    def num_new_tokens(self) -> int:
+        """Of its first choice, without those that were sent before it came here."""
+        return len(self.choices[0].outputs) - len(self.request.choices[0].emitted_token_ids)
+
+    @property
     def is_done(self) -> bool:
         return all(choice.done for choice in self.choices)
 

@@ -42,15 +42,25 @@ class FakeEngine:
     """An `EngineLike`. `step_s` and `layer_s` are slept, to open windows for races.
 
     No step begins while `go` is clear: what a test wants to happen meanwhile happens for certain.
+    It clears by itself, before the next step, once any stream has `hold_at_tokens` new tokens, and
+    with `hold_prefills` in the middle of a prefill for another worker.
     """
 
     def __init__(
-        self, config: EngineConfig, allocate: Allocate, *, step_s: float = 0.0, layer_s: float = 0.0
+        self,
+        config: EngineConfig,
+        allocate: Allocate,
+        *,
+        step_s: float = 0.0,
+        layer_s: float = 0.0,
+        hold_at_tokens: int | None = None,
+        hold_prefills: bool = False,
     ) -> None:
         self.config, self.role = config, config.role
         self.step_s, self.layer_s = step_s, layer_s
         self.go = threading.Event()
         self.go.set()
+        self.hold_at_tokens, self.hold_prefills = hold_at_tokens, hold_prefills
         self.num_steps = 0
         blocks = config.num_kv_blocks or 512
         self._memory = FakeMemory(config, blocks, allocate)
@@ -156,6 +166,8 @@ class FakeEngine:
             self._prefill(prefilling)
         for work in decoding:
             self._out(work, work.next_tokens())
+        if self.hold_at_tokens is not None and self._most_tokens() >= self.hold_at_tokens:
+            self.go.clear()
         events, self._events = self._events, []
         return events
 
@@ -195,6 +207,9 @@ class FakeEngine:
         for layer in range(LAYERS):
             if self.layer_s:
                 time.sleep(self.layer_s)
+            if layer and self.hold_prefills and any(w.mode is Mode.PREFILL for w in works):
+                self.go.clear()
+                self.go.wait()
             ready = []
             for work, start, end, inputs in chunks:
                 for at in range(start, end):
@@ -287,6 +302,10 @@ class FakeEngine:
         for span in work.request.media:
             self._media.let_go(span.key, work.request.request_id)
         self._may_progress = True
+
+    def _most_tokens(self) -> int:
+        running = [work for work in self._work.values() if work.phase == "running"]
+        return max((work.num_new_tokens for work in running), default=0)
 
     # role and reports
 

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import msgspec
@@ -25,10 +25,12 @@ from epidote_workers.worker_settings import WorkerSettings
 
 @dataclass(frozen=True, kw_only=True)
 class FakeSettings:
-    """Use the pretend engine; its delays in seconds."""
+    """Use the pretend engine; its delays in seconds, and where it stops by itself."""
 
     step_s: float = 0.0
     layer_s: float = 0.0
+    hold_at_tokens: int | None = None
+    hold_prefills: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +49,7 @@ def _engine_of(settings: ProcessSettings) -> tuple[EngineFactory, TinyPixels | N
         return real_engine, None
     from epidote_workers.fakes import FakeEngine
 
-    make = partial(FakeEngine, step_s=settings.fake.step_s, layer_s=settings.fake.layer_s)
-    return make, lambda key: tiny_picture(key, 4, 1)
+    return partial(FakeEngine, **asdict(settings.fake)), lambda key: tiny_picture(key, 4, 1)
 
 
 async def serve(settings: ProcessSettings) -> str:
