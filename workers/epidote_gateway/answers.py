@@ -32,11 +32,23 @@ class Job:
         return "image" if self.pixels else "text"
 
 
+CACHE_HEADER = b"x-epidote-cache"
+
+
+class CacheOutcome(Protocol):
+    """What the response cache made of a job."""
+
+    def header(self) -> bytes:
+        """For the client."""
+        ...
+
+
 @dataclass(kw_only=True)
 class Facts:
     """What became of a job, filled while it runs."""
 
     routes: list[Route] = field(default_factory=list)  # more than one: it was resumed
+    cache: CacheOutcome | None = None  # None: there is no response cache
 
     @property
     def num_resumes(self) -> int:

@@ -3,10 +3,12 @@
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from random import Random, SystemRandom
 from typing import Any
 
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -14,8 +16,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from epidote_gateway.admission import Admission
+from epidote_gateway.answers import Answers
 from epidote_gateway.api_errors import ApiError
 from epidote_gateway.backend import Backend, PromptRenderer
+from epidote_gateway.cache.assembly import cache_of
+from epidote_gateway.cache.cached_answers import CachedAnswers
+from epidote_gateway.cache.response_cache import ResponseCache
 from epidote_gateway.caller import Keyring
 from epidote_gateway.fleet_metrics import FleetCollector
 from epidote_gateway.generation import Generation
@@ -38,10 +44,13 @@ def create_app(
     settings: GatewaySettings | None = None,
     *,
     rng: Random | None = None,
+    make_cache: Callable[[CollectorRegistry], ResponseCache | None] | None = None,
     clock: Callable[[], float] = time.monotonic,
     unix_time: Callable[[], float] = time.time,
 ) -> FastAPI:
     """The OpenAI-compatible app. It starts no process and owns nothing of `backend`.
+
+    `make_cache(registry)` makes the response cache; by default the one that `settings` name.
 
     Serve it with uvloop and httptools; switch uvicorn's own access log off.
     """
@@ -49,8 +58,13 @@ def create_app(
     metrics = Metrics()
     metrics.registry.register(FleetCollector(backend, renderer.model_name))
     rng = rng or SystemRandom()
-    # A response cache goes here: another `Answers`, holding this one.
-    answers = Generation(backend, settings, rng=rng, clock=clock, on_lost=metrics.resumes.inc)
+    answers: Answers = Generation(
+        backend, settings, rng=rng, clock=clock, on_lost=metrics.resumes.inc
+    )
+    make_cache = make_cache or partial(cache_of, settings)
+    cache = make_cache(metrics.registry)
+    if cache is not None:
+        answers = CachedAnswers(answers, cache)
     services = Services(
         backend=backend,
         renderer=renderer,
@@ -67,13 +81,21 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+        if cache is not None:
+            await cache.start()
         yield
+        if cache is not None:
+            await cache.aclose()
         await services.media.aclose()
 
     app = FastAPI(
         title=TITLE, version=VERSION, redoc_url=None, redirect_slashes=False, lifespan=lifespan
     )
     table = list(operations(services))
+    if cache is not None:
+        from epidote_gateway.cache.cache_operations import cache_operations
+
+        table += cache_operations(services, cache)
     for operation in table:
         app.router.routes.append(Route(operation.path, operation.app, methods=[operation.method]))
     document = openapi_document(table, title=TITLE, version=VERSION)
@@ -86,7 +108,7 @@ def create_app(
             allow_origins=list(settings.cors_origins),
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "retry-after"],
+            expose_headers=["x-request-id", "retry-after", "x-epidote-cache"],
         )
     return app
 

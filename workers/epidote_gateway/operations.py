@@ -46,7 +46,7 @@ class Operation:
 
 
 _ANSWER_ERRORS = (400, 401, 404, 408, 413, 415, 429, 500, 503)
-_ADMIN_ERRORS = (400, 401, 403, 413, 415, 500, 503, 504)
+ADMIN_ERRORS = (400, 401, 403, 413, 415, 500, 503, 504)
 _BODY_ERRORS = (400, 401, 404, 408, 413, 415)
 
 
@@ -131,7 +131,7 @@ def _admin(services: Services) -> Iterator[Operation]:
         summary="Every worker with role, state and load",
         app=admin.AdminEndpoint(services, admin.get_fleet),
         answer=bodies.Fleet,
-        errors=_ADMIN_ERRORS,
+        errors=ADMIN_ERRORS,
     )
     yield Operation(
         method="GET",
@@ -139,7 +139,7 @@ def _admin(services: Services) -> Iterator[Operation]:
         summary="How many workers have each role",
         app=admin.AdminEndpoint(services, admin.get_roles),
         answer=bodies.RoleCounts,
-        errors=_ADMIN_ERRORS,
+        errors=ADMIN_ERRORS,
     )
     yield Operation(
         method="PUT",
@@ -148,7 +148,7 @@ def _admin(services: Services) -> Iterator[Operation]:
         app=admin.AdminEndpoint(services, admin.put_roles, bodies.RoleCounts),
         body=bodies.RoleCounts,
         answer=bodies.Switches,
-        errors=(*_ADMIN_ERRORS, 409),
+        errors=(*ADMIN_ERRORS, 409),
     )
     yield Operation(
         method="PUT",
@@ -157,7 +157,7 @@ def _admin(services: Services) -> Iterator[Operation]:
         app=admin.AdminEndpoint(services, admin.put_worker_role, bodies.RoleRequest),
         body=bodies.RoleRequest,
         answer=bodies.Switches,
-        errors=(*_ADMIN_ERRORS, 404, 409),
+        errors=(*ADMIN_ERRORS, 404, 409),
     )
     yield Operation(
         method="POST",
@@ -167,7 +167,7 @@ def _admin(services: Services) -> Iterator[Operation]:
         body=bodies.ScaleRequest,
         answer=bodies.Scaling,
         status=202,
-        errors=_ADMIN_ERRORS,
+        errors=ADMIN_ERRORS,
     )
     yield Operation(
         method="GET",
@@ -175,5 +175,5 @@ def _admin(services: Services) -> Iterator[Operation]:
         summary="Whether every block, row and lease is accounted for",
         app=admin.AdminEndpoint(services, admin.get_conservation),
         answer=bodies.Conservation,
-        errors=_ADMIN_ERRORS,
+        errors=ADMIN_ERRORS,
     )

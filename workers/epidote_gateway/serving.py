@@ -9,10 +9,10 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from epidote_core.generation import TokenChunk
-from epidote_gateway.answers import Job
+from epidote_gateway.answers import CACHE_HEADER, Job
 from epidote_gateway.api_errors import as_api_error, internal_error
 from epidote_gateway.caller import Caller
-from epidote_gateway.http_exchange import EVENT_STREAM, Exchange
+from epidote_gateway.http_exchange import EVENT_STREAM, JSON, Exchange, Headers
 from epidote_gateway.merging import merged
 from epidote_gateway.meter import Meter, usage_of
 from epidote_gateway.request_scope import caller_of
@@ -104,6 +104,11 @@ class _Answer:
         prompts = [meter.timings(self.services.clock()) for meter in self.meters]
         return {**self.notes, **(prompts[0] if len(prompts) == 1 else {"prompts": prompts})}
 
+    def _cache_header(self) -> Headers:
+        """What the response cache made of each prompt; nothing where there is no cache."""
+        told = [meter.facts.cache.header() for meter in self.meters if meter.facts.cache]
+        return ((CACHE_HEADER, b", ".join(told)),) if told else ()
+
     async def collect(self, items: Items) -> None:
         """One body at the end."""
         choices = [
@@ -120,7 +125,7 @@ class _Answer:
             usage_of(self.meters),
             self._timings(),
         )
-        await self.exchange.whole(200, body)
+        await self.exchange.whole(200, body, (*JSON, *self._cache_header()))
 
     async def stream(self, items: Items) -> None:
         """Events, one write for each item; errors before the first are ordinary HTTP errors."""
@@ -144,7 +149,7 @@ class _Answer:
         writer = self.prepared.writer
         if not self.exchange.has_started:
             pieces += self._openings()
-            await self.exchange.start(200, EVENT_STREAM)
+            await self.exchange.start(200, (*EVENT_STREAM, *self._cache_header()))
         is_last = not any(meter.num_unfinished for meter in self.meters)
         timings = self._timings() if is_last else None
         base = number * len(self.prepared.jobs[number].request.choices)

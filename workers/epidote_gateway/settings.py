@@ -91,6 +91,11 @@ class GatewaySettings:
     fetch_timeout_s: float = _setting(10.0, float, 0)  # s; all redirects together
     fetch_max_redirects: int = _setting(3, _int, 0)  # a CDN needs one or two
 
+    # The response cache; `docs/cache.md`.
+    cache_policy: str = _setting("", str)  # a file; none: there is no cache
+    cache_store: str = _setting("", str)  # sqlite:PATH | redis://…; none: a file of the user's
+    model_revision: str = _setting("", str)  # of the weights; answers of another are not served
+
     # Routing; `routing.py` says how they are weighed.
     encoder_cache_slack: int = _setting(4, _int, 0)  # media; a cached key is worth this much queue
 

@@ -63,12 +63,49 @@ class Catalog:
         self.num_bytes += entry.num_bytes
         self.shelves.setdefault(entry.category, Shelf()).add(entry)
         if vector is not None:
-            place = (entry.context, entry.category)
-            partition = self._partitions.get(place)
-            if partition is None:
-                partition = self._partitions[place] = self._make_neighbours()
-            partition.add(entry.number, vector)
+            self.attach(entry, vector)
         return replaced
+
+    def attach(self, entry: Entry, vector: Vector) -> None:
+        """Let an entry that has none be found by its vector."""
+        place = (entry.context, entry.category)
+        partition = self._partitions.get(place)
+        if partition is None:
+            partition = self._partitions[place] = self._make_neighbours()
+        partition.add(entry.number, vector)
+
+    def _detach(self, entry: Entry) -> None:
+        place = (entry.context, entry.category)
+        partition = self._partitions.get(place)
+        if partition is not None:
+            partition.remove(entry.number)
+            if not len(partition):
+                del self._partitions[place]
+
+    def vector(self, entry: Entry) -> Vector | None:
+        """By which `entry` is found; None if only by its fingerprint."""
+        partition = self._partitions.get((entry.context, entry.category))
+        return None if partition is None else partition.vector(entry.number)
+
+    def move(self, entry: Entry, category: str) -> None:
+        """Put `entry` into another category, vector and all."""
+        vector = self.vector(entry)
+        self._detach(entry)
+        self.shelves[entry.category].remove(entry)
+        entry.category = category
+        self.shelves.setdefault(category, Shelf()).add(entry)
+        if vector is not None:
+            self.attach(entry, vector)
+
+    def forget_vectors(self, make_neighbours: Callable[[], Neighbours]) -> None:
+        """No entry is found by meaning until its new vector is attached."""
+        self._make_neighbours = make_neighbours
+        self._partitions.clear()
+
+    def nearest(self, vector: Vector, limit: int) -> Iterator[list[tuple[Entry, float]]]:
+        """Neighbours of every partition in turn, for an administrator's question."""
+        for context, category in list(self._partitions):
+            yield self.near(context, category, vector, limit)
 
     def remove(self, entry: Entry) -> bool:
         """False: it was not there (any more)."""
@@ -80,12 +117,7 @@ class Catalog:
             del self._by_exact[entry.exact]
         self.num_bytes -= entry.num_bytes
         self.shelves[entry.category].remove(entry)
-        place = (entry.context, entry.category)
-        partition = self._partitions.get(place)
-        if partition is not None:
-            partition.remove(entry.number)
-            if not len(partition):
-                del self._partitions[place]
+        self._detach(entry)
         return True
 
     def wanting_building(self) -> Iterable[Neighbours]:

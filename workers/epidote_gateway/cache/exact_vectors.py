@@ -3,8 +3,6 @@
 Removing moves the last row into the hole, so there is nothing to compact.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from epidote_gateway.cache.policy import Precision
@@ -67,9 +65,11 @@ class ExactVectors:
         rows = rows[np.argsort(-cosines[rows], kind="stable")]
         return [(self._keys[row], float(cosines[row])) for row in rows]
 
+    def stored(self, key: int) -> Stored:
+        """The row of `key`, which must be there."""
+        row: Stored = self._rows[self._row_of[key]]
+        return row
+
     def copy(self) -> tuple[list[int], Stored]:
         """Keys and stored rows, for building a graph beside."""
         return list(self._keys), self._rows[: len(self._keys)].copy()
-
-    def keys(self) -> Iterator[int]:
-        return iter(self._keys)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from usearch.index import Index
 
 from epidote_gateway.cache.policy import Precision
 from epidote_gateway.cache.protocols import Vector
@@ -23,6 +22,8 @@ class GraphVectors:
     """Like `ExactVectors`; found neighbours are nearly always the nearest."""
 
     def __init__(self, dimensions: int, precision: Precision) -> None:
+        from usearch.index import Index  # of the extra `cache`, which most gateways lack
+
         self._precision = precision
         self._index: Any = Index(
             ndim=dimensions,
@@ -70,7 +71,11 @@ class GraphVectors:
             for key, distance in zip(found.keys, found.distances, strict=True)
         ]
 
-    def stored(self, keys: Sequence[int]) -> Stored:
+    def stored(self, key: int) -> Stored:
+        """The row of `key`, which must be there."""
+        return self.stored_rows([key])[0]  # type: ignore[no-any-return]
+
+    def stored_rows(self, keys: Sequence[int]) -> Stored:
         """Rows of `keys`, which must be there."""
         rows: Stored = np.asarray(self._index.get(np.asarray(keys, np.uint64)))
         return rows

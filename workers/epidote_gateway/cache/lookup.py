@@ -5,6 +5,7 @@ enough, fit the token limit, and pass every guard.
 """
 
 import logging
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 
 from epidote_core.generation import TokenChunk
@@ -44,6 +45,11 @@ class Miss:
     begun_s: float
     may_share: bool  # with equal questions at the same time
 
+    @property
+    def key(self) -> Hashable:
+        """Equal for requests that get the same answer."""
+        return self.asked.exact, self.asked.max_tokens
+
 
 @dataclass(frozen=True, kw_only=True)
 class Skip:
@@ -53,10 +59,17 @@ class Skip:
 Found = Hit | Miss | Skip
 
 
-async def look_up(state: CacheState, job: Job) -> Found:
-    """Judge `job` and count what became of it."""
+async def look_up(
+    state: CacheState, job: Job, *, is_under_way: Callable[[Hashable], bool] = lambda key: False
+) -> Found:
+    """Judge `job` and count what became of it.
+
+    `is_under_way(Miss.key)`: whether the same question is being answered at this moment.
+    """
     begun_s = state.clock()
     found = await _LookUp(state, job, begun_s).find()
+    if isinstance(found, Miss) and found.may_share and is_under_way(found.key):
+        found = replace(found, outcome=replace(found.outcome, why=Why.COLLAPSED))
     outcome = found.outcome
     if outcome.status is not Status.BYPASS:
         state.ratios.observe(outcome.category, isinstance(found, Hit))
@@ -263,8 +276,3 @@ class _LookUp:
 
 def _skip(why: Bypass, category: str = "") -> Skip:
     return Skip(outcome=Outcome(status=Status.BYPASS, why=why, category=category))
-
-
-def collapsed(outcome: Outcome) -> Outcome:
-    """Of a miss that listens to another one's answer."""
-    return replace(outcome, why=Why.COLLAPSED)

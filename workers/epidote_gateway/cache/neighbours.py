@@ -66,6 +66,10 @@ class Neighbours:
         if self._journal is not None:
             self._journal.append((key, None))
 
+    def vector(self, key: int) -> Vector | None:
+        """As it is kept, hence nearly the one that was added; None for unknown keys."""
+        return dequantize(self._vectors.stored(key)) if key in self._vectors else None
+
     def search(self, vector: Vector, count: int) -> list[tuple[int, float]]:
         """(key, cosine) of up to `count` near ones, nearest first."""
         return self._vectors.search(vector, count)
@@ -104,4 +108,4 @@ class Neighbours:
         if isinstance(self._vectors, ExactVectors):
             return self._vectors.copy()
         keys = list(self._keys or ())
-        return keys, self._vectors.stored(keys)
+        return keys, self._vectors.stored_rows(keys)

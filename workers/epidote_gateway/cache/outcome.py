@@ -11,8 +11,6 @@ from enum import StrEnum
 from epidote_gateway.cache.fingerprint import Bypass
 from epidote_gateway.cache.protocols import Reason
 
-HEADER = b"x-epidote-cache"
-
 
 class Status(StrEnum):
     HIT = "hit"

@@ -1,0 +1,102 @@
+"""This file is about the policy as a file: read, checked, and watched for changes.
+
+The file has the policy's fields, or is the custom resource with them under `spec`; YAML or JSON.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from epidote_gateway.cache.policy import CachePolicy, InvalidPolicy, parse_policy
+
+logger = logging.getLogger(__name__)
+KIND = "CachePolicy"
+Apply = Callable[[CachePolicy], Awaitable[None]]
+WATCH_S = 1.0  # a change is in force within two looks, and the time that making judges takes
+
+
+def read_policy(path: Path) -> CachePolicy:
+    """The policy in `path`.
+
+    Raises:
+        InvalidPolicy: no file, no YAML, or a field that can't be honoured; starts with the path.
+    """
+    try:
+        return policy_of(path.read_bytes())
+    except OSError as error:
+        raise InvalidPolicy(f"{path}: can't be read: {error.strerror}") from error
+    except InvalidPolicy as error:
+        raise InvalidPolicy(f"{path}: {error}") from error
+
+
+def policy_of(data: bytes) -> CachePolicy:
+    """Raises InvalidPolicy."""
+    import yaml  # of the extra `cache`
+
+    try:
+        found: Any = yaml.safe_load(data)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidPolicy(f"no valid YAML: {error}") from error
+    if not isinstance(found, dict):
+        raise InvalidPolicy(f"must be a mapping of fields, got {type(found).__name__}")
+    if "kind" not in found:
+        return parse_policy(found, path="policy")
+    if found["kind"] != KIND:
+        raise InvalidPolicy(f"kind: must be {KIND}, got {found['kind']!r:.80}")
+    spec = found.get("spec", {})
+    if not isinstance(spec, dict):
+        raise InvalidPolicy(f"spec: must be a mapping of fields, got {type(spec).__name__}")
+    return parse_policy(spec)
+
+
+class PolicyFile:
+    """A policy file as it was read, watched for what it becomes.
+
+    By content and not by time: a mounted ConfigMap changes by switching links.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises InvalidPolicy, as `read_policy`."""
+        self._path = path
+        self._seen = _read(path)
+        self.policy = read_policy(path)
+
+    async def watch(
+        self, apply: Apply, on_refused: Callable[[], None], *, pause_s: float = WATCH_S
+    ) -> NoReturn:
+        """Apply each new policy, for ever."""
+        while True:
+            await asyncio.sleep(pause_s)
+            await self.look(apply, on_refused)
+
+    async def look(self, apply: Apply, on_refused: Callable[[], None]) -> bool:
+        """Apply the file if it has changed; a bad or missing one changes nothing."""
+        data = await asyncio.to_thread(_read, self._path)
+        if data is None or data == self._seen:
+            return False
+        self._seen = data
+        try:
+            policy = policy_of(data)
+            await apply(policy)
+        except InvalidPolicy as error:
+            on_refused()
+            logger.warning(
+                "cache policy refused, the one before stays in force", extra={"error": str(error)}
+            )
+            return False
+        except Exception:
+            # Safe: `apply` changes nothing unless it succeeds.
+            on_refused()
+            logger.exception("cache policy could not be applied, the one before stays in force")
+            return False
+        self.policy = policy
+        return True
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
