@@ -14,7 +14,6 @@ FIXED = ("cluster.provider", "pool.device")
 # Parts of a worker: a change starts a fleet of the new revision beside the old one.
 ROLLING = (
     "model.uri",
-    "model.name",
     "model.modalities",
     "model.dtype",
     "model.maxModelLength",
@@ -47,6 +46,12 @@ def rolling_changes(old: MultimodalServiceSpec, new: MultimodalServiceSpec) -> l
         " the old ones; requests are served all the while"
         for path, _, _ in _differences(old, new, ROLLING)
     ]
+
+
+def rolling_values(spec: MultimodalServiceSpec) -> dict[str, Any]:
+    """Path → value of everything a worker is made from."""
+    values = spec.model_dump(mode="json", by_alias=True)
+    return {path: _at(values, path) for path in ROLLING}
 
 
 def refused_test_changes(old: LoadTestSpec, new: LoadTestSpec) -> list[Problem]:

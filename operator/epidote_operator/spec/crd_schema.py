@@ -82,9 +82,7 @@ def _default(schema: Mapping[str, Any], converted: Mapping[str, Any]) -> dict[st
     """The default, if it says anything: absent, empty text and empty lists are the same to us."""
     if schema.get("type") == "object":
         inner = converted.get("properties", {}).values()
-        wanted = isinstance(schema.get("default"), dict) and any(
-            "default" in item for item in inner
-        )
-        return {"default": {}} if wanted else {}
+        fills = any("default" in item for item in inner)
+        return {"default": {}} if fills and schema.get("default") is not None else {}
     value = schema.get("default")
     return {} if value is None or value in ("", []) else {"default": value}

@@ -1,0 +1,121 @@
+"""This file is about what the containers of a fleet run, and what they are told.
+
+One place: the workers' side of it is described in docs/workers.md.
+"""
+
+from typing import Any
+
+from epidote_operator.resources.fleet_values import Fleet
+from epidote_operator.spec.model_source import ModelSource, parse_source
+from epidote_operator.spec.pool import Device
+
+RAY_PORT = 6379
+HTTP_PORT = 8000
+MODELS = "/models"  # where a claim with weights is mounted
+HOME = "/home/epidote"
+EnvVar = dict[str, Any]
+
+
+def model_argument(source: ModelSource) -> str:
+    """How a worker is told of its model: a name, a directory, or a hub id.
+
+    >>> model_argument(parse_source("pvc://claim/a/b"))
+    '/models/a/b'
+    """
+    match source.kind:
+        case "pvc":
+            return f"{MODELS}/{source.path}" if source.path else MODELS
+        case "hf" if source.revision:
+            return f"{source.name}@{source.revision}"
+        case _:
+            return source.name
+
+
+def head_command(fleet: Fleet) -> list[str]:
+    """The head keeps the cluster's books; it offers no CPU, so nothing computes there."""
+    return [
+        "ray",
+        "start",
+        "--head",
+        "--block",
+        "--num-cpus=0",
+        f"--port={RAY_PORT}",
+        "--disable-usage-stats",
+        "--include-dashboard=false",
+    ]
+
+
+def worker_command(fleet: Fleet) -> list[str]:
+    """A worker is one Ray node with room for one engine replica."""
+    return [
+        "ray",
+        "start",
+        "--block",
+        f"--address={fleet.head_service}:{RAY_PORT}",
+        f"--num-cpus={fleet.spec.pool.cpu_threads}",
+        f"--num-gpus={fleet.spec.pool.gpus}",
+        '--resources={"epidote_worker": 1}',
+        "--disable-usage-stats",
+    ]
+
+
+def gateway_command(fleet: Fleet) -> list[str]:
+    return [
+        "epidote",
+        "gateway",
+        f"--address={fleet.head_service}:{RAY_PORT}",
+        "--host=0.0.0.0",
+        f"--port={HTTP_PORT}",
+    ]
+
+
+def common_environment(fleet: Fleet) -> list[EnvVar]:
+    """What every container of the fleet knows."""
+    return [
+        {"name": "HOME", "value": HOME},
+        {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
+        {"name": "RAY_AUTH_MODE", "value": "token"},
+        _from_secret("RAY_AUTH_TOKEN", fleet.secret, "ray-token"),
+        _from_field("POD_IP", "status.podIP"),
+        _from_field("POD_NAME", "metadata.name"),
+    ]
+
+
+def worker_environment(fleet: Fleet) -> list[EnvVar]:
+    """What a worker knows besides: its threads, its weights."""
+    found = [
+        *common_environment(fleet),
+        {"name": "OMP_NUM_THREADS", "value": str(fleet.spec.pool.cpu_threads)},
+    ]
+    if fleet.spec.pool.device is Device.CPU:
+        found.append({"name": "CUDA_VISIBLE_DEVICES", "value": ""})
+    if token := fleet.spec.model.hub_token:
+        found.append(_from_secret("HF_TOKEN", token.name, token.key))
+    if parse_source(fleet.spec.model.uri).kind != "hf":
+        found.append({"name": "HF_HUB_OFFLINE", "value": "1"})
+    return found
+
+
+def gateway_environment(fleet: Fleet) -> list[EnvVar]:
+    """The gateway's settings: `EPIDOTE_GATEWAY_*`, see docs/gateway.md."""
+    gateway, model = fleet.spec.gateway, fleet.spec.model
+    names = ",".join([model.name or fleet.name, *model.aliases])
+    found = [
+        *common_environment(fleet),
+        _from_secret("EPIDOTE_GATEWAY_ADMIN_KEY", fleet.secret, "admin-key"),
+        {"name": "EPIDOTE_GATEWAY_SERVED_MODEL_NAMES", "value": names},
+    ]
+    if keys := gateway.api_keys:
+        found.append(_from_secret("EPIDOTE_GATEWAY_API_KEYS", keys.name, keys.key))
+    return found + [
+        {"name": f"EPIDOTE_GATEWAY_{name.upper()}", "value": value}
+        for name, value in sorted(gateway.settings.items())
+    ]
+
+
+def _from_secret(name: str, secret: str, key: str) -> EnvVar:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+
+
+def _from_field(name: str, path: str) -> EnvVar:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}

@@ -1,0 +1,46 @@
+"""This file is about `provider: KubeRay`: one RayCluster instead of a head and worker pods.
+
+KubeRay creates and watches the pods; the planner's victims are named in `workersToDelete`, and
+our own commands run, which the annotation asks for.
+Source: KubeRay's ray.io/v1 API (RayCluster, scaleStrategy, overwrite-container-cmd).
+"""
+
+from collections.abc import Sequence
+
+from epidote_operator.resources.fleet_values import Fleet, Manifest
+from epidote_operator.resources.head import head_pod_template
+from epidote_operator.resources.labels import Component
+from epidote_operator.resources.pods import pod_template, worker_spec
+
+WORKER_GROUP = "workers"
+OWN_COMMAND = {"ray.io/overwrite-container-cmd": "true"}
+
+
+def ray_cluster(fleet: Fleet, *, workers: int, victims: Sequence[str] = ()) -> Manifest:
+    """A RayCluster with `workers` workers; `victims` are the drained pods that leave."""
+    pool = fleet.spec.pool
+    worker = pod_template(fleet, Component.WORKER, worker_spec(fleet), pool.template)
+    metadata = fleet.metadata(fleet.part(Component.HEAD), Component.HEAD, revisioned=True)
+    metadata["annotations"] = OWN_COMMAND
+    group: Manifest = {
+        "groupName": WORKER_GROUP,
+        "replicas": workers,
+        "minReplicas": 0,
+        "maxReplicas": pool.most,
+        "rayStartParams": {"num-gpus": str(pool.gpus), "num-cpus": str(pool.cpu_threads)},
+        "template": worker,
+    }
+    if victims:
+        group["scaleStrategy"] = {"workersToDelete": list(victims)}
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "metadata": metadata,
+        "spec": {
+            "headGroupSpec": {
+                "rayStartParams": {"num-cpus": "0"},
+                "template": head_pod_template(fleet),
+            },
+            "workerGroupSpecs": [group],
+        },
+    }

@@ -1,0 +1,48 @@
+"""A LoadTest becomes one Job that runs once, told where to send and what to judge."""
+
+from typing import Any
+
+import yaml
+
+from epidote_operator.resources.fleet_values import Defaults
+from epidote_operator.resources.load_test_job import load_test_objects
+from epidote_operator.spec.parsing import parse_load_test
+
+
+def objects(**fields: Any) -> list[dict[str, Any]]:
+    spec = parse_load_test(
+        {"target": {"serviceName": "chat"}, "config": {"seed": 7}, **fields},
+    )
+    return load_test_objects(
+        "nightly", "prod", "uid-2", spec, url="http://chat:8000", defaults=Defaults(image="i:1")
+    )
+
+
+def test_the_configuration_is_the_users_with_the_target_filled_in() -> None:
+    config, _ = objects()
+    assert yaml.safe_load(config["data"]["run.yaml"]) == {
+        "seed": 7,
+        "target": {"url": "http://chat:8000"},
+    }
+
+
+def test_a_finished_run_is_never_repeated() -> None:
+    _, job = objects(timeoutSeconds=600)
+    assert job["spec"]["backoffLimit"] == 0
+    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+    assert job["spec"]["activeDeadlineSeconds"] > 600
+
+
+def test_both_objects_belong_to_the_load_test() -> None:
+    for item in objects():
+        (owner,) = item["metadata"]["ownerReferences"]
+        assert (owner["kind"], owner["uid"]) == ("LoadTest", "uid-2")
+        assert "epidote.dev/service" not in item["metadata"]["labels"]
+
+
+def test_the_key_is_a_reference() -> None:
+    _, job = objects(target={"url": "https://a", "apiKey": {"name": "s", "key": "k"}})
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert {"secretKeyRef": {"name": "s", "key": "k"}} in [
+        item.get("valueFrom") for item in container["env"]
+    ]
