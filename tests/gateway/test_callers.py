@@ -130,11 +130,13 @@ async def test_the_queue_is_first_come_first_served(
     make_client: Any, chat: Any, backend: FakeBackend
 ) -> None:
     client = make_client(max_concurrency=1)
-    backend.delay_s = 0.001
+    backend.delay_s = 0.2
     asked = []
     for number in range(6):
         asked.append(asyncio.create_task(client.post(CHAT, json=chat(seed=number))))
-        await asyncio.sleep(0.002)
+        while f"epidote_requests_queued {number}.0" not in (await client.get("/metrics")).text:
+            await asyncio.sleep(0.002)
+    backend.delay_s = 0
     await asyncio.gather(*asked)
     assert [request.sampling.seed for request, _ in backend.requests] == list(range(6))
 

@@ -21,6 +21,7 @@ from epidote_gateway.fakes import FakeRenderer
 from epidote_gateway.image_decoding import ImageLimits, content_key, decode_image
 from epidote_gateway.settings import GatewaySettings
 from epidote_workers.client import FleetClient
+from epidote_workers.engine_protocol import Allocate
 from epidote_workers.fakes import FakeEngine, answer
 from epidote_workers.self_check import tiny_picture
 from epidote_workers.worker import Worker
@@ -37,13 +38,18 @@ class Fleet:
         self.folder = folder
         self.client = FleetClient()
         self.workers: dict[str, Worker] = {}
+        self.engines: dict[str, FakeEngine] = {}
 
     async def add(self, worker_id: str, role: Role) -> None:
+        def make(config: EngineConfig, allocate: Allocate) -> FakeEngine:
+            engine = self.engines[worker_id] = FakeEngine(config, allocate, step_s=0.002)
+            return engine
+
         worker = Worker(
             worker_id,
             EngineConfig(model="none", role=role, num_kv_blocks=256, num_media_rows=256),
             WorkerSettings(socket_dir=self.folder / worker_id, status_every_s=0.02),
-            make_engine=lambda config, allocate: FakeEngine(config, allocate, step_s=0.002),
+            make_engine=make,
             tiny_pixels=lambda key: tiny_picture(key, 16, 1),
         )
         self.workers[worker_id] = worker
@@ -54,7 +60,7 @@ class Fleet:
         self.client.update_members([(id, worker.address) for id, worker in self.workers.items()])
 
     async def routable(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while {
                 v.worker_id for v in self.client.workers() if v.state is WorkerState.ROUTABLE
             } != (set(self.workers)):
@@ -66,7 +72,7 @@ class Fleet:
 
     async def sound(self) -> None:
         """Wait until nothing is at work, then ask everybody's bookkeeping."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 found = await self.client.conservation()
                 if not any(found.values()) and set(found) == set(self.workers):
@@ -90,7 +96,7 @@ async def fleet() -> AsyncIterator[Fleet]:
 @pytest.fixture
 async def client(fleet: Fleet) -> AsyncIterator[httpx.AsyncClient]:
     backend: Backend = fleet.client
-    settings = GatewaySettings(no_worker_timeout_s=5)
+    settings = GatewaySettings(no_worker_timeout_s=60)
     app = create_app(backend, FakeRenderer(), settings, rng=Random(1))
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app), base_url="http://gateway", timeout=60
@@ -173,10 +179,15 @@ async def test_a_lost_decoder_costs_time_not_tokens(
         body_of(f"tell {n}", [data_url(file)] * (n % 2), max_tokens=150, stream=True)
         for n in range(6)
     ]
+    engine = fleet.engines["d0"]
+    engine.hold_at_tokens = 60
     asking = [asyncio.create_task(client.post(CHAT, json=body)) for body in bodies]
-    await asyncio.sleep(0.3)
-    assert not any(task.done() for task in asking)
-    await fleet.lose("d0")
+    while engine.go.is_set():
+        await asyncio.sleep(0.01)
+    losing = asyncio.create_task(fleet.lose("d0"))
+    await asyncio.sleep(0.05)  # its sockets are closed before its engine ends
+    engine.go.set()
+    await losing
     for n, (body, task) in enumerate(zip(bodies, asking, strict=True)):
         assert tokens_of((await task).text) == truth(body, [prepared(file)] * (n % 2))
     fleet.tell()

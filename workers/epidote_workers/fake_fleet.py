@@ -17,7 +17,7 @@ from epidote_workers.self_check import tiny_picture
 @asynccontextmanager
 async def fleet_of(
     directory: Path,
-    delays: dict[str, float] | None = None,
+    delays: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
     **roles: Role,
 ) -> AsyncIterator[InProcessFleet]:
