@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 the service failed or refused, 2 usage, 3 nobody answers a
 import typer
 
 from epidote_workers.cli_ask import ask
+from epidote_workers.cli_cache import cache_app
 from epidote_workers.cli_fleet import roles_app, scale, status
 from epidote_workers.cli_serve import serve
 
@@ -22,6 +23,7 @@ app.command()(ask)
 app.command()(status)
 app.add_typer(roles_app, name="roles")
 app.command()(scale)
+app.add_typer(cache_app, name="cache")
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -25,6 +26,7 @@ from epidote_workers.assignment import (
     parse_counts,
     resize,
 )
+from epidote_workers.cache_settings import with_cache
 from epidote_workers.port_reservation import PortReservation, PortTaken
 from epidote_workers.service_settings import Ingress, ReplicaSettings, ServiceSettings
 from epidote_workers.supervisor import Progress, StartFailed, Supervisor
@@ -70,6 +72,12 @@ def serve(
     ingress: Annotated[
         Ingress, typer.Option(help="own: the gateway listens. serve: behind Ray Serve's proxy.")
     ] = Ingress.OWN,
+    cache_policy: Annotated[
+        Path | None, typer.Option(help="Response cache: a CachePolicy file, followed live.")
+    ] = None,
+    cache_store: Annotated[
+        str, typer.Option(help="sqlite:PATH or redis://HOST:PORT/DB. [default: in ~/.cache]")
+    ] = "",
     dashboard: Annotated[bool, typer.Option(help="Start Ray's dashboard too.")] = False,
     keep_logs: Annotated[bool, typer.Option(help="Keep Ray's directory with all logs.")] = False,
 ) -> None:
@@ -94,7 +102,12 @@ def serve(
             host=host,
             ingress=ingress,
             num_gateways=gateways,
-            gateway=gateway_settings(api_key or []),
+            gateway=with_cache(
+                gateway_settings(api_key or []),
+                policy=cache_policy,
+                store=cache_store,
+                weights=model_weights(model),
+            ),
         )
         reservation = PortReservation(host, port)
     except PortTaken as error:
@@ -151,6 +164,13 @@ def model_stages(model: str) -> tuple[Stage, ...]:
     from epidote_engine.config import load_model_spec
 
     return tuple(TEXT_STAGES if load_model_spec(model).vision is None else EVERY_STAGE)
+
+
+def model_weights(model: str) -> Path:
+    """Where the model's files lie; raises as `model_stages`."""
+    from epidote_engine.config import load_model_spec
+
+    return load_model_spec(model).path
 
 
 def run(settings: ServiceSettings, *, dashboard: bool, keep_logs: bool) -> int:

@@ -18,6 +18,15 @@ def default_path(environ: Mapping[str, str] | None = None) -> Path:
     return Path(home) / "epidote" / "answers.sqlite3"
 
 
+def check_url(url: str) -> None:
+    """Raises StoreUnavailable for what `open_store` doesn't know."""
+    scheme, _, rest = url.partition(":")
+    if scheme not in (*REDIS_SCHEMES, "sqlite") or not rest.strip("/"):
+        raise StoreUnavailable(
+            f"the cache store must be sqlite:PATH or redis://HOST:PORT/DB, got {url!r:.200}"
+        )
+
+
 def open_store(url: str) -> DocumentStore:
     """`sqlite:PATH`, `redis://host:port/db` (Valkey alike), or "" for a file in the user's cache.
 
@@ -27,13 +36,10 @@ def open_store(url: str) -> DocumentStore:
     """
     if not url:
         return SqliteStore(default_path())
+    check_url(url)
     scheme, _, rest = url.partition(":")
-    if scheme == "sqlite" and rest.removeprefix("//"):
-        return SqliteStore(Path(rest.removeprefix("//")))
-    if scheme in REDIS_SCHEMES:
-        from epidote_gateway.cache.redis_store import RedisStore
+    if scheme == "sqlite":
+        return SqliteStore(Path(rest))
+    from epidote_gateway.cache.redis_store import RedisStore
 
-        return RedisStore(scheme.replace("valkey", "redis") + ":" + rest)
-    raise StoreUnavailable(
-        f"the cache store must be sqlite:PATH or redis://HOST:PORT/DB, got {url!r:.200}"
-    )
+    return RedisStore(scheme.replace("valkey", "redis") + ":" + rest)
