@@ -66,9 +66,13 @@ def judge(
     slo: SloTable,
     *,
     void_reason: str = "",
+    interrupted: bool = False,
     confidence: float = 0.95,
 ) -> Verdict:
-    """The verdict over all records; they may come in any order."""
+    """The verdict over all records; they may come in any order.
+
+    An interrupted run can fail, but it can't pass: the rest of the plan was never tried.
+    """
     in_time = sorted(records, key=lambda record: (record.intended_send_s, record.index))
     by_class: dict[str, list[RequestRecord]] = {c.name: [] for c in slo.classes}
     for record in in_time:
@@ -94,6 +98,13 @@ def judge(
             reason=f"void, the client was the bottleneck: {void_reason}",
         )
     outcome = worst(v.outcome for v in found)
+    if interrupted and outcome is Outcome.PASS:
+        return Verdict(
+            outcome=Outcome.INCONCLUSIVE,
+            exit_code=ExitCode.UNDECIDED,
+            objectives=found,
+            reason=f"interrupted; until then {explain(found)}",
+        )
     code = {Outcome.PASS: ExitCode.MET, Outcome.FAIL: ExitCode.MISSED}.get(
         outcome, ExitCode.UNDECIDED
     )
