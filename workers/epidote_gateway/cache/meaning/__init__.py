@@ -1,0 +1,1 @@
+"""This package is about what questions mean: vectors, categories, guards, calibrated thresholds."""
