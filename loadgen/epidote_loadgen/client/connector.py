@@ -71,7 +71,6 @@ async def _through_proxy(
         raise
     if secured is None:
         raise ConnectionError("the proxy closed the tunnel")
-    transport.set_protocol(protocol)
     protocol.connection_made(secured)
 
 
