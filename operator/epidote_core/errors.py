@@ -31,9 +31,10 @@ class Overloaded(EpidoteError):
 class WorkerLost(EpidoteError):
     """The worker died, left, or refused the stage; the request may continue on another one.
 
-    `worker_id` is the worker to avoid when the request is routed again.
+    `worker_id` is the worker to avoid when the request is routed again. `is_planned`: nothing is
+    wrong with it, it drains or has another role by now.
     """
 
-    def __init__(self, message: str, *, worker_id: str) -> None:
+    def __init__(self, message: str, *, worker_id: str, is_planned: bool = False) -> None:
         super().__init__(message)
-        self.worker_id = worker_id
+        self.worker_id, self.is_planned = worker_id, is_planned

@@ -43,6 +43,7 @@ EPIDOTE_REQUESTS_QUEUED = "epidote_requests_queued"  # waiting for admission
 EPIDOTE_ADMISSION_SECONDS = "epidote_admission_seconds"  # waited for admission
 EPIDOTE_MEDIA_SECONDS = "epidote_media_seconds"  # fetching, decoding and resizing all of a request
 EPIDOTE_RESUMES = "epidote_resumes"  # requests continued after losing a worker
+EPIDOTE_MOVES = "epidote_moves"  # requests continued after a drain or a role switch
 EPIDOTE_DISCONNECTS = "epidote_disconnects"  # clients gone before their answer's end
 EPIDOTE_STAGE_QUEUE_SECONDS = "epidote_stage_queue_seconds"  # by stage, as the workers measured it
 EPIDOTE_STAGE_BUSY_SECONDS = "epidote_stage_busy_seconds"
@@ -77,3 +78,18 @@ EPIDOTE_CACHE_LOOKUP_SECONDS = "epidote_cache_lookup_seconds"  # embedding inclu
 EPIDOTE_CACHE_PRESSURE = "epidote_cache_pressure"  # that counts, 0 to 1; no category
 EPIDOTE_CACHE_STORE_FAILURES = "epidote_cache_store_failures"  # no category
 EPIDOTE_CACHE_POLICY_FAILURES = "epidote_cache_policy_failures"  # refused policies; no category
+
+# From the operator, by {namespace, service}.
+OPERATOR_DESIRED = "epidote_operator_desired_workers"  # also role
+OPERATOR_READY = "epidote_operator_ready_workers"  # also role
+OPERATOR_SWITCHING = "epidote_operator_switching_workers"  # also role: where they are going
+OPERATOR_WORKERS = "epidote_operator_worker_pods"
+OPERATOR_GPUS = "epidote_operator_gpus"
+OPERATOR_GPU_BUDGET = "epidote_operator_gpu_budget"
+OPERATOR_CONDITION = "epidote_operator_condition"  # also type
+OPERATOR_ATTAINMENT = "epidote_operator_attainment_ratio"  # also target: ttft | tpot
+OPERATOR_DECISIONS = "epidote_operator_decisions"  # also reason; changed decisions only
+OPERATOR_ACTIONS = "epidote_operator_actions"  # also verb
+OPERATOR_TICK_FAILURES = "epidote_operator_tick_failures"
+OPERATOR_TICK_SECONDS = "epidote_operator_tick_seconds"  # without service
+OPERATOR_LEADS = "epidote_operator_leads"  # without service

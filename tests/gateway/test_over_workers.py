@@ -223,6 +223,7 @@ async def test_roles_switch_while_answers_are_given(
     await asyncio.gather(*asking)
     assert count >= 4
     assert (await client.get("/readyz")).status_code == 200
+    assert "epidote_resumes_total 0.0" in (await client.get("/metrics")).text, "nothing was lost"
     await fleet.sound()
 
 

@@ -241,6 +241,23 @@ class TestPatience:
             patience.lost(lost)
         assert caught.value.status == 503
 
+    def test_planned_moves_are_no_losses_but_do_not_go_on_for_ever(self) -> None:
+        patience = self.patience(max_resumes=0, no_worker_timeout_s=10)
+        moved = WorkerLost("drains", worker_id="a", is_planned=True)
+        for _ in range(100):
+            patience.moved(moved)
+            self.now_s += 0.09
+        patience.got_tokens()
+        patience.moved(moved)
+        for _ in range(10):
+            self.now_s += 1.0
+            patience.attempt()
+            patience.moved(moved)
+        self.now_s += 1.0
+        with pytest.raises(ApiError) as caught:
+            patience.moved(moved)
+        assert caught.value.status == 503
+
     def test_the_deadline_runs_from_the_first_loss(self) -> None:
         patience = self.patience(no_worker_timeout_s=10)
         self.now_s = 105.0

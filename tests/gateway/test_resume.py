@@ -211,6 +211,25 @@ async def test_a_worker_that_only_refused_is_tried_again(
     assert response.status_code == 200
 
 
+async def test_a_planned_move_counts_no_loss_and_warns_nobody(
+    make_client: Any, chat: Any, backend: FakeBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    def refuse(request: GenerateRequest, route: Route) -> None:
+        if len(backend.requests) <= 2:
+            raise WorkerLost("drains", worker_id=route.decode, is_planned=True)
+
+    backend.accept = refuse
+    client = make_client(max_resumes=0)
+    assert (await client.post(CHAT, json=chat())).status_code == 200
+    metrics = (await client.get("/metrics")).text
+    assert "epidote_resumes_total 0.0" in metrics
+    assert "epidote_moves_total 2.0" in metrics
+    assert not [r for r in caplog.records if r.levelname in ("WARNING", "ERROR")]
+    assert "worker handed on its work" in caplog.messages
+
+
 async def test_too_many_losses_end_the_request(
     make_client: Any, chat: Any, backend: FakeBackend
 ) -> None:

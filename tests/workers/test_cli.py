@@ -19,10 +19,11 @@ from epidote_core.errors import InvalidRequest
 from epidote_core.roles import Role
 from epidote_workers.assignment import EVERY_STAGE, TEXT_STAGES, format_counts
 from epidote_workers.cli import app
-from epidote_workers.cli_serve import gateway_settings, split
+from epidote_workers.cli_serve import gateway_settings, model_stages, split
 from epidote_workers.local import ray_environment
 from epidote_workers.port_reservation import PortReservation, PortTaken
 from epidote_workers.process_tree import descendants, end, is_running
+from epidote_workers.renderer import renderer_of
 from epidote_workers.service_settings import ReplicaSettings, ServiceSettings
 from epidote_workers.supervisor import StartFailed, Supervisor, temporary_directory
 
@@ -200,6 +201,14 @@ def test_two_services_never_start_on_one_port_even_before_they_listen():
 )
 def test_a_split_follows_from_flags_and_model(roles, workers, stages, result):
     assert format_counts(split(roles, workers, tuple(stages))) == result
+
+
+def test_a_length_beyond_the_models_is_refused_and_a_shorter_one_reaches_the_gateway():
+    with pytest.raises(InvalidRequest, match=r"--max-model-len: demo takes at most \d+ tokens"):
+        model_stages("demo", 10**9)
+    assert model_stages("demo", 64) == tuple(EVERY_STAGE)
+    assert renderer_of("demo", 64).max_model_len == 64
+    assert renderer_of("demo", None).max_model_len > 64
 
 
 def test_a_text_model_still_needs_its_own_stages():

@@ -42,6 +42,7 @@ class Answers:
             "lost": WorkerLost("x", worker_id="w7"),
             "invalid": InvalidRequest("x", "messages[0]"),
             "full": Overloaded("x", retry_after_s=2.5),
+            "moved": WorkerLost("x", worker_id="w", is_planned=True),
             "bug": RuntimeError("a secret detail"),
         }
 
@@ -180,7 +181,12 @@ async def test_a_socket_that_is_not_read_stops_the_producer(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("text", "kind"),
-    [("lost", WorkerLost), ("invalid", InvalidRequest), ("full", Overloaded)],
+    [
+        ("lost", WorkerLost),
+        ("moved", WorkerLost),
+        ("invalid", InvalidRequest),
+        ("full", Overloaded),
+    ],
 )
 async def test_planned_errors_arrive_as_they_were_raised(
     tmp_path: Path, text: str, kind: type[Exception]

@@ -59,7 +59,7 @@ def create_app(
     metrics.registry.register(FleetCollector(backend, renderer.model_name))
     rng = rng or SystemRandom()
     answers: Answers = Generation(
-        backend, settings, rng=rng, clock=clock, on_lost=metrics.resumes.inc
+        backend, settings, rng=rng, clock=clock, on_lost=metrics.worker_lost
     )
     make_cache = make_cache or partial(cache_of, settings)
     cache = make_cache(metrics.registry)

@@ -38,7 +38,7 @@ class Generation:
         *,
         rng: Random,
         clock: Callable[[], float],
-        on_lost: Callable[[], None] = lambda: None,
+        on_lost: Callable[[WorkerLost], None] = lambda lost: None,
     ) -> None:
         self._backend = backend
         self._settings = settings
@@ -68,12 +68,13 @@ class Generation:
                                 return
                 raise WorkerLost("the stream ended too early", worker_id=route.decode)
             except WorkerLost as lost:
-                self._on_lost()
-                logger.warning(
-                    "worker lost, routing again",
+                self._on_lost(lost)
+                logger.log(
+                    logging.INFO if lost.is_planned else logging.WARNING,
+                    "worker handed on its work" if lost.is_planned else "worker lost",
                     extra={"request": request.request_id, "worker": lost.worker_id},
                 )
-                patience.lost(lost)
+                (patience.moved if lost.is_planned else patience.lost)(lost)
                 avoid.add(lost.worker_id, self._backend.workers())
             except Overloaded as full:
                 facts.routes.pop()

@@ -8,6 +8,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from epidote_core import metric_names as names
+from epidote_core.errors import WorkerLost
 from epidote_core.generation import StageTiming
 from epidote_gateway.histograms import (
     E2E_S,
@@ -120,6 +121,9 @@ class Metrics:
         self.resumes = self._counter(
             names.EPIDOTE_RESUMES, "Continued on another worker after one was lost.", ()
         )
+        self.moves = self._counter(
+            names.EPIDOTE_MOVES, "Continued on another worker after a drain or a role switch.", ()
+        )
         self.disconnects = self._counter(
             names.EPIDOTE_DISCONNECTS, "Clients gone before the end.", ()
         )
@@ -142,6 +146,10 @@ class Metrics:
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
+
+    def worker_lost(self, error: WorkerLost) -> None:
+        """A request goes on elsewhere."""
+        (self.moves if error.is_planned else self.resumes).inc()
 
     def finished(self, f: Finished) -> None:
         """Count one answered prompt."""

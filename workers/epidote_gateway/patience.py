@@ -1,7 +1,8 @@
 """This file is about how long a request that gets no further is kept: losses, full and no workers.
 
-A token resets everything except the total of losses: a long stream may live through many role
-switches, but a request that kills its workers must not kill the fleet.
+A token resets everything except the total of losses: a request that kills its workers must not
+kill the fleet. Planned moves (drains, role switches) are no losses; without a token in between they
+go on for `no_worker_timeout_s` at most.
 """
 
 from collections.abc import Callable
@@ -46,9 +47,23 @@ class Patience:
         most = self._settings.max_resumes
         if self._num_losses_in_a_row > most or self._num_losses > most * TOTAL_LOSSES:
             raise no_worker("the request lost its worker too often") from error
+        self._note_stuck()
+
+    def moved(self, error: WorkerLost) -> None:
+        """A worker that drains or switches handed the request back, or refused it.
+
+        Raises:
+            ApiError: 503, for too long nothing else happened.
+        """
+        if self._note_stuck() > self._settings.no_worker_timeout_s:
+            raise no_worker("the request was only handed on") from error
+
+    def _note_stuck(self) -> float:
+        """An attempt has failed; for how long none had a token."""
         now_s = self._clock()
         if self._stuck_since_s is None or now_s - self._attempt_since_s > SHORT_S:
             self._stuck_since_s = now_s
+        return now_s - self._stuck_since_s
 
     def pause_when_full(self, error: Overloaded) -> float:
         """Seconds to wait before the next attempt at a fleet that took nothing.

@@ -86,7 +86,7 @@ def serve(
     Example: epidote serve --model demo --roles encode=1,prefill=1,decode=2 --port 8000
     """
     try:
-        stages = model_stages(model)
+        stages = model_stages(model, max_model_len)
         shape = split(roles, workers, stages)
         settings = ServiceSettings(
             worker=ReplicaSettings(
@@ -155,15 +155,23 @@ def gateway_settings(api_keys: list[str]) -> GatewaySettings:
     return replace(settings, api_keys=keys, admin_key=settings.admin_key or api_keys[0])
 
 
-def model_stages(model: str) -> tuple[Stage, ...]:
+def model_stages(model: str, max_model_len: int | None = None) -> tuple[Stage, ...]:
     """The stages that the model has. Fails now, clearly, rather than in every worker.
 
     Raises:
         InvalidModel
+        InvalidRequest: the model was not made for so long sequences.
     """
     from epidote_engine.config import load_model_spec
 
-    return tuple(TEXT_STAGES if load_model_spec(model).vision is None else EVERY_STAGE)
+    spec = load_model_spec(model)
+    if max_model_len is not None and max_model_len > spec.max_positions:
+        raise InvalidRequest(
+            f"--max-model-len: {model} takes at most {spec.max_positions} tokens, "
+            f"got {max_model_len}",
+            "max_model_len",
+        )
+    return tuple(TEXT_STAGES if spec.vision is None else EVERY_STAGE)
 
 
 def model_weights(model: str) -> Path:

@@ -39,11 +39,12 @@ def listening_socket(host: str, port: int) -> socket.socket:
 
 async def _build(settings: ServiceSettings, fleet: Any) -> tuple["FastAPI", "ServeBackend"]:
     # Here and not above: who merely deploys these classes needs none of it.
-    from epidote_engine.processing import PromptProcessor
     from epidote_gateway.app import create_app
+    from epidote_workers.renderer import renderer_of
     from epidote_workers.serve_backend import ServeBackend
 
-    renderer = await asyncio.to_thread(PromptProcessor.from_model, settings.worker.model)
+    worker = settings.worker
+    renderer = await asyncio.to_thread(renderer_of, worker.model, worker.max_model_len)
     backend = ServeBackend(fleet)
     await backend.start()
     return create_app(backend, renderer, settings.gateway), backend

@@ -126,9 +126,12 @@ class Member:
             self._connection = None
             if was_connected:
                 retry_s = FIRST_RETRY_S
+                is_leaving = self._view.state is WorkerState.DRAINING
                 self._view = replace(self._view, state=WorkerState.FAILED)
-                logger.warning(
-                    "worker lost", extra={"worker": self.worker_id, "error": repr(error)}
+                logger.log(
+                    logging.INFO if is_leaving else logging.WARNING,
+                    "worker left" if is_leaving else "worker lost",
+                    extra={"worker": self.worker_id, "error": repr(error)},
                 )
                 self._on_lost(self.worker_id)
             await asyncio.sleep(retry_s * self._rng.uniform(0.5, 1.0))

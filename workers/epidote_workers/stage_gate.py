@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from epidote_core.errors import Overloaded, WorkerLost
-from epidote_core.roles import Role, Stage
+from epidote_core.roles import Role, Stage, WorkerState
 from epidote_workers.lifecycle import Life
 
 
@@ -26,7 +26,7 @@ class Visit:
 
     @property
     def moved_error(self) -> WorkerLost:
-        return WorkerLost("moved: the worker changes its role", worker_id=self._worker_id)
+        return WorkerLost("moved: the worker drains", worker_id=self._worker_id, is_planned=True)
 
     @contextmanager
     def when_moved(self, interrupt: Callable[[], None]) -> Iterator[None]:
@@ -77,6 +77,7 @@ class StageGate:
             raise WorkerLost(
                 f"worker {self._worker_id} is {state}, it takes no {stage} work",
                 worker_id=self._worker_id,
+                is_planned=self.life.state is not WorkerState.FAILED,
             )
 
     @contextmanager

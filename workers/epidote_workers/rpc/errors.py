@@ -21,6 +21,7 @@ class WireError:
     kind: str
     message: str
     worker_id: str = ""
+    is_planned: bool = False
     field: str | None = None
     retry_after_s: float = 0.0
 
@@ -30,7 +31,12 @@ def to_wire(error: BaseException) -> WireError:
     message = str(error)
     match error:
         case WorkerLost():
-            return WireError(kind="worker_lost", message=message, worker_id=error.worker_id)
+            return WireError(
+                kind="worker_lost",
+                message=message,
+                worker_id=error.worker_id,
+                is_planned=error.is_planned,
+            )
         case InvalidRequest():
             return WireError(kind="invalid_request", message=message, field=error.field)
         case Overloaded():
@@ -49,7 +55,7 @@ def from_wire(error: WireError) -> Exception:
     """The error to raise where the stream is read."""
     match error.kind:
         case "worker_lost":
-            return WorkerLost(error.message, worker_id=error.worker_id)
+            return WorkerLost(error.message, worker_id=error.worker_id, is_planned=error.is_planned)
         case "invalid_request":
             return InvalidRequest(error.message, error.field)
         case "overloaded":
