@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from epidote_loadgen.config.class_section import (
     TraceClassSection,
 )
 from epidote_loadgen.config.invalid import InvalidConfig
+from epidote_loadgen.config.model_discovery import discover_model
 from epidote_loadgen.config.run_file import RunFile
 from epidote_loadgen.config.slo_section import slo_table
-from epidote_loadgen.plan import RunPlan
+from epidote_loadgen.plan import RunPlan, Target
 from epidote_loadgen.records import Schedule
 from epidote_loadgen.traces.trace_window import Trace
 from epidote_loadgen.workload.body import Api, BodyStyle
@@ -39,21 +41,32 @@ from epidote_loadgen.workload.trace_class import TraceClass
 AnyClass = LengthsSection | QuestionsSection | ParaphrasesSection | TraceClassSection
 
 
-def build_plan(run: RunFile, *, base: Path = Path()) -> RunPlan:
+def build_plan(
+    run: RunFile, *, base: Path = Path(), ask_model: Callable[[Target], str] = discover_model
+) -> RunPlan:
     """The plan; paths in the file are relative to `base`. Reads the trace or rate file, if any.
+
+    `ask_model` names the model where the file leaves it out.
 
     Raises:
         InvalidConfig: a file or variable that the run file names can't be used.
+        ModelUnknown: the server was asked for its model and did not say.
     """
     try:
+        target = run.target.build(base)
+        model = run.target.model or ask_model(target)
         trace = run.arrivals.trace(base) if isinstance(run.arrivals, TraceSection) else None
         arrivals, duration_s = _arrivals(run, trace, base)
         workload = MixedWorkload(
-            {name: _maker(name, section, run, trace) for name, section in run.classes.items()}
+            {
+                name: _maker(name, section, run, trace, model)
+                for name, section in run.classes.items()
+            }
         )
         config = plain_config(run)
+        config["target"]["model"] = model
         return RunPlan(
-            target=run.target.build(base),
+            target=target,
             arrivals=arrivals,
             workload=workload,
             slo=slo_table(run.slo),
@@ -106,12 +119,12 @@ def _arrivals(
     return built, section.duration_s
 
 
-def _maker(name: str, section: AnyClass, run: RunFile, trace: Trace | None) -> Maker:
+def _maker(name: str, section: AnyClass, run: RunFile, trace: Trace | None, model: str) -> Maker:
     traits = ClassTraits(
         name=name,
         seed=run.seed,
         style=BodyStyle(
-            model=run.target.model,
+            model=model,
             api=getattr(section, "api", Api.CHAT),
             temperature=section.temperature,
             extra=section.extra_body,

@@ -10,13 +10,14 @@ from epidote_loadgen.config.invalid import InvalidConfig
 from epidote_loadgen.config.section import Count, Positive, Section
 from epidote_loadgen.plan import CapPolicy, Limits, Target
 
+KEY_VARIABLE = "EPIDOTE_LOADGEN_API_KEY"  # need not be set; another one that is named must
 URL_SCHEMES = ("http://", "https://", "unix://")
 
 
 class TargetSection(Section):
     url: str
-    model: str
-    api_key_env: str = ""  # the variable's name; the key itself never stands in a file
+    model: str = ""  # "": the first that the server lists
+    api_key_env: str = KEY_VARIABLE  # its name; the key itself never stands in a file
     ca_file: Path | None = None
     verify_tls: bool = True
     proxy_url: str = ""
@@ -39,7 +40,7 @@ class TargetSection(Section):
         key = ""
         if self.api_key_env:
             key = os.environ.get(self.api_key_env, "")
-            if not key:
+            if not key and self.api_key_env != KEY_VARIABLE:
                 raise InvalidConfig(
                     f"target.api_key_env: the environment variable {self.api_key_env} is not set"
                 )

@@ -31,6 +31,8 @@ class WatchSection(Section):
     prometheus: PrometheusSection | None = None
     kubernetes: KubernetesSection | None = None
     interval_s: Positive = 1.0
+    gpus_per_worker: Positive = 1.0
+    profile: str = ""  # for the lower bound: a profile of `simulate`, or a JSON file of one
 
     @model_validator(mode="after")
     def _something(self) -> Self:

@@ -14,6 +14,7 @@ from epidote_loadgen.arrivals.schedule import OpenLoop
 from epidote_loadgen.config.building import build_plan
 from epidote_loadgen.config.invalid import InvalidConfig
 from epidote_loadgen.config.loading import load
+from epidote_loadgen.config.model_discovery import ModelUnknown
 from epidote_loadgen.records import RequestAttributes, Slot
 from epidote_loadgen.traces.replay import Replay
 
@@ -130,7 +131,7 @@ def test_keys_come_from_the_environment_and_are_never_stored(
 
 LENGTHS = SMALL["classes"]["chat"]
 WRONG: tuple[tuple[dict[str, Any], str], ...] = (
-    ({"target": {"url": "http://x"}}, "target.model: is missing"),
+    ({"target": {"model": "m"}}, "target.url: is missing"),
     ({"target": {"url": "ftp://x", "model": "m"}}, "target.url: must begin with http://"),
     ({"target": 5}, "target: should be a valid dictionary"),
     ({"targets": {}}, "targets: no such field"),
@@ -230,6 +231,16 @@ def test_values_of_headers_are_not_shown_in_a_message(tmp_path: Path) -> None:
         load(run_file(tmp_path, changed(target=target)))
     assert "authorization" in str(refused.value)
     assert "12345" not in str(refused.value)
+
+
+def test_a_model_left_out_is_asked_for(tmp_path: Path) -> None:
+    run = load(run_file(tmp_path, changed(target={"url": "http://127.0.0.1:1"})))
+    plan = build_plan(run, ask_model=lambda target: f"model of {target.url}")
+    slot = Slot(index=0, intended_send_s=0.0, class_name="chat", item=0)
+    assert json.loads(plan.workload.request(slot).body)["model"] == "model of http://127.0.0.1:1"
+    assert plan.config["target"]["model"] == "model of http://127.0.0.1:1"
+    with pytest.raises(ModelUnknown, match="name it as target"):
+        build_plan(run)  # nobody listens there
 
 
 def test_sessions_take_turns_in_an_open_loop_and_follow_each_other_in_a_closed_one(

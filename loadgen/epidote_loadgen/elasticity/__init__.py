@@ -1,0 +1,1 @@
+"""This package is about what a run cost and how the fleet followed: GPU time, recovery, bound."""
