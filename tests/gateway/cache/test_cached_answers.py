@@ -141,7 +141,7 @@ async def test_max_age_refuses_older_answers_only(make: Any, clock: FakeClock) -
 async def test_an_expired_answer_is_gone(
     make: Any, fleet: CountingAnswers, clock: FakeClock
 ) -> None:
-    answers, cache = await make({"categories": [{"name": "default", "ttlSeconds": 60}]})
+    answers, _ = await make({"categories": [{"name": "default", "ttlSeconds": 60}]})
     await ask(answers, make_job(A))
     clock.pass_s(59)
     assert (await ask(answers, make_job(A)))[1].startswith("hit")
