@@ -147,7 +147,7 @@ def test_a_log_gets_a_plain_line_now_and_then() -> None:
     lines = file.getvalue().splitlines()
     assert len(lines) == 3
     assert lines[1].startswith("0:05 | asked 5.0/s sent 4.9/s done 4.5/s | in flight 3 | 6/7 ok")
-    assert "TTFT p50 201 p99 200 ms" in lines[1]
+    assert "TTFT p50 200 p99 200 ms" in lines[1]
     assert "chat 85.71% of 90%" in lines[1]
     assert lines[1].endswith("reset 1")
     assert "\x1b" not in file.getvalue()
