@@ -87,6 +87,7 @@ OPERATOR_WORKERS = "epidote_operator_worker_pods"
 OPERATOR_GPUS = "epidote_operator_gpus"
 OPERATOR_GPU_BUDGET = "epidote_operator_gpu_budget"
 OPERATOR_CONDITION = "epidote_operator_condition"  # also type
+OPERATOR_SLO = "epidote_operator_slo_seconds"  # also target: ttft | tpot; what was promised
 OPERATOR_ATTAINMENT = "epidote_operator_attainment_ratio"  # also target: ttft | tpot
 OPERATOR_DECISIONS = "epidote_operator_decisions"  # also reason; changed decisions only
 OPERATOR_ACTIONS = "epidote_operator_actions"  # also verb

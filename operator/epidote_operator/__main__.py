@@ -1,6 +1,7 @@
 """This file is about the command line of the operator: run, local, explain."""
 
 import asyncio
+import os
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from epidote_operator.act.executor import describe
 from epidote_operator.explaining import explain_locally
 from epidote_operator.local import LocalOperator, LocalTick
 from epidote_operator.service_document import ServiceDocument, read_service
+from epidote_operator.settings import InvalidSettings, Settings
 from epidote_operator.showing import as_json, line_of, plan_json, plan_text, status_json
 
 EXIT_USAGE, EXIT_UNREACHABLE = 2, 3
@@ -81,6 +83,24 @@ def explain(
     typer.echo(
         as_json({**plan_json(plan), "actions": list(actions)}) if json else plan_text(plan, actions)
     )
+
+
+@app.command()
+def run() -> None:
+    """Run the operator in (or against) a cluster, as `EPIDOTE_OPERATOR_*` says.
+
+    Example: EPIDOTE_OPERATOR_NAMESPACES=serving epidote-operator run
+    """
+    from epidote_operator.handlers.running import run_operator
+
+    try:
+        settings = Settings.from_env(os.environ)
+    except InvalidSettings as error:
+        _fail(str(error), EXIT_USAGE)
+    try:
+        run_operator(settings)
+    except EpidoteError as error:
+        _fail(str(error), EXIT_UNREACHABLE)
 
 
 def _read(file: Path, name: str | None = None) -> ServiceDocument:

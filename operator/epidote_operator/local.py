@@ -67,6 +67,7 @@ class LocalOperator:
             PlannerMemory.from_json(self.status.memory),
             mode=self._spec.scaling.mode,
             now_s=now_s,
+            keeps_minimum=False,  # `epidote serve` keeps its own
         )
         fleet = done.observation.fleet
         self.status, decision = render(

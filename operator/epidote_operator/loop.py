@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from epidote_core.modality import Modality
 from epidote_core.slo import Slo
 from epidote_operator.act.executor import Executor
+from epidote_operator.bootstrap import missing_minimum
 from epidote_operator.observe.observation import Observation, Observer
 from epidote_operator.spec.scaling import ScalingMode
 from epidote_operator.status.fleet import Outcome
 from epidote_planner import ClusterSnapshot, Plan, PlannerMemory, PlannerPolicy, plan
+from epidote_planner.decision import Action
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +52,21 @@ async def tick(
     *,
     mode: ScalingMode,
     now_s: float,
+    keeps_minimum: bool = True,
 ) -> Tick:
     """One look, one decision, and what of it can be done.
 
-    Advisory decides without acting. In both other modes switches under way are brought to an end,
-    since a worker between two roles serves nobody.
+    Advisory and Off only keep the minimum and bring switches under way to an end, since a worker
+    between two roles serves nobody. `keeps_minimum` False: not even that.
     """
     observation = await observer.look(slos_of(policy), now_s)
     snapshot = snapshot_of(observation, now_s)
     decided = None if mode is ScalingMode.OFF else plan(snapshot, policy, memory)
-    actions = decided.actions if decided is not None and mode is ScalingMode.AUTO else ()
+    actions: tuple[Action, ...] = ()
+    if keeps_minimum:
+        actions = missing_minimum(observation.fleet, policy, decided)
+    if decided is not None and mode is ScalingMode.AUTO:
+        actions = (*decided.actions, *actions)
     outcome = await executor.run(actions, observation.fleet)
     return Tick(
         now_s=now_s,

@@ -42,27 +42,32 @@ class PlannerMemory:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | None) -> "PlannerMemory":
-        """The memory that `to_json` gave; nothing or another version starts afresh."""
+        """The memory that `to_json` gave; nothing or another version starts afresh.
+
+        Keys without a value may be missing: Kubernetes keeps no nulls.
+        """
         if not data or data.get("version") != VERSION:
             return cls()
-        pool_need = data["pool_need"]
+        pool_need = data.get("pool_need")
         return cls(
-            at_s=data["at_s"],
+            at_s=data.get("at_s"),
             modalities={
                 name: ModalityMemory(
-                    rates={key: _series(value) for key, value in item["rates"].items()},
-                    shapes={key: Distribution(**value) for key, value in item["shapes"].items()},
+                    rates={key: _series(value) for key, value in item.get("rates", {}).items()},
+                    shapes={
+                        key: Distribution(**value) for key, value in item.get("shapes", {}).items()
+                    },
                 )
-                for name, item in data["modalities"].items()
+                for name, item in data.get("modalities", {}).items()
             },
             pool_need=_series(pool_need) if pool_need else None,
-            cache_hit_ratio=data["cache_hit_ratio"],
-            corrections=dict(data["corrections"]),
-            margins=dict(data["margins"]),
-            pool_needs=tuple((at_s, need) for at_s, need in data["pool_needs"]),
-            last_switch_s=dict(data["last_switch_s"]),
-            starts_blocked_until_s=data["starts_blocked_until_s"],
-            overloaded_since_s=data["overloaded_since_s"],
+            cache_hit_ratio=data.get("cache_hit_ratio", 0.0),
+            corrections=dict(data.get("corrections", {})),
+            margins=dict(data.get("margins", {})),
+            pool_needs=tuple((at_s, need) for at_s, need in data.get("pool_needs", ())),
+            last_switch_s=dict(data.get("last_switch_s", {})),
+            starts_blocked_until_s=data.get("starts_blocked_until_s"),
+            overloaded_since_s=data.get("overloaded_since_s"),
         )
 
 

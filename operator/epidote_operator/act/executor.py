@@ -56,15 +56,17 @@ class Executor:
             return await self._heal(worker, fleet.at_s)
         intent = worker.intent
         match next_step(worker, fleet.at_s, stuck_s=self._stuck_s):
-            case Step.ASK:
+            case Step.ASK if self._hands.refusal(worker) is None:
                 await self._hands.ask_switch(worker, intent)
                 return []
             case Step.FINISH:
                 await self._hands.settle_switch(worker, intent.target, fleet.at_s)
                 return [Done(verb="Switched", what=_moved(worker, intent), is_start=False)]
-            case Step.ROLL_BACK:
+            case Step.ASK | Step.ROLL_BACK:
+                why = self._hands.refusal(worker) or "the deadline has passed"
                 await self._hands.settle_switch(worker, intent.source, fleet.at_s)
-                return [Done(verb="RolledBack", what=_moved(worker, intent), is_start=False)]
+                what = f"{_moved(worker, intent)}: {why}"
+                return [Done(verb="RolledBack", what=what, is_start=False)]
             case Step.REPLACE:
                 await self._hands.remove_worker(worker, drain=False)
                 return [Done(verb="Replace", what=f"{worker.name} (stuck)", is_start=False)]

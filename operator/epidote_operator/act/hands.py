@@ -28,6 +28,10 @@ class Hands(Protocol):
         """Have the worker drain, switch and verify. Returns when asked, not when it is done."""
         ...
 
+    def refusal(self, worker: FleetWorker) -> str | None:
+        """Why the worker undid the switch it was asked for; None: it has not, as far as known."""
+        ...
+
     async def settle_switch(self, worker: FleetWorker, lane: Lane, now_s: float) -> None:
         """The worker is in `lane` now: write that down, drop the intent, route to it again."""
         ...

@@ -26,6 +26,7 @@ class LocalHands:
         self._gateway = gateway
         self.intents: dict[str, SwitchIntent] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
+        self._refused: dict[str, str] = {}
         self._wants_size = False
 
     async def aclose(self) -> None:
@@ -54,11 +55,14 @@ class LocalHands:
             logger.warning("switch unanswered", extra={"worker": worker_id, "error": str(error)})
             return
         if not answer.ok and answer.was_tried:
-            logger.warning("switch rolled back", extra={"worker": worker_id, "why": answer.message})
-            self.intents.pop(worker_id, None)
+            self._refused[worker_id] = answer.message
+
+    def refusal(self, worker: FleetWorker) -> str | None:
+        return self._refused.get(worker.name)
 
     async def settle_switch(self, worker: FleetWorker, lane: Lane, now_s: float) -> None:
         self.intents.pop(worker.name, None)
+        self._refused.pop(worker.name, None)
 
     async def assign(self, worker: FleetWorker, lane: Lane, now_s: float) -> None:
         """The register gives a newcomer the role that `match_size` leaves for it."""

@@ -1,1 +1,1 @@
-"""This package is about what Kubernetes calls: kopf handlers that move data and decide nothing."""
+"""This package is about the operator as a process: kopf's indices, the ticker, leadership, HTTP."""

@@ -23,7 +23,7 @@ def head_pod_template(fleet: Fleet) -> Manifest:
         resources=fleet.spec.cluster.head.resources,
         grace_s=GRACE_S,
         more={
-            "ports": [{"name": "ray", "containerPort": RAY_PORT}],
+            "ports": [{"name": "ray", "containerPort": RAY_PORT, "protocol": "TCP"}],
             "readinessProbe": {"tcpSocket": {"port": RAY_PORT}, "periodSeconds": 2},
         },
     )
@@ -55,7 +55,7 @@ def head_service(fleet: Fleet) -> Manifest:
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
             "selector": selector(fleet.name, Component.HEAD, fleet.revision),
-            "ports": [{"name": "ray", "port": RAY_PORT, "targetPort": RAY_PORT}],
+            "ports": [{"name": "ray", "port": RAY_PORT, "targetPort": RAY_PORT, "protocol": "TCP"}],
         },
     }
 
@@ -72,7 +72,7 @@ def gateway_deployment(fleet: Fleet) -> Manifest:
         resources=gateway.resources,
         grace_s=fleet.spec.scaling.drain_deadline_seconds + GRACE_S,
         more={
-            "ports": [{"name": "http", "containerPort": HTTP_PORT}],
+            "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
             "readinessProbe": {"httpGet": {"path": "/readyz", **probe}, "periodSeconds": 2},
             "livenessProbe": {
                 "httpGet": {"path": "/livez", **probe},
@@ -114,7 +114,14 @@ def gateway_service(fleet: Fleet) -> Manifest:
         "spec": {
             "type": service.type.value,
             "selector": selector(fleet.name, Component.GATEWAY, fleet.revision),
-            "ports": [{"name": "http", "port": service.port, "targetPort": HTTP_PORT}],
+            "ports": [
+                {
+                    "name": "http",
+                    "port": service.port,
+                    "targetPort": HTTP_PORT,
+                    "protocol": "TCP",
+                }
+            ],
         },
     }
 

@@ -26,6 +26,13 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start it; prints the KUBECONFIG to use")
     up.add_argument("--crds", type=Path, default=CRDS, help="folder of CRDs to apply first")
+    up.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="programs that stand for an image; may be given several times",
+    )
     up.add_argument("--gpus", type=int, default=64, help="nvidia.com/gpu that the node claims")
     down = commands.add_parser("down", help="stop it and delete its folder")
     status = commands.add_parser("status", help="which parts run")
@@ -70,7 +77,8 @@ def up(arguments: argparse.Namespace) -> int:
         return 2
     started_s = time.monotonic()
     crds = load_crds(arguments.crds)
-    asyncio.run(cluster.up(crds=crds, gpus=arguments.gpus))
+    images = dict(image.split("=", 1) for image in arguments.image)
+    asyncio.run(cluster.up(crds=crds, images=images, gpus=arguments.gpus))
     print(
         f"up in {time.monotonic() - started_s:.1f} s with {len(crds)} CRDs; stop it with "
         f"python -m epidote_operator.testing down --folder {folder}",

@@ -39,12 +39,12 @@ class LocalCluster:
         self,
         *,
         crds: Sequence[Manifest] = (),
-        images: Mapping[str, Sequence[str]] | None = None,
+        images: Mapping[str, str] | None = None,
         gpus: int = DEFAULT_GPUS,
     ) -> None:
         """Start everything and wait for the node.
 
-        `images`: what to run for containers that name an image and no command.
+        `images`: folders of programs that stand for images, see `node.agent`.
 
         Raises:
             ProcessFailed: a part did not come up; nothing is left running.
@@ -57,7 +57,7 @@ class LocalCluster:
             self.down(keep=True)
             raise
 
-    def start_agent(self, *, images: Mapping[str, Sequence[str]], gpus: int) -> None:
+    def start_agent(self, *, images: Mapping[str, str], gpus: int) -> None:
         """Start the node agent; its pods end with it."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]

@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="for volumes and logs")
     parser.add_argument("--port", type=int, required=True, help="for kubectl logs")
     parser.add_argument("--gpus", type=int, default=0, help="nvidia.com/gpu that it claims")
-    parser.add_argument("--images", default="{}", help="JSON: image to its arguments")
+    parser.add_argument("--images", default="{}", help="JSON: image to its folder of programs")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)

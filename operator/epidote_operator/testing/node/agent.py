@@ -46,7 +46,11 @@ class Addresses:
 
 
 class NodeAgent:
-    """One node; `gpus` are what it pretends to have, for the scheduler."""
+    """One node; `gpus` are what it pretends to have, for the scheduler.
+
+    `images`: what an image is here, a folder of programs that comes first in `PATH`. A container
+    without a command runs the program `entrypoint`.
+    """
 
     def __init__(
         self,
@@ -54,7 +58,7 @@ class NodeAgent:
         name: str,
         folder: Path,
         *,
-        images: Mapping[str, Sequence[str]],
+        images: Mapping[str, str],
         gpus: int = 0,
         kubelet_port: int = 0,
     ) -> None:

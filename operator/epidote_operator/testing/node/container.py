@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,12 @@ class Container:
         folder: Path,
         environment: PodEnvironment,
         prober: Prober,
-        images: Mapping[str, Sequence[str]],
+        images: Mapping[str, str],
         is_init: bool,
         restart_policy: str,
         changed: Callable[[], Awaitable[None]],
     ) -> None:
-        """`images`: the arguments of images, for containers without a command."""
+        """`images`: folders of programs that stand for images, see `agent`."""
         self.spec, self.name = spec, str(spec["name"])
         self._folder, self._environment, self._prober = folder, environment, prober
         self._images, self._is_init, self._policy = images, is_init, restart_policy
@@ -114,11 +115,15 @@ class Container:
     async def spawn(self, spec: Mapping[str, Any], log_name: str) -> Process:
         """The container's process, with its volumes mounted where it has any."""
         variables = await self._environment.variables(spec)
-        command = spec.get("command") or self._images.get(spec["image"], [])
+        command = spec.get("command") or ["entrypoint"]
+        if programs := self._images.get(spec["image"]):
+            variables["PATH"] = f"{programs}{os.pathsep}{variables.get('PATH', os.defpath)}"
         arguments = [expand(part, variables) for part in (*command, *spec.get("args", []))]
-        if not arguments:
-            raise ValueError(f"container {self.name}: no command, and none known for its image")
-        mounts = spec.get("volumeMounts", [])
+        program = shutil.which(arguments[0], path=variables.get("PATH"))
+        if program is None:
+            raise ValueError(f"container {self.name}: no program {arguments[0]!r} in its image")
+        arguments[0] = program
+        mounts = sorted(spec.get("volumeMounts", []), key=self._hides_us)
         script = "".join(
             f"mkdir -p {shlex.quote(mount['mountPath'])} && "
             f"mount --bind {shlex.quote(str(self._source(mount)))} "
@@ -142,6 +147,10 @@ class Container:
                 start_new_session=True,
                 cwd=self._folder,
             )
+
+    def _hides_us(self, mount: Mapping[str, Any]) -> bool:
+        """A volume over the folder that all volumes come from is mounted last."""
+        return self._folder.is_relative_to(mount["mountPath"])
 
     def _source(self, mount: Mapping[str, Any]) -> Path:
         source = self._folder / str(mount["name"])

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 from base64 import b64decode
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.kube.errors import ApiRefused
 
 INHERITED = ("PATH", "LANG", "HOME", "VIRTUAL_ENV")
+SHARED_MEMORY = Path("/dev/shm")
 RETRY_S = 0.3
 TOKEN_SECONDS = 86_400
 REFERENCE = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
@@ -95,6 +97,11 @@ class PodEnvironment:
         """Every volume as a folder of files; an emptyDir or unknown kind is an empty folder."""
         for volume in self._pod["spec"].get("volumes", []):
             target = folder / volume["name"]
+            if (volume.get("emptyDir") or {}).get("medium") == "Memory":
+                in_memory = self._in_memory(volume["name"])
+                in_memory.mkdir(exist_ok=True)
+                target.symlink_to(in_memory)
+                continue
             target.mkdir(parents=True, exist_ok=True)
             sources = volume["projected"]["sources"] if "projected" in volume else [volume]
             for source in sources:
@@ -102,6 +109,14 @@ class PodEnvironment:
                     path = target / name
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_bytes(content)
+
+    def _in_memory(self, name: str) -> Path:
+        return SHARED_MEMORY / f"epidote-{self._pod['metadata']['uid']}-{name}"
+
+    def remove_volumes(self) -> None:
+        """What lies outside of the pod's folder."""
+        for volume in self._pod["spec"].get("volumes", []):
+            shutil.rmtree(self._in_memory(volume["name"]), ignore_errors=True)
 
     async def _files(self, source: Mapping[str, Any]) -> dict[str, bytes]:
         files: dict[str, bytes] = {}

@@ -32,7 +32,7 @@ class RunningPod:
         *,
         folder: Path,
         ip: str,
-        images: Mapping[str, Sequence[str]],
+        images: Mapping[str, str],
     ) -> None:
         self.pod, self.ip, self.folder = pod, ip, folder
         metadata = pod["metadata"]
@@ -139,6 +139,7 @@ class RunningPod:
                 break
             except KubeError:
                 await asyncio.sleep(RETRY_S)
+        self._environment.remove_volumes()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def kill(self) -> None:
@@ -147,6 +148,7 @@ class RunningPod:
         self._task.cancel()
         for container in (*self._init, *self._containers):
             container.kill()
+        self._environment.remove_volumes()
 
 
 def phase(statuses: Sequence[Mapping[str, Any]]) -> str:

@@ -1,0 +1,190 @@
+"""This file is about acting on a cluster: pods through the API server, workers through a gateway.
+
+Pods are named by the lowest free numbers, so that an operator that forgets that it made one (it
+was killed, or its cache lags) asks for the same name again and is told that it exists.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from epidote_core.errors import EpidoteError
+from epidote_core.roles import Role
+from epidote_operator.act.hands import CannotAct
+from epidote_operator.kube import paths
+from epidote_operator.kube.api import KubeApi, Manifest
+from epidote_operator.kube.errors import Conflict
+from epidote_operator.observe.gateway_client import GatewayClient, GatewayRefused
+from epidote_operator.resources.pod_notes import marked, settled
+from epidote_operator.status.fleet import FleetWorker, SwitchIntent
+from epidote_planner.decision import AdviseGateway, MoveExperts
+from epidote_planner.lane import Lane
+
+logger = logging.getLogger(__name__)
+
+MakePod = Callable[[str, Lane, float], Manifest]  # name, lane, now
+
+
+@dataclass
+class Asked:
+    """Calls under way of one service, kept over ticks; lost with the operator, without harm."""
+
+    switches: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # by pod uid or name
+    refused: dict[str, str] = field(default_factory=dict)  # workers that rolled back, and why
+    size: Counter[Role] | None = None
+    advice: AdviseGateway | None = None
+
+    async def aclose(self) -> None:
+        for task in self.switches.values():
+            task.cancel()
+        await asyncio.gather(*self.switches.values(), return_exceptions=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubernetesHands:
+    """The `Hands` of one service for one tick. `pods` are its worker pods as last seen."""
+
+    api: KubeApi
+    namespace: str
+    service: str
+    pods: Mapping[str, Manifest]
+    gateways: Mapping[str, GatewayClient]  # by address, live
+    make_pod: MakePod
+    asked: Asked
+    grace_s: int
+    made: set[str] = field(default_factory=set)  # names of this tick
+    max_pods: int | None = None  # the GPU budget in workers, those that leave included
+
+    async def mark_switch(self, worker: FleetWorker, intent: SwitchIntent) -> None:
+        self.asked.refused.pop(worker.name, None)
+        await self._patch(worker, marked(intent))
+
+    async def ask_switch(self, worker: FleetWorker, intent: SwitchIntent) -> None:
+        """One call at a time."""
+        if worker.name in self.asked.switches:
+            return
+        task = asyncio.create_task(self._ask(worker, intent))
+        self.asked.switches[worker.name] = task
+        task.add_done_callback(lambda _: self.asked.switches.pop(worker.name, None))
+
+    async def _ask(self, worker: FleetWorker, intent: SwitchIntent) -> None:
+        deadline_s = max(1.0, intent.deadline_s - intent.started_s)
+        try:
+            answer = await self._gateway().switch_role(
+                worker.worker_id, intent.target.role, deadline_s=deadline_s
+            )
+        except EpidoteError as error:  # the next tick sees what became of it
+            logger.warning("switch unanswered", extra={"pod": worker.name, "error": str(error)})
+            return
+        if not answer.ok and answer.was_tried:
+            self.asked.refused[worker.name] = answer.message
+
+    def refusal(self, worker: FleetWorker) -> str | None:
+        return self.asked.refused.get(worker.name)
+
+    async def settle_switch(self, worker: FleetWorker, lane: Lane, now_s: float) -> None:
+        self.asked.refused.pop(worker.name, None)
+        await self._patch(worker, settled(lane, now_s))
+
+    async def assign(self, worker: FleetWorker, lane: Lane, now_s: float) -> None:
+        await self._patch(worker, settled(lane, worker.since_s))
+
+    async def add_workers(self, lane: Lane, count: int, now_s: float) -> int:
+        """Make pods under free names; one that exists already counts as made."""
+        taken = {*self.pods, *self.made}
+        room = count
+        if self.max_pods is not None:
+            room = min(count, max(0, self.max_pods - len(taken)))
+        names = free_names(self.service, taken, room)
+        for name in names:
+            body = self.make_pod(name, lane, now_s)
+            try:
+                await self.api.create(paths.collection("v1", "pods", self.namespace), body)
+            except Conflict as conflict:
+                if not conflict.already_exists:
+                    raise
+            self.made.add(name)
+        return len(names)
+
+    async def remove_worker(self, worker: FleetWorker, *, drain: bool) -> None:
+        """Deletion with the drain's time: the worker drains on SIGTERM, the node kills it after."""
+        await self.api.delete(
+            paths.pod(self.namespace, worker.name),
+            grace_s=self.grace_s if drain else 0,
+            uid=self._uid(worker),
+        )
+
+    async def match_size(self, assigned: Counter[Lane]) -> None:
+        """Tell the register, once for each change and once in an operator's life."""
+        counts: Counter[Role] = Counter()
+        for lane, count in assigned.items():
+            counts[lane.role] += count
+        counts = +counts
+        if counts == self.asked.size or not counts:
+            return
+        gateway = self._gateway()
+        try:
+            await gateway.set_num_workers(counts.total())
+        except GatewayRefused as refused:
+            if refused.status != 400:  # a fleet of fixed size: pods are all there is to it
+                raise
+        self.asked.size = counts
+
+    async def advise(self, advice: AdviseGateway) -> None:
+        """Every gateway, at each change and at least once in an operator's life."""
+        if advice == self.asked.advice:
+            return
+        body = {
+            "cache_pressure": advice.cache_pressure,
+            "lossy_pressure": advice.lossy_pressure,
+            "shed_ratio": advice.shed_ratio,
+        }
+        for gateway in self.gateways.values():
+            try:
+                await gateway.put("/admin/pressure", body)
+            except GatewayRefused as refused:
+                if refused.status not in (404, 405):
+                    raise
+        self.asked.advice = advice
+
+    async def move_experts(self, action: MoveExperts) -> None:
+        """Workers that have experts take placements; others say that they have none."""
+        try:
+            await self._gateway().put("/admin/experts", {"placement": action.move.name})
+        except GatewayRefused as refused:
+            raise CannotAct(f"experts were not moved to {action.move.name}: {refused}") from refused
+
+    def _gateway(self) -> GatewayClient:
+        for gateway in self.gateways.values():
+            return gateway
+        raise CannotAct("no gateway can be reached")
+
+    def _uid(self, worker: FleetWorker) -> str:
+        pod = self.pods.get(worker.name)
+        return str(pod["metadata"]["uid"]) if pod is not None else ""
+
+    async def _patch(self, worker: FleetWorker, patch: Manifest) -> None:
+        """Of this very pod: another one under the name is left alone."""
+        body = {**patch, "metadata": {**patch["metadata"], "uid": self._uid(worker)}}
+        try:
+            await self.api.merge(paths.pod(self.namespace, worker.name), body)
+        except Conflict as conflict:
+            raise CannotAct(f"pod {worker.name} is another one by now: {conflict}") from conflict
+
+
+def free_names(service: str, taken: Collection[str], count: int) -> list[str]:
+    """The first `count` names that no pod has.
+
+    >>> free_names("demo", ["demo-worker-0", "demo-worker-2"], 2)
+    ['demo-worker-1', 'demo-worker-3']
+    """
+    names: list[str] = []
+    number = 0
+    while len(names) < count:
+        name = f"{service}-worker-{number}"
+        if name not in taken:
+            names.append(name)
+        number += 1
+    return names

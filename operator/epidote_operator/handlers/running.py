@@ -1,0 +1,168 @@
+"""This file is about the operator's process: kopf, leadership, the ticker, HTTP, and their end."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import kopf
+
+from epidote_operator.handlers import indexing
+from epidote_operator.handlers.http_server import serve_http
+from epidote_operator.handlers.ticker import Key, Ticker
+from epidote_operator.kube import paths
+from epidote_operator.kube.api import KubeApi, Manifest
+from epidote_operator.kube.credentials import Credentials, find_credentials
+from epidote_operator.kube.leader import LeaderElection
+from epidote_operator.log_format import log_to_stderr
+from epidote_operator.reconcile import Reconciler
+from epidote_operator.resources.labels import Component, label_selector, selector
+from epidote_operator.settings import Settings
+from epidote_operator.telemetry import OperatorMetrics
+
+
+@dataclass
+class Caches:
+    """Kopf's indices."""
+
+    indices: Mapping[str, Any] = field(default_factory=dict)
+
+    def pods(
+        self, namespace: str, service: str, component: Component
+    ) -> Collection[Mapping[str, Any]]:
+        """A `PodSource`."""
+        return list(self.indices["pods"].get((namespace, service, component.value), ()))
+
+    def services(self) -> Iterable[tuple[Key, Manifest]]:
+        """Every service that is watched."""
+        for key, found in self.indices["services"].items():
+            for body in found:
+                yield key, body
+
+    async def is_caught_up(self, api: KubeApi, namespace: str, service: str) -> bool:
+        """Whether the index of pods has all of a service: kopf does not tell when it is filled.
+
+        One list, before a service's first tick: an empty cache must not be taken for an empty
+        fleet.
+        """
+        listed = await api.request(
+            "GET",
+            paths.collection("v1", "pods", namespace),
+            params={"labelSelector": label_selector(selector(service, Component.WORKER))},
+        )
+        known = {pod["metadata"]["uid"] for pod in self.pods(namespace, service, Component.WORKER)}
+        return {pod["metadata"]["uid"] for pod in listed["items"]} <= known
+
+
+def make_registry(caches: Caches) -> kopf.OperatorRegistry:
+    """What kopf shall watch and call."""
+    registry = kopf.OperatorRegistry()
+    indexing.register(registry)
+
+    @kopf.on.login(registry=registry)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        """As `find_credentials` does: the pod's account, else KUBECONFIG."""
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    @kopf.on.startup(registry=registry)
+    async def configure(settings: kopf.OperatorSettings, **kwargs: Any) -> None:
+        settings.posting.enabled = False  # we tell what changed ourselves, once
+        settings.watching.reconnect_backoff = 0.5
+        caches.indices = {name: kwargs[name] for name in indexing.NAMES}
+
+    del login, configure
+    return registry
+
+
+async def run_until(
+    settings: Settings, credentials: Credentials, stop: asyncio.Event, *, ready: asyncio.Event
+) -> None:
+    """Run the operator until `stop`. `ready` is set when the caches are filled.
+
+    Raises what ends kopf, such as credentials that the API server refuses.
+    """
+    caches, metrics = Caches(), OperatorMetrics()
+    kopf_ready, kopf_stop = asyncio.Event(), asyncio.Event()
+    async with KubeApi.connected(credentials) as api:
+        leader = _leader(settings, api) if settings.leader_election else None
+        reconciler = Reconciler(api=api, pods=caches.pods, settings=settings, metrics=metrics)
+        ticker = Ticker(
+            reconciler=reconciler,
+            services=caches.services,
+            is_caught_up=lambda key: caches.is_caught_up(api, *key),
+            leader=leader,
+            clock=time.time,
+            tick_s=settings.tick_seconds,
+        )
+        kopf_task = asyncio.create_task(
+            kopf.operator(
+                registry=make_registry(caches),
+                standalone=True,
+                clusterwide=not settings.namespaces,
+                namespaces=settings.namespaces,
+                ready_flag=kopf_ready,
+                stop_flag=kopf_stop,
+            )
+        )
+        tasks: list[asyncio.Task[Any]] = []
+        http = None
+        if settings.http_port:
+            http = await serve_http(metrics, ready.is_set, settings.http_host, settings.http_port)
+        try:
+            await _first(kopf_task, kopf_ready.wait(), stop.wait())
+            ready.set()
+            if leader is not None:
+                tasks.append(asyncio.create_task(leader.run()))
+            tasks.append(asyncio.create_task(ticker.run()))
+            await _first(kopf_task, stop.wait())
+        finally:
+            for task in reversed(tasks):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            kopf_stop.set()
+            await asyncio.wait([kopf_task], timeout=10.0)
+            if http is not None:
+                await http.cleanup()
+        if kopf_task.done() and not kopf_task.cancelled() and not stop.is_set():
+            kopf_task.result()
+
+
+async def _first(*works: Any) -> None:
+    tasks = [asyncio.ensure_future(work) for work in works]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task, work in zip(tasks, works, strict=True):
+        if not isinstance(work, asyncio.Task):
+            task.cancel()
+
+
+def _leader(settings: Settings, api: KubeApi) -> LeaderElection:
+    identity = settings.identity or f"{socket.gethostname()}-{os.getpid()}"
+    return LeaderElection(
+        api=api,
+        namespace=settings.namespace,
+        name=settings.lease_name,
+        identity=identity,
+        monotonic=time.monotonic,
+        lease_s=settings.lease_seconds,
+        renew_s=settings.lease_seconds / 5,
+        safety_s=settings.lease_seconds / 3,
+    )
+
+
+def run_operator(
+    settings: Settings, credentials: Callable[[], Credentials] = find_credentials
+) -> None:
+    """Until SIGTERM or Ctrl-C."""
+    log_to_stderr(settings.log_level)
+
+    async def main() -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await run_until(settings, credentials(), stop, ready=asyncio.Event())
+
+    asyncio.run(main())

@@ -1,0 +1,124 @@
+"""This file is about when services tick: each at its own pace, never twice at once, if we lead."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from epidote_core.errors import EpidoteError
+from epidote_operator.kube.api import Manifest
+from epidote_operator.kube.leader import LeaderElection
+from epidote_operator.reconcile import Reconciler, ServiceState
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 0.25
+TICK_TIMEOUT_S = 60.0  # longer than any deadline of the calls in it
+FIRST_BACKOFF_S, LAST_BACKOFF_S = 1.0, 60.0
+MAX_AT_ONCE = 16  # ticks wait for networks, not for this process
+DEFAULT_TICK_S = 10.0
+
+Key = tuple[str, str]
+
+
+@dataclass
+class _Entry:
+    state: ServiceState = field(default_factory=ServiceState)
+    due_s: float = float("-inf")
+    generation: int | None = None
+    num_failures: int = 0
+    is_caught_up: bool = False
+    task: "asyncio.Task[None] | None" = None
+
+
+@dataclass
+class Ticker:
+    """Ticks the services that `services()` lists. `clock` is Unix time."""
+
+    reconciler: Reconciler
+    services: Callable[[], Iterable[tuple[Key, Manifest]]]
+    leader: LeaderElection | None
+    clock: Callable[[], float]
+    is_caught_up: Callable[[Key], Awaitable[bool]]  # asked before a service's first tick
+    tick_s: float = 0.0  # instead of the services' own, if > 0
+    _entries: dict[Key, _Entry] = field(default_factory=dict)
+
+    @property
+    def is_active(self) -> bool:
+        return self.leader is None or self.leader.is_leader
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        limit = asyncio.Semaphore(MAX_AT_ONCE)
+        try:
+            while True:
+                self.reconciler.metrics.leads.set(self.is_active)
+                if self.is_active:
+                    await self._look(limit)
+                await asyncio.sleep(LOOK_S)
+        finally:
+            for entry in self._entries.values():
+                if entry.task is not None:
+                    entry.task.cancel()
+                await entry.state.aclose()
+
+    async def _look(self, limit: asyncio.Semaphore) -> None:
+        now_s = self.clock()
+        listed = dict(self.services())
+        for key in [key for key in self._entries if key not in listed]:
+            entry = self._entries.pop(key)
+            if entry.task is not None:
+                entry.task.cancel()
+            await entry.state.aclose()
+            self.reconciler.metrics.forget(*key)
+        for key, resource in listed.items():
+            if "deletionTimestamp" in resource["metadata"]:
+                continue
+            entry = self._entries.setdefault(key, _Entry())
+            changed = resource["metadata"].get("generation") != entry.generation
+            if entry.task is None and (now_s >= entry.due_s or changed):
+                entry.generation = resource["metadata"].get("generation")
+                entry.task = asyncio.create_task(self._tick(key, resource, entry, limit))
+
+    async def _tick(
+        self, key: Key, resource: Manifest, entry: _Entry, limit: asyncio.Semaphore
+    ) -> None:
+        metrics = self.reconciler.metrics
+        try:
+            async with limit, asyncio.timeout(TICK_TIMEOUT_S):
+                if not self.is_active:
+                    return
+                entry.is_caught_up = entry.is_caught_up or await self.is_caught_up(key)
+                if not entry.is_caught_up:
+                    entry.due_s = self.clock() + LOOK_S
+                    return
+                with metrics.tick_seconds.time():
+                    await self.reconciler.reconcile(resource, entry.state, self.clock())
+            entry.num_failures = 0
+            entry.due_s = self.clock() + self._pace_s(resource)
+        except Exception as error:  # one service's trouble must not stop the others
+            entry.num_failures += 1
+            wait_s = min(LAST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (entry.num_failures - 1))
+            entry.due_s = self.clock() + wait_s
+            metrics.failures.labels(*key).inc()
+            level = logging.WARNING if _is_expected(error) else logging.ERROR
+            logger.log(
+                level,
+                "tick failed",
+                exc_info=None if _is_expected(error) else error,
+                extra={"service": "/".join(key), "error": repr(error), "retry_s": wait_s},
+            )
+        finally:
+            entry.task = None
+
+    def _pace_s(self, resource: Mapping[str, Any]) -> float:
+        if self.tick_s > 0.0:
+            return self.tick_s
+        scaling = resource["spec"].get("scaling") or {}
+        pace = scaling.get("tickSeconds", DEFAULT_TICK_S)
+        return float(pace) if isinstance(pace, int) and pace > 0 else DEFAULT_TICK_S
+
+
+def _is_expected(error: Exception) -> bool:
+    return isinstance(error, EpidoteError | TimeoutError)

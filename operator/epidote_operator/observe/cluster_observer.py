@@ -1,0 +1,63 @@
+"""This file is about looking at one service in a cluster: its pods, and what its gateways say."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from epidote_core.modality import Modality
+from epidote_core.slo import Slo
+from epidote_operator.observe.gateways import Gateways
+from epidote_operator.observe.observation import Observation
+from epidote_operator.observe.pods import PodFleet
+from epidote_operator.observe.signals import role_signals
+from epidote_operator.observe.window import MetricsWindow
+from epidote_operator.resources.commands import HTTP_PORT
+
+Pod = Mapping[str, Any]
+
+
+@dataclass
+class ServiceMemory:
+    """What the observer keeps of one service between ticks. Losing it costs one tick's hold."""
+
+    gateways: Gateways = field(default_factory=Gateways)
+    pods: PodFleet = field(default_factory=PodFleet)
+    window: MetricsWindow = field(default_factory=MetricsWindow)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterObserver:
+    """An `Observer` for one tick: the pods are those that an index has in memory."""
+
+    memory: ServiceMemory
+    workers: Collection[Pod]
+    gateways: Collection[Pod]
+    admin_key: str | None
+    revision: str
+
+    async def look(self, slos: Mapping[Modality, Slo], now_s: float) -> Observation:
+        memory = self.memory
+        await memory.gateways.follow(gateway_urls(self.gateways), self.admin_key)
+        scrapes = await memory.gateways.scrape(now_s)
+        report, _, message = await memory.gateways.fleet(now_s)
+        memory.window.add(scrapes, now_s)
+        return Observation(
+            fleet=memory.pods.fleet(
+                self.workers, report, now_s, revision=self.revision, message=message
+            ),
+            traffic=memory.window.read(slos, now_s),
+            signals=role_signals(report) if report is not None else {},
+        )
+
+
+def gateway_urls(pods: Collection[Pod]) -> list[str]:
+    """Addresses of the gateways that run, ready or not: one that isn't tells why."""
+    found = []
+    for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"])):
+        status = pod.get("status", {})
+        if status.get("phase") != "Running" or "deletionTimestamp" in pod["metadata"]:
+            continue
+        if address := status.get("podIP"):
+            host = f"[{address}]" if ":" in address else address
+            found.append(f"http://{host}:{HTTP_PORT}")
+    return found

@@ -1,0 +1,139 @@
+"""This file is about worker pods and the workers in them, joined into one fleet.
+
+A gateway knows workers, the API server knows pods. What both say is joined by the worker's id or
+its node's name, either of which is the pod's name, or by the pod's annotation for the node's id.
+Pods are also there when the gateway is not: a fleet that can't be asked is taken for what it was,
+so that nobody is given up because somebody else is away.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from epidote_core.roles import WorkerState
+from epidote_operator.observe.gateway_client import FleetReport, WorkerReport
+from epidote_operator.resources.labels import REVISION
+from epidote_operator.resources.pod_notes import PodNotes, read_notes
+from epidote_operator.status.fleet import Fleet, FleetWorker
+from epidote_planner.lane import Lane
+
+NODE_ID = "epidote.dev/node-id"  # annotation: how the worker's own node is called
+
+
+@dataclass
+class PodFleet:
+    """Joins pods and workers; remembers since when a worker is missing from the gateway's list."""
+
+    _missing_since: dict[str, float] = field(default_factory=dict)  # by pod uid
+
+    def fleet(
+        self,
+        pods: Iterable[Mapping[str, Any]],
+        report: FleetReport | None,
+        now_s: float,
+        *,
+        revision: str = "",
+        message: str = "",
+    ) -> Fleet:
+        """The fleet now. `report` None: no gateway answered, `message` says why."""
+        listed = sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))
+        uids = {pod["metadata"]["uid"] for pod in listed}
+        self._missing_since = {
+            uid: at_s for uid, at_s in self._missing_since.items() if uid in uids
+        }
+        reports = list(report.workers) if report is not None else []
+        return Fleet(
+            at_s=now_s,
+            is_known=report is not None,
+            message=message,
+            workers=tuple(
+                self._worker(pod, report is not None, _find(pod, reports), now_s, revision)
+                for pod in listed
+            ),
+        )
+
+    def _worker(
+        self,
+        pod: Mapping[str, Any],
+        is_known: bool,
+        report: WorkerReport | None,
+        now_s: float,
+        revision: str,
+    ) -> FleetWorker:
+        metadata = pod["metadata"]
+        created_s = unix_time(metadata["creationTimestamp"])
+        notes = read_notes(pod, created_s)
+        state, since_s = self._state(pod, notes, is_known, report, now_s, created_s)
+        own = (metadata.get("labels") or {}).get(REVISION, "")
+        return FleetWorker(
+            name=metadata["name"],
+            worker_id=report.worker_id if report else "",
+            lane=notes.lane,
+            said=Lane(notes.lane.group, report.role) if report else None,
+            state=state,
+            since_s=since_s,
+            epoch=report.epoch if report else (notes.intent.epoch if notes.intent else 0),
+            intent=notes.intent,
+            is_leaving="deletionTimestamp" in metadata,
+            is_labelled=notes.is_labelled,
+            is_outdated=bool(revision and own and own != revision),
+            num_running=report.num_running if report else 0,
+            num_waiting=report.num_waiting + report.num_encoding if report else 0,
+        )
+
+    def _state(
+        self,
+        pod: Mapping[str, Any],
+        notes: PodNotes,
+        is_known: bool,
+        report: WorkerReport | None,
+        now_s: float,
+        created_s: float,
+    ) -> tuple[WorkerState, float]:
+        uid = pod["metadata"]["uid"]
+        if pod.get("status", {}).get("phase") in ("Failed", "Succeeded"):
+            return WorkerState.FAILED, created_s
+        if report is not None:
+            self._missing_since.pop(uid, None)
+            if report.state is WorkerState.STARTING:
+                return report.state, created_s
+            return report.state, notes.since_s
+        if not is_known:  # blind: what served goes on serving, what started has all the time
+            if notes.is_labelled and is_ready(pod):
+                return WorkerState.ROUTABLE, notes.since_s
+            return WorkerState.STARTING, now_s
+        missing_s = self._missing_since.setdefault(uid, now_s)
+        never_served = notes.since_s <= created_s + 1.0
+        return WorkerState.STARTING, created_s if never_served else missing_s
+
+
+def _find(pod: Mapping[str, Any], reports: Iterable[WorkerReport]) -> WorkerReport | None:
+    """The worker in a pod. A failed life of the same pod yields to a later one."""
+    name = pod["metadata"]["name"]
+    node = (pod["metadata"].get("annotations") or {}).get(NODE_ID)
+    found = [
+        report
+        for report in reports
+        if report.worker_id == name
+        or report.node_id == name
+        or (node is not None and report.node_id == node)
+    ]
+    found.sort(key=lambda report: report.state is WorkerState.FAILED)
+    return found[0] if found else None
+
+
+def is_ready(pod: Mapping[str, Any]) -> bool:
+    """Whether the pod's condition Ready holds."""
+    return any(
+        condition["type"] == "Ready" and condition["status"] == "True"
+        for condition in pod.get("status", {}).get("conditions") or []
+    )
+
+
+def unix_time(timestamp: str) -> float:
+    """
+    >>> unix_time("1970-01-01T00:01:00Z")
+    60.0
+    """
+    return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()

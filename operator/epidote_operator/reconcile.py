@@ -1,0 +1,274 @@
+"""This file is about one service in a cluster: its objects, its tick, its status. No kopf here."""
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from epidote_operator.act.events import tell
+from epidote_operator.act.executor import Executor, describe
+from epidote_operator.act.kubernetes_hands import Asked, KubernetesHands
+from epidote_operator.act.objects import apply_all, ensure_secret, policy_versions
+from epidote_operator.act.switches import STUCK_S, switch_state
+from epidote_operator.kube import paths
+from epidote_operator.kube.api import KubeApi, Manifest
+from epidote_operator.kube.merge_patch import merge_patch
+from epidote_operator.loop import Tick, tick
+from epidote_operator.observe.cluster_observer import ClusterObserver, ServiceMemory
+from epidote_operator.resources.fleet_objects import fleet_objects
+from epidote_operator.resources.fleet_values import Fleet
+from epidote_operator.resources.head import gateway_url
+from epidote_operator.resources.labels import Component, label_selector, selector
+from epidote_operator.resources.new_worker import new_worker
+from epidote_operator.resources.pods import GRACE_S
+from epidote_operator.resources.revision import revision_of
+from epidote_operator.settings import Settings
+from epidote_operator.spec.invalid import InvalidSpec
+from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
+from epidote_operator.spec.parsing import parse_service
+from epidote_operator.spec.planner_policy import planner_policy
+from epidote_operator.spec.service_status import ConditionType, MultimodalServiceStatus
+from epidote_operator.status.conditions import FALSE, renewed
+from epidote_operator.status.render import Report, render
+from epidote_operator.telemetry import OperatorMetrics
+from epidote_planner import PlannerMemory
+
+logger = logging.getLogger(__name__)
+
+REAPPLY_S = 300.0  # objects that somebody changed or deleted come back within this
+
+
+class PodSource(Protocol):
+    """Pods of one part of a service, from memory."""
+
+    def __call__(
+        self, namespace: str, service: str, component: Component
+    ) -> Collection[Mapping[str, Any]]: ...
+
+
+@dataclass
+class ServiceState:
+    """What one operator process keeps of one service. A new one starts with an empty one."""
+
+    memory: ServiceMemory = field(default_factory=ServiceMemory)
+    asked: Asked = field(default_factory=Asked)
+    admin_key: str | None = None
+    applied: tuple[object, ...] = ()
+    applied_s: float = float("-inf")
+    latest: Manifest | None = None  # the resource as our last patch left it
+
+    async def aclose(self) -> None:
+        await self.asked.aclose()
+        await self.memory.gateways.aclose()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconciler:
+    """Brings services to what they ask for, one tick at a time.
+
+    `hands` may wrap what acts, for tests that break it. `stuck_s`: see `act.switches`.
+    """
+
+    api: KubeApi
+    pods: PodSource
+    settings: Settings
+    metrics: OperatorMetrics
+    hands: Callable[[KubernetesHands], Any] = lambda hands: hands
+    stuck_s: float = STUCK_S
+
+    async def reconcile(
+        self, resource: Manifest, state: ServiceState, now_s: float
+    ) -> MultimodalServiceStatus:
+        """One tick: objects, then observe, plan, act, then one status patch.
+
+        Raises:
+            KubeError: the API server refused or can't be reached; the next tick tries again.
+        """
+        resource = _newest(resource, state.latest)
+        before = MultimodalServiceStatus.model_validate(resource.get("status") or {})
+        refusal: InvalidSpec | None = None
+        raw = resource["spec"]
+        try:
+            spec = parse_service(raw)
+        except InvalidSpec as error:
+            refusal = error
+            if before.last_good_spec is None:
+                told = self._refused(before, error, resource, now_s)
+                return await self._write(resource, told, state)
+            raw = before.last_good_spec
+            spec = parse_service(raw)
+        fleet = self._fleet(resource, spec)
+        await self._ensure_objects(fleet, state, before, now_s)
+        done = await self._tick(fleet, state, before, now_s)
+        status = await self._report(resource, fleet, done, before, raw, now_s)
+        if refusal is not None:
+            status = self._refused(status, refusal, resource, now_s)
+        return await self._write(resource, status, state)
+
+    def _fleet(self, resource: Manifest, spec: MultimodalServiceSpec) -> Fleet:
+        metadata, defaults = resource["metadata"], self.settings.defaults
+        return Fleet(
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            uid=metadata["uid"],
+            spec=spec,
+            revision=revision_of(spec, defaults),
+            defaults=defaults,
+        )
+
+    async def _ensure_objects(
+        self, fleet: Fleet, state: ServiceState, before: MultimodalServiceStatus, now_s: float
+    ) -> None:
+        wanted = before.desired_workers
+        key = (fleet.spec, fleet.revision, wanted)
+        if state.applied == key and now_s - state.applied_s < REAPPLY_S:
+            return
+        state.admin_key = await ensure_secret(self.api, fleet)
+        versions = await policy_versions(self.api)
+        await apply_all(
+            self.api, fleet_objects(fleet, desired_workers=wanted, api_versions=versions)
+        )
+        state.applied, state.applied_s = key, now_s
+
+    async def _tick(
+        self, fleet: Fleet, state: ServiceState, before: MultimodalServiceStatus, now_s: float
+    ) -> Tick:
+        spec, scaling = fleet.spec, fleet.spec.scaling
+        workers = self.pods(fleet.namespace, fleet.name, Component.WORKER)
+        observer = ClusterObserver(
+            memory=state.memory,
+            workers=workers,
+            gateways=self.pods(fleet.namespace, fleet.name, Component.GATEWAY),
+            admin_key=state.admin_key,
+            revision=fleet.revision,
+        )
+        hands = KubernetesHands(
+            api=self.api,
+            namespace=fleet.namespace,
+            service=fleet.name,
+            pods={pod["metadata"]["name"]: dict(pod) for pod in workers},
+            gateways=state.memory.gateways.all,
+            make_pod=lambda name, lane, at_s: new_worker(fleet, name, lane, at_s),
+            asked=state.asked,
+            grace_s=scaling.drain_deadline_seconds + GRACE_S,
+            max_pods=spec.pool.most,
+        )
+        executor = Executor(
+            self.hands(hands),
+            drain_deadline_s=float(scaling.drain_deadline_seconds),
+            stuck_s=self.stuck_s,
+        )
+        return await tick(
+            observer,
+            executor,
+            planner_policy(spec),
+            _memory(before),
+            mode=scaling.mode,
+            now_s=now_s,
+        )
+
+    async def _report(
+        self,
+        resource: Manifest,
+        fleet: Fleet,
+        done: Tick,
+        before: MultimodalServiceStatus,
+        raw: Mapping[str, Any],
+        now_s: float,
+    ) -> MultimodalServiceStatus:
+        seen, spec = done.observation, fleet.spec
+        status, decision = render(
+            Report(
+                now_s=now_s,
+                fleet=seen.fleet,
+                plan=done.plan,
+                outcome=done.outcome,
+                mode=spec.scaling.mode,
+                policy=planner_policy(spec),
+                attainment=seen.traffic.attainment,
+                metrics_message=seen.traffic.message,
+                switch_states={
+                    worker.name: switch_state(worker)
+                    for worker in seen.fleet.workers
+                    if worker.intent is not None
+                },
+                actions=tuple(describe(action) for action in done.plan.actions)
+                if done.plan
+                else (),
+                gpus_per_worker=spec.pool.gpus,
+                generation=resource["metadata"].get("generation"),
+            ),
+            before,
+        )
+        where = (fleet.namespace, fleet.name)
+        for step in done.outcome.done:
+            self.metrics.actions.labels(*where, step.verb).inc()
+        if decision is not None:
+            self.metrics.decisions.labels(*where, decision.reason).inc()
+            logger.info(
+                "decided",
+                extra={"service": "/".join(where), "reason": decision.reason, "why": decision.text},
+            )
+            await tell(
+                self.api, resource, reason=decision.reason, message=decision.text, now_s=now_s
+            )
+        return status.model_copy(
+            update={
+                "selector": label_selector(selector(fleet.name, Component.WORKER)),
+                "revision": fleet.revision,
+                "url": gateway_url(fleet),
+                "last_good_spec": dict(raw),
+            }
+        )
+
+    def _refused(
+        self,
+        status: MultimodalServiceStatus,
+        error: InvalidSpec,
+        resource: Manifest,
+        now_s: float,
+    ) -> MultimodalServiceStatus:
+        """Ready is False for the spec's sake; the fleet of the last good spec serves on."""
+        known = {condition.type: condition for condition in status.conditions}
+        generation = resource["metadata"].get("generation")
+        ready = renewed(
+            ConditionType.READY.value,
+            (FALSE, "InvalidSpec", str(error)),
+            known.get(ConditionType.READY.value),
+            now_s=now_s,
+            generation=generation,
+        )
+        conditions = {**known, ConditionType.READY.value: ready}
+        return status.model_copy(
+            update={"conditions": tuple(conditions.values()), "observed_generation": generation}
+        )
+
+    async def _write(
+        self, resource: Manifest, status: MultimodalServiceStatus, state: ServiceState
+    ) -> MultimodalServiceStatus:
+        """One patch of what changed; none if nothing did."""
+        metadata = resource["metadata"]
+        after = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        patch = merge_patch(resource.get("status") or {}, after)
+        if patch:
+            path = f"{paths.service(metadata['namespace'], metadata['name'])}/status"
+            state.latest = await self.api.merge(path, {"status": patch})
+        self.metrics.show(metadata["namespace"], metadata["name"], status)
+        return status
+
+
+def _memory(before: MultimodalServiceStatus) -> PlannerMemory:
+    """The planner's memory; one that somebody has spoilt is worth a fresh start, not a failure."""
+    try:
+        return PlannerMemory.from_json(before.memory)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        logger.warning("planner's memory is unreadable", extra={"error": repr(error)})
+        return PlannerMemory()
+
+
+def _newest(resource: Manifest, latest: Manifest | None) -> Manifest:
+    """`resource` with the status that our last patch left, where the cache lags behind it."""
+    if latest is None or latest["metadata"]["uid"] != resource["metadata"]["uid"]:
+        return resource
+    ours, cached = (int(r["metadata"]["resourceVersion"]) for r in (latest, resource))
+    return {**resource, "status": latest.get("status")} if ours > cached else resource

@@ -1,0 +1,91 @@
+"""This file is about what a deployer tells the operator: `EPIDOTE_OPERATOR_*`, read once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from epidote_core.errors import EpidoteError
+from epidote_operator.resources.fleet_values import Defaults
+
+PREFIX = "EPIDOTE_OPERATOR_"
+
+
+class InvalidSettings(EpidoteError):
+    """A variable that is unknown or can't be read; the message names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every setting, with its default and the reason for it."""
+
+    namespaces: tuple[str, ...] = ()  # to watch; none: all of the cluster
+    namespace: str = "epidote-system"  # our own: where the lease is
+    identity: str = ""  # of this process among several; "": the host's name
+    lease_name: str = "epidote-operator"
+    leader_election: bool = True  # off: only where nobody starts a second one
+    lease_seconds: float = 15.0  # another one takes over after this; client-go's default
+    image: str = Defaults().image  # of fleets that name none
+    cluster_domain: str = Defaults().cluster_domain
+    http_port: int = 8080  # /metrics, /healthz; 0: none
+    http_host: str = "0.0.0.0"  # probes come from the node
+    webhook: bool = False  # needs the chart's certificates and Service
+    tick_seconds: float = 0.0  # instead of every service's own; 0: theirs. For tests
+    log_level: str = "INFO"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> "Settings":
+        """Defaults, changed by variables with our prefix.
+
+        Raises:
+            InvalidSettings
+        """
+        known = {PREFIX + field.name.upper(): field.name for field in fields(cls)}
+        changes: dict[str, Any] = {}
+        for variable, text in environ.items():
+            if not variable.startswith(PREFIX):
+                continue
+            if variable not in known:
+                raise InvalidSettings(
+                    f"{variable}: there is no such setting; known are {', '.join(sorted(known))}"
+                )
+            name = known[variable]
+            changes[name] = _read(variable, text, getattr(cls, name))
+        return replace(cls(), **changes)
+
+    @property
+    def defaults(self) -> Defaults:
+        """What manifests are made from, besides the spec."""
+        return Defaults(
+            image=self.image,
+            operator_namespace=self.namespace,
+            cluster_domain=self.cluster_domain,
+        )
+
+
+def _read(variable: str, text: str, default: object) -> Any:
+    readers: Mapping[type, Callable[[str], Any]] = {
+        bool: _boolean,
+        int: int,
+        float: float,
+        str: str.strip,
+        tuple: lambda value: tuple(filter(None, (part.strip() for part in value.split(",")))),
+    }
+    try:
+        return readers[type(default)](text)
+    except ValueError as error:
+        wanted = type(default).__name__
+        raise InvalidSettings(f"{variable}: must be a {wanted}, got {text!r}") from error
+
+
+def _boolean(text: str) -> bool:
+    """
+    >>> _boolean("true")
+    True
+    """
+    match text.strip().lower():
+        case "true" | "1" | "yes":
+            return True
+        case "false" | "0" | "no":
+            return False
+        case _:
+            raise ValueError(text)
