@@ -85,13 +85,13 @@ async def test_a_client_that_trusts_the_authority_reaches_the_server(
 
 def test_settings_come_from_the_environment() -> None:
     settings = WebhookSettings.from_env(
-        {"EPIDOTE_WEBHOOK_ENABLED": "true", "EPIDOTE_WEBHOOK_PORT": "9999", **os.environ}
+        {"EPIDOTE_WEBHOOK_PORT": "9999", "EPIDOTE_WEBHOOK_CERTIFICATES": "/tls", **os.environ}
     )
-    assert (settings.enabled, settings.port) == (True, 9999)
+    assert (settings.port, settings.certificates) == (9999, Path("/tls"))
     assert settings.names[0] == "epidote-webhook.epidote-system.svc"
 
 
-@pytest.mark.parametrize(("name", "value"), [("PORT", "0"), ("PORT", "x"), ("ENABLED", "maybe")])
+@pytest.mark.parametrize(("name", "value"), [("PORT", "0"), ("PORT", "x")])
 def test_a_setting_that_cannot_be_read_names_its_variable(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"EPIDOTE_WEBHOOK_{name}"):
         WebhookSettings.from_env({f"EPIDOTE_WEBHOOK_{name}": value})

@@ -19,6 +19,7 @@ from epidote_operator.resources.protection import internal_secret
 from epidote_operator.resources.revision import revision_of
 from epidote_operator.spec.parsing import parse_service
 from epidote_operator.testing.generated_services import service
+from epidote_operator.testing.manifest_schema import check
 from epidote_operator.testing.service_faults import Spec
 
 MINIMAL: Spec = {
@@ -77,6 +78,13 @@ def test_every_object_is_owned_labelled_and_named_once(seed: int) -> None:
         assert metadata["labels"]["epidote.dev/service"] == "chat"
         assert metadata["namespace"] == "prod"
         assert len(metadata["name"]) <= 63
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32))
+def test_every_manifest_is_one_that_kubernetes_knows(seed: int) -> None:
+    checked = [check(item) for item in every_manifest(fleet(service(Random(seed))))]
+    assert checked.count(False) == 1  # the RayCluster is KubeRay's
 
 
 @settings(max_examples=100, deadline=None)

@@ -7,6 +7,7 @@ import yaml
 from epidote_operator.resources.fleet_values import Defaults
 from epidote_operator.resources.load_test_job import load_test_objects
 from epidote_operator.spec.parsing import parse_load_test
+from epidote_operator.testing.manifest_schema import check
 
 
 def objects(**fields: Any) -> list[dict[str, Any]]:
@@ -24,6 +25,10 @@ def test_the_configuration_is_the_users_with_the_target_filled_in() -> None:
         "seed": 7,
         "target": {"url": "http://chat:8000"},
     }
+
+
+def test_both_are_what_kubernetes_knows() -> None:
+    assert all(check(item) for item in objects())
 
 
 def test_a_finished_run_is_never_repeated() -> None:

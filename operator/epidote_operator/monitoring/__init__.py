@@ -1,0 +1,1 @@
+"""This package is about what people watch: dashboards and alerts, made from the metrics' names."""

@@ -1,0 +1,125 @@
+"""This file is about what must wake somebody, and what can wait until morning: Prometheus rules."""
+
+from typing import Any
+
+from epidote_core import metric_names as names
+
+Rule = dict[str, Any]
+BY = "namespace, service"
+
+
+def _condition(kind: str, value: int) -> str:
+    return f'max by ({BY}) ({names.OPERATOR_CONDITION}{{type="{kind}"}}) == {value}'
+
+
+def _alert(name: str, expr: str, lasting: str, severity: str, summary: str, action: str) -> Rule:
+    return {
+        "alert": name,
+        "expr": expr,
+        "for": lasting,
+        "labels": {"severity": severity},
+        "annotations": {"summary": summary, "description": action},
+    }
+
+
+def rules() -> dict[str, Any]:
+    """The `spec` of a PrometheusRule."""
+    service = "{{ $labels.namespace }}/{{ $labels.service }}"
+    return {
+        "groups": [
+            {
+                "name": "epidote-services",
+                "rules": [
+                    _alert(
+                        "EpidoteServiceNotReady",
+                        _condition("Ready", 0),
+                        "5m",
+                        "critical",
+                        f"{service} does not serve.",
+                        "`kubectl describe mms` names the stage without a worker.",
+                    ),
+                    _alert(
+                        "EpidoteSloMissed",
+                        _condition("SloMet", 0),
+                        "15m",
+                        "warning",
+                        f"{service} misses its latency promise.",
+                        "The last decision in the status says what binds: budget, bounds, metrics.",
+                    ),
+                    _alert(
+                        "EpidoteScalingLimited",
+                        f"{_condition('ScalingLimited', 1)} "
+                        f"and on ({BY}) {_condition('SloMet', 0)}",
+                        "15m",
+                        "warning",
+                        f"{service} needs more workers than it may have, and misses its promise.",
+                        "Raise pool.gpuBudget or pool.maxWorkers, or accept the latency.",
+                    ),
+                    _alert(
+                        "EpidoteScalingInactive",
+                        _condition("ScalingActive", 0),
+                        "10m",
+                        "warning",
+                        f"{service} is held as it is: no fresh metrics, or scaling is off.",
+                        "The condition ScalingActive has the reason.",
+                    ),
+                    _alert(
+                        "EpidoteWorkersMissing",
+                        f"sum by ({BY}) ({names.OPERATOR_DESIRED}) > sum by ({BY}) "
+                        f"({names.OPERATOR_READY})",
+                        "20m",
+                        "warning",
+                        f"{service} has had fewer workers than it wants for 20 minutes.",
+                        "Look for pending pods: nodes, quota, image or weights.",
+                    ),
+                    _alert(
+                        "EpidoteRoleSwitchesRolledBack",
+                        f"sum by ({BY}) (increase({names.EPIDOTE_ROLE_SWITCHES}_total"
+                        '{outcome="rolled_back"}[30m])) > 3',
+                        "0m",
+                        "warning",
+                        f"{service} keeps rolling role switches back.",
+                        "Drains take longer than scaling.drainDeadlineSeconds, or weights fail.",
+                    ),
+                    _alert(
+                        "EpidoteCacheWrongHits",
+                        f"sum by ({BY}, category) (increase({names.EPIDOTE_CACHE_WRONG_HITS}"
+                        "_total[1h])) > 5",
+                        "0m",
+                        "warning",
+                        f"{service} served wrong cached answers in {{{{ $labels.category }}}}.",
+                        "Raise the category's threshold in the CachePolicy, or change its epoch.",
+                    ),
+                ],
+            },
+            {
+                "name": "epidote-operator",
+                "rules": [
+                    _alert(
+                        "EpidoteOperatorNoLeader",
+                        f"(sum({names.OPERATOR_LEADS}) or vector(0)) < 1",
+                        "2m",
+                        "critical",
+                        "No operator acts: fleets serve on, but nothing is scaled or repaired.",
+                        "Look at the operator's Deployment and its Lease.",
+                    ),
+                    _alert(
+                        "EpidoteOperatorTwoLeaders",
+                        f"sum({names.OPERATOR_LEADS}) > 1",
+                        "1m",
+                        "critical",
+                        "Two operators act at once.",
+                        "Two installations watch the same namespaces: remove one.",
+                    ),
+                    _alert(
+                        "EpidoteTicksFail",
+                        f"sum by ({BY}) (increase({names.OPERATOR_TICK_FAILURES}_total[10m])) > 5",
+                        "0m",
+                        "warning",
+                        f"The operator keeps failing on {service}.",
+                        "Its log has the error; the condition AbleToScale has the reason.",
+                    ),
+                ],
+            },
+        ]
+    }
