@@ -60,7 +60,7 @@ def admit(
         is_truncated=measured.is_truncated,
         num_bytes=ENTRY_BYTES + len(body) + len(asked.text) + len(stored),
     )
-    if state.barriers.forbids(entry, miss.begun_s, now_s):
+    if state.barriers.forbids(entry, miss.num_invalidations, now_s):
         return None
     longest_s = max(category.ttl_seconds, category.load_adaptation.max_ttl_seconds)
     document = Document(entry_id=entry.entry_id, facts=entry.facts(), vector=stored, body=body)

@@ -43,12 +43,14 @@ class Miss:
     is_named: bool
     vector: Vector | None = field(repr=False)
     begun_s: float
+    num_invalidations: int  # when the request came
     may_share: bool  # with equal questions at the same time
 
     @property
     def key(self) -> Hashable:
-        """Equal for requests that get the same answer."""
-        return self.asked.exact, self.asked.max_tokens
+        """Equal for requests that get the same answer: the same question, and put after the same
+        invalidations, since what was begun before one must not be told after it."""
+        return self.asked.exact, self.asked.max_tokens, self.num_invalidations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,7 @@ class _LookUp:
         self._state = state
         self._job = job
         self._begun_s = begun_s
+        self._num_invalidations = state.barriers.count
         self._judges = state.judges
         self._policy = self._judges.policy
         self._controls = job.cache.controls
@@ -136,6 +139,7 @@ class _LookUp:
             is_named=bool(named),
             vector=vector,
             begun_s=self._begun_s,
+            num_invalidations=self._num_invalidations,
             may_share=self._may_hit and self._max_age_s is None,
         )
 

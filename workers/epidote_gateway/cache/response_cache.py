@@ -60,6 +60,7 @@ class ResponseCache:
         self._maintenance: Maintenance | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._changing = asyncio.Lock()
+        self._is_closed = False
 
     # Life.
 
@@ -135,7 +136,10 @@ class ResponseCache:
         await self.state.keeper.flush()
 
     async def aclose(self) -> None:
-        """Store what is not stored yet, then stop."""
+        """Store what is not stored yet, then stop. Further calls do nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         if self._state is not None:
             try:
                 async with asyncio.timeout(5.0):

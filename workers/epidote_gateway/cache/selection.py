@@ -38,13 +38,16 @@ class Barriers:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._past: list[tuple[float, Selection]] = []
+        self._past: list[tuple[int, float, Selection]] = []
+        self.count = 0  # invalidations so far
 
     def add(self, selection: Selection) -> None:
         now_s = self._clock()
-        self._past = [(s, which) for s, which in self._past if now_s - s < REMEMBERED_S]
-        self._past.append((now_s, selection))
+        self._past = [past for past in self._past if now_s - past[1] < REMEMBERED_S]
+        self._past.append((self.count, now_s, selection))
+        self.count += 1
 
-    def forbids(self, entry: Entry, begun_s: float, now_s: float) -> bool:
-        """Whether `entry`, asked for at `begun_s` of the clock, was invalidated since."""
-        return any(at_s >= begun_s and which.matches(entry, now_s) for at_s, which in self._past)
+    def forbids(self, entry: Entry, num_before: int, now_s: float) -> bool:
+        """Whether `entry`, asked for when there were `num_before`, was invalidated since."""
+        since = [which for number, _, which in self._past if number >= num_before]
+        return any(which.matches(entry, now_s) for which in since)
