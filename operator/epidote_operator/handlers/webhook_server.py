@@ -34,7 +34,6 @@ class WebhookSettings:
     ValidatingWebhookConfiguration that is told of the authority.
     """
 
-    enabled: bool = False
     address: str = ""  # "": every interface
     port: int = 9443
     namespace: str = "epidote-system"
@@ -56,10 +55,6 @@ class WebhookSettings:
             if (text := environ.get(PREFIX + name.upper())) is None:
                 continue
             match name:
-                case "enabled" if text.lower() not in ("true", "false"):
-                    raise ValueError(f"{PREFIX}ENABLED: must be true or false, got {text!r}")
-                case "enabled":
-                    found[name] = text.lower() == "true"
                 case "port" if not text.isdigit() or not 0 < int(text) < 65_536:
                     raise ValueError(f"{PREFIX}PORT: must be 1 to 65535, got {text!r}")
                 case "port":
