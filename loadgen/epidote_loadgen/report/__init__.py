@@ -1,0 +1,1 @@
+"""This package is about one run as a page: self-contained HTML with plots, no network."""
