@@ -20,7 +20,7 @@ def cache_of(settings: GatewaySettings, registry: CollectorRegistry) -> Response
     """
     if not settings.cache_policy:
         return None
-    meaning = import_module("epidote_gateway.cache.meaning")
+    meaning = import_module("epidote_gateway.cache.meaning.sentence_meaning")
     file = PolicyFile(Path(settings.cache_policy))
     return ResponseCache(
         file.policy,

@@ -1,0 +1,369 @@
+"""The cache as clients and administrators see it: a running gateway, the real OpenAI client."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from io import BytesIO
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from openai import AsyncOpenAI
+from PIL import Image
+
+from epidote_core.roles import Role
+from epidote_gateway.app import create_app
+from epidote_gateway.cache.fakes import WordMeaning
+from epidote_gateway.cache.policy_file import WATCH_S, PolicyFile
+from epidote_gateway.cache.response_cache import Collaborators, ResponseCache
+from epidote_gateway.cache.sqlite_store import SqliteStore
+from epidote_gateway.fakes import FakeBackend, FakeRenderer
+from epidote_gateway.settings import GatewaySettings
+
+A, B = "what colour is the car in this picture", "in this picture what colour is the car"
+C = "what colour has the car in this picture"
+POLICY = """
+kind: CachePolicy
+spec:
+  requests: {truncated: true}  # the pretend model never stops by itself
+  categories:
+    - {name: default, threshold: 0.7}
+    - {name: private, enabled: false, exemplars: [salary]}
+"""
+FLEET = {Role.ENCODE: 1, Role.PREFILL: 1, Role.DECODE: 1}
+HEADER = "x-epidote-cache"
+
+
+class Gateway:
+    """One on a loopback port, with a policy file that tests may change."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.policy = folder / "policy.yaml"
+        self.policy.write_text(POLICY)
+        self.backend = FakeBackend.of(FLEET)
+        self.url = ""
+
+    def make_cache(self, registry: Any) -> ResponseCache:
+        file = PolicyFile(self.policy)
+        store = SqliteStore(self.folder / "answers.sqlite3")
+        given = Collaborators(
+            meaning=WordMeaning(), store=store, policy_file=file, registry=registry
+        )
+        return ResponseCache(file.policy, given)
+
+    @property
+    def num_asked(self) -> int:
+        return len(self.backend.requests)
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+    async with AsyncExitStack() as stack:
+
+        async def begin(**settings: Any) -> Gateway:
+            gateway = Gateway(tmp_path)
+            app = create_app(
+                gateway.backend,
+                FakeRenderer(),
+                GatewaySettings(**settings),
+                rng=Random(1),
+                make_cache=gateway.make_cache,
+            )
+            server = uvicorn.Server(
+                uvicorn.Config(app, port=0, ws="none", log_level="error", access_log=False)
+            )
+            server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+            task = asyncio.create_task(server.serve())
+            while not server.started:
+                await asyncio.sleep(0.005)
+            port = server.servers[0].sockets[0].getsockname()[1]
+            gateway.url = f"http://127.0.0.1:{port}"
+
+            async def stop() -> None:
+                server.should_exit = True
+                await task
+
+            stack.push_async_callback(stop)
+            return gateway
+
+        yield begin
+
+
+@pytest.fixture
+async def gateway(start: Any) -> Gateway:
+    made: Gateway = await start()
+    return made
+
+
+@pytest.fixture
+async def openai(gateway: Gateway) -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0) as made:
+        yield made
+
+
+@pytest.fixture
+async def http(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=30) as made:
+        yield made
+
+
+def picture(seed: int = 0) -> Image.Image:
+    return Image.frombytes("RGB", (48, 32), Random(seed).randbytes(48 * 32 * 3))
+
+
+def file_url(image: Image.Image, format: str = "PNG") -> str:
+    file = BytesIO()
+    image.save(file, format, **({"lossless": True} if format == "WEBP" else {}))
+    data = base64.b64encode(file.getvalue()).decode()
+    return f"data:image/{format.lower()};base64,{data}"
+
+
+def about(text: str, *urls: str) -> list[Any]:
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return [{"role": "user", "content": [{"type": "text", "text": text}, *parts]}]
+
+
+async def ask(openai: AsyncOpenAI, messages: list[Any], **more: Any) -> tuple[str, str]:
+    """(answer, cache header)."""
+    fields = {"model": "fake-vl", "max_tokens": 20, "temperature": 0, **more}
+    raw = await openai.chat.completions.with_raw_response.create(messages=messages, **fields)
+    answer = raw.parse()
+    if not fields.get("stream"):
+        return answer.choices[0].message.content, raw.headers[HEADER]
+    texts = [c.choices[0].delta.content or "" async for c in answer if c.choices]
+    return "".join(texts), raw.headers[HEADER]
+
+
+async def test_a_paraphrase_about_the_same_picture_hits_about_another_one_it_misses(
+    gateway: Gateway, openai: AsyncOpenAI
+) -> None:
+    first, header = await ask(openai, about(A, file_url(picture())))
+    assert header.startswith("miss; why=nothing-near")
+    second, header = await ask(openai, about(B, file_url(picture())))
+    assert header.startswith("hit; kind=semantic; category=default; similarity=")
+    assert second == first
+    other, header = await ask(openai, about(B, file_url(picture(seed=1))))
+    assert header.startswith("miss")
+    assert other != first
+    assert gateway.num_asked == 2
+
+
+@pytest.mark.parametrize("format", ["BMP", "WEBP"])
+async def test_the_same_picture_in_another_lossless_file_hits(
+    gateway: Gateway, openai: AsyncOpenAI, format: str
+) -> None:
+    first, _ = await ask(openai, about(A, file_url(picture(), "PNG")))
+    again, header = await ask(openai, about(A, file_url(picture(), format)))
+    assert header.startswith("hit; kind=exact")
+    assert again == first
+
+
+async def test_one_changed_pixel_is_another_picture(gateway: Gateway, openai: AsyncOpenAI) -> None:
+    await ask(openai, about(A, file_url(picture())))
+    changed = picture()
+    red, green, blue = changed.getpixel((7, 5))  # type: ignore[misc]
+    changed.putpixel((7, 5), (red ^ 1, green, blue))
+    _, header = await ask(openai, about(A, file_url(changed)))
+    assert header.startswith("miss")
+    assert gateway.num_asked == 2
+
+
+async def test_the_order_of_pictures_matters(gateway: Gateway, openai: AsyncOpenAI) -> None:
+    one, two = file_url(picture(1)), file_url(picture(2))
+    await ask(openai, about(A, one, two))
+    assert (await ask(openai, about(A, two, one)))[1].startswith("miss")
+    assert (await ask(openai, about(A, one)))[1].startswith("miss")
+    assert (await ask(openai, about(A, one, two)))[1].startswith("hit")
+
+
+@pytest.mark.parametrize(("first", "second"), [(True, False), (False, True)])
+async def test_streamed_and_whole_answers_serve_each_other(
+    gateway: Gateway, openai: AsyncOpenAI, first: bool, second: bool
+) -> None:
+    options: Any = {"stream_options": {"include_usage": True}}
+    one, _ = await ask(openai, about(A), stream=first, **(options if first else {}))
+    other, header = await ask(openai, about(A), stream=second, **(options if second else {}))
+    assert header.startswith("hit; kind=exact")
+    assert one == other
+    assert gateway.num_asked == 1
+
+
+async def test_a_hit_streams_the_very_events_of_its_original(
+    gateway: Gateway, http: httpx.AsyncClient
+) -> None:
+    body = {
+        "model": "fake-vl",
+        "messages": [{"role": "user", "content": A}],
+        "max_tokens": 12,
+        "temperature": 0,
+        "stream": True,
+        "logprobs": True,
+        "top_logprobs": 2,
+        "stream_options": {"include_usage": True},
+    }
+
+    async def events() -> list[Any]:
+        text = (await http.post("/v1/chat/completions", json=body)).text
+        lines = [line[6:] for line in text.splitlines() if line.startswith("data: ")]
+        assert lines[-1] == "[DONE]"
+        found = [json.loads(line) for line in lines[:-1]]
+        for event in found:
+            del event["id"], event["created"]
+        return found
+
+    assert await events() == await events()
+    assert gateway.num_asked == 1
+
+
+async def test_completions_of_several_prompts_tell_each_ones_fate(
+    gateway: Gateway, http: httpx.AsyncClient
+) -> None:
+    async def told(*prompts: str) -> str:
+        body = {"model": "fake-vl", "prompt": list(prompts), "max_tokens": 5, "temperature": 0}
+        response = await http.post("/v1/completions", json=body)
+        assert len(response.json()["choices"]) == len(prompts)
+        return response.headers[HEADER]
+
+    await told("one")
+    header = await told("one", "two")
+    first, second = header.split(", ")
+    assert first.startswith("hit; kind=exact")
+    assert second.startswith("miss")
+
+
+async def test_request_controls_come_by_header_and_by_body(
+    gateway: Gateway, openai: AsyncOpenAI
+) -> None:
+    await ask(openai, about(A))
+    for more in (
+        {"extra_headers": {"cache-control": "no-cache"}},
+        {"extra_body": {"cache": {"no-cache": True}}},
+    ):
+        assert (await ask(openai, about(A), **more))[1].startswith("miss; why=no-cache")
+    for more in (
+        {"extra_headers": {"cache-control": "no-store"}},
+        {"extra_body": {"cache": {"no-store": True}}},
+    ):
+        assert (await ask(openai, about(A), **more))[1] == "bypass; why=no-store"
+    named = {"extra_headers": {"x-epidote-category": "private"}}
+    assert (await ask(openai, about("new"), **named))[1].startswith("bypass; why=category-disabled")
+    assert (await ask(openai, about("my salary")))[1].startswith("bypass; why=category-disabled")
+    assert (await ask(openai, about(A), user="ann"))[1] == "bypass; why=personalized"
+    assert (await ask(openai, about(A), temperature=0.5))[1] == "bypass; why=temperature"
+
+
+async def test_tenants_never_share_and_report_only_their_own_hits(start: Any) -> None:
+    gateway = await start(api_keys=(("a", "key-a"), ("b", "key-b")), admin_key="boss")
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(
+                AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0)
+            )
+            for key in ("key-a", "key-b")
+        ]
+        assert (await ask(clients[0], about(A)))[1].startswith("miss")
+        assert (await ask(clients[1], about(A)))[1].startswith("miss")
+        _, header = await ask(clients[0], about(B))
+        assert header.startswith("hit; kind=semantic")
+        entry_id = header.rpartition("id=")[2]
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=gateway.url))
+
+        async def report(key: str, path: str = "/v1/cache/feedback") -> int:
+            headers = {"authorization": f"Bearer {key}"}
+            response = await http.post(path, json={"id": entry_id}, headers=headers)
+            return response.status_code
+
+        assert await report("nobody") == 401
+        assert await report("key-b") == 404
+        assert await report("key-a", "/admin/cache/feedback") == 401
+        assert await report("key-a") == 200
+        assert await report("key-a") == 404
+        assert (await ask(clients[0], about(B)))[1].startswith("miss")
+
+
+async def test_administrators_look_up_evict_and_invalidate(
+    gateway: Gateway, openai: AsyncOpenAI, http: httpx.AsyncClient
+) -> None:
+    for text in (A, "the train leaves at 7", "something else"):
+        await ask(openai, about(text))
+    stats = (await http.get("/admin/cache")).json()
+    assert (stats["entries"], stats["is_loaded"]) == (3, True)
+    assert stats["categories"]["private"]["enabled"] is False
+    body = {"text": "the train leaves at 8", "limit": 2}
+    found = (await http.post("/admin/cache/lookup", json=body)).json()
+    near = found["neighbours"][0]
+    assert near["entry"]["text"] == "the train leaves at 7"
+    assert (near["refused_by"], near["is_near_enough"]) == ("numbers", True)
+    path = f"/admin/cache/entries/{near['entry']['id']}"
+    assert len((await http.get(path)).json()["choices"]) == 1
+    assert (await http.delete(path)).json()["num_entries"] == 1
+    assert (await http.get(path)).status_code == 404
+    assert (await http.delete(path)).status_code == 404
+    dry = {"category": "default", "dry_run": True}
+    assert (await http.post("/admin/cache/invalidate", json=dry)).json()["num_entries"] == 2
+    assert (await http.get("/admin/cache")).json()["entries"] == 2
+    assert (await http.post("/admin/cache/invalidate", json={})).status_code == 400
+    wrong = {"category": "default", "colour": "red"}
+    assert (await http.post("/admin/cache/invalidate", json=wrong)).status_code == 400
+    assert (await http.post("/admin/cache/flush", json={})).json()["num_entries"] == 2
+    assert (await ask(openai, about(A)))[1].startswith("miss")
+
+
+async def test_metrics_count_by_category_and_reason(
+    gateway: Gateway, openai: AsyncOpenAI, http: httpx.AsyncClient
+) -> None:
+    for text in (A, A, B, "in 5 minutes", "in 6 minutes"):
+        await ask(openai, about(text))
+    shown = (await http.get("/metrics")).text
+    hits = 'epidote_cache_hits_total{category="default",kind="%s",relaxed="false"} 1.0'
+    assert hits % "exact" in shown
+    assert hits % "semantic" in shown
+    assert 'epidote_cache_refusals_total{category="default",reason="numbers"} 1.0' in shown
+    assert 'epidote_cache_hit_ratio{category="default"} 0.4' in shown
+    assert 'epidote_cache_entries{category="default"} 3.0' in shown
+    assert 'epidote_cache_saved_tokens_total{category="default"} 40.0' in shown
+    assert "epidote_cache_lookup_seconds_count 5" in shown
+
+
+async def test_a_changed_policy_file_is_in_force_within_five_seconds(
+    gateway: Gateway, openai: AsyncOpenAI, http: httpx.AsyncClient
+) -> None:
+    await ask(openai, about(A))
+    assert WATCH_S <= 2.0  # two looks, and making the judges
+    gateway.policy.write_text(POLICY.replace("0.7", "0.999"))
+    async with asyncio.timeout(60):  # a busy machine; an idle one takes one second
+        while True:
+            stats = (await http.get("/admin/cache")).json()
+            if stats["categories"]["default"]["threshold"] == 0.999:
+                break
+            await asyncio.sleep(0.05)
+    assert (await ask(openai, about(C)))[1].startswith("miss; why=below-threshold")
+    assert (await ask(openai, about(A)))[1].startswith("hit; kind=exact")
+
+
+async def test_a_policy_may_be_put_and_a_bad_one_is_refused_by_field(
+    gateway: Gateway, openai: AsyncOpenAI, http: httpx.AsyncClient
+) -> None:
+    spec = (await http.get("/admin/cache/policy")).json()["spec"]
+    spec["categories"][0]["threshold"] = 0.99
+    assert (await http.put("/admin/cache/policy", json={"spec": spec})).status_code == 200
+    await ask(openai, about(A))
+    assert (await ask(openai, about(C)))[1].startswith("miss; why=below-threshold")
+    spec["categories"][0]["ttlSeconds"] = -1
+    refused = await http.put("/admin/cache/policy", json={"spec": spec})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "spec.categories[0].ttlSeconds"
+
+
+async def test_the_planners_pressure_is_taken_within_its_range(
+    gateway: Gateway, http: httpx.AsyncClient
+) -> None:
+    assert (await http.put("/admin/cache/pressure", json={"pressure": 0.5})).status_code == 200
+    assert (await http.get("/admin/cache")).json()["signal"] == 0.5
+    assert (await http.put("/admin/cache/pressure", json={"pressure": 2})).status_code == 400
