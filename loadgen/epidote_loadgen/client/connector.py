@@ -2,6 +2,8 @@
 
 import asyncio
 import errno
+import os
+import socket
 import ssl
 from collections.abc import Callable
 
@@ -43,8 +45,22 @@ async def connect(
         raise CannotConnect(f"TLS: {error.reason or error}") from error
     except (OSError, ConnectionError) as error:
         own = error.errno in OWN_LIMITS
-        text = (error.strerror or str(error) or type(error).__name__).lower()
-        raise CannotConnect(text, is_own_limit=own) from error
+        raise CannotConnect(plain(error), is_own_limit=own) from error
+
+
+def plain(error: OSError) -> str:
+    """The reason in the system's words, whatever the event loop made of it.
+
+    >>> plain(OSError(111, "Connect call failed ('::1', 9)"))
+    'connection refused'
+    """
+    if isinstance(error, socket.gaierror):
+        return f"name not found: {error.strerror}"
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    if "refused" in str(error).lower() or "[Errno 111]" in str(error):
+        return os.strerror(errno.ECONNREFUSED).lower()  # every address of the name refused
+    return str(error) or type(error).__name__
 
 
 async def _through_proxy(

@@ -36,5 +36,7 @@ def ks_p_value(statistic: float, count: int) -> float:
     x = statistic * math.sqrt(count)
     if x < 0.2:
         return 1.0  # the series below converges slowly there, to 1
-    terms = (2.0 * (-1) ** (k - 1) * math.exp(-2.0 * k * k * x * x) for k in range(1, 101))
+    terms = [
+        math.copysign(2.0, k % 2 - 0.5) * math.exp(-2.0 * k * k * x * x) for k in range(1, 101)
+    ]
     return min(1.0, max(0.0, sum(terms)))

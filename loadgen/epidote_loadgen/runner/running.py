@@ -36,7 +36,11 @@ class TargetUnreachable(Exception):
 
 
 class RunFailed(Exception):
-    """The run could not be carried out as planned, and measured nothing."""
+    """The run could not be carried out, and measured nothing. `is_usage`: the plan is wrong."""
+
+    def __init__(self, message: str, *, is_usage: bool = False) -> None:
+        super().__init__(message)
+        self.is_usage = is_usage
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,8 @@ class _Run:
             self._end_processes()
             watched = self._watcher.close() if self._watcher is not None else {}
         if self._failures and not self._records:
-            raise RunFailed(self._failures[0].message)
+            first = self._failures[0]
+            raise RunFailed(first.message, is_usage=first.is_usage)
         watch = join_watches(self._watches, self._records)
         self._records.sort(key=lambda record: record.index)
         void = void_reason(watch, self._plan.limits, len(self._records))

@@ -1,6 +1,7 @@
 """This file is about letting a watcher look at the service beside the run, in a thread."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -34,7 +35,8 @@ class WatcherThread:
         if self._thread is None:
             self._loop.close()
             return {}
-        self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
+        with contextlib.suppress(RuntimeError):  # it failed before: its loop is closed
+            self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
         self._thread.join(CLOSE_S)
         return self._watcher.result()
 

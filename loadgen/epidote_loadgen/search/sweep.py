@@ -71,6 +71,7 @@ class SweepResult:
     probes: tuple[Probe, ...]
     is_decided: bool
     reason: str
+    is_interrupted: bool = False
 
 
 def sweep(
@@ -139,6 +140,7 @@ class _Sweep:
             probes=tuple(self._probes),
             is_decided=not reason,
             reason=reason,
+            is_interrupted=any(p.end is ProbeEnd.INTERRUPTED for p in self._probes),
         )
 
     def _try(self, rps: float) -> Probe:

@@ -1,0 +1,258 @@
+"""Whole runs against a mock server in a process of its own."""
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import pytest
+
+from epidote_loadgen.arrivals.closed_loop import ClosedLoop
+from epidote_loadgen.arrivals.rate import constant
+from epidote_loadgen.arrivals.schedule import ArrivalStream, OpenLoop
+from epidote_loadgen.fakes import BrokenWorkload, SameRequest
+from epidote_loadgen.measures.summary import summarise
+from epidote_loadgen.mock_server.law import LatencyLaw, Stall, true_attainment
+from epidote_loadgen.mock_server.process import ask, mock_process
+from epidote_loadgen.mock_server.server import MockSettings
+from epidote_loadgen.plan import Limits, RunPlan, Target
+from epidote_loadgen.records import Progress, RequestStatus, RunResult
+from epidote_loadgen.runner.preparing import MAX_AHEAD
+from epidote_loadgen.runner.running import Interrupt, RunFailed, TargetUnreachable, run
+from epidote_loadgen.slo import Objective, SloClass, SloTable
+
+SLO = SloTable(classes=(SloClass(name="all", objectives=(Objective(ttft_s=30.0),)),))
+
+
+def plan(url: str, *, rps: float = 100.0, duration_s: float = 1.0, seed: int = 1) -> RunPlan:
+    stream = ArrivalStream(weights={"chat": 1.0}, rate=constant(rps), duration_s=duration_s)
+    return RunPlan(
+        target=Target(url=url),
+        arrivals=OpenLoop(streams=(stream,), seed=seed),
+        workload=SameRequest(),
+        slo=SLO,
+        limits=Limits(max_lateness_s=60.0),  # CI may be slow; lateness is not what is tried here
+        seed=seed,
+        duration_s=duration_s,
+    )
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[str]:
+    """A server that answers at once."""
+    with mock_process(MockSettings(law=LatencyLaw(ttft_s=0.002, itl_s=0.001))) as url:
+        yield url
+
+
+def test_every_slot_becomes_one_record(quick: str) -> None:
+    asked = plan(quick)
+    assert isinstance(asked.arrivals, OpenLoop)
+    glances: list[Progress] = []
+    result = run(asked, on_progress=glances.append)
+    slots = list(asked.arrivals.slots())
+    assert [record.index for record in result.records] == [slot.index for slot in slots]
+    assert [r.intended_send_s for r in result.records] == [s.intended_send_s for s in slots]
+    assert {record.status for record in result.records} == {RequestStatus.OK}
+    assert all((record.lateness_s or 0.0) >= 0.0 for record in result.records)
+    assert result.void_reason == ""
+    assert not result.interrupted
+    assert result.self_watch.cpu_s > 0.0
+
+
+def test_three_processes_do_what_one_does(quick: str) -> None:
+    one = run(plan(quick))
+    three = run(replace(plan(quick), num_processes=3))
+    assert three.self_watch.num_processes == 3
+    assert [r.intended_send_s for r in three.records] == [r.intended_send_s for r in one.records]
+    counts = [
+        (s.num_requests, s.num_good, s.output_tokens)
+        for s in (summarise(result.records, SLO)["all"] for result in (one, three))
+    ]
+    assert counts[0] == counts[1]
+
+
+def test_limits_are_shared_by_the_processes(quick: str) -> None:
+    ask(quick, "POST", "/mock/reset")
+    asked = plan(quick, rps=400.0)
+    limits = replace(asked.limits, max_in_flight=3)
+    result = run(replace(asked, num_processes=2, limits=limits))
+    assert result.self_watch.max_in_flight <= 3
+    assert ask(quick, "GET", "/mock/truth")["max_open"] <= 3
+    with pytest.raises(ValueError, match="max_in_flight: 3 can't be shared by 4 processes"):
+        run(replace(asked, num_processes=4, limits=limits))
+
+
+def test_a_closed_loop_never_has_more_open_than_users(quick: str) -> None:
+    ask(quick, "POST", "/mock/reset")
+    loop = ClosedLoop(weights={"chat": 1.0}, num_users=5, num_requests=83, think_s=0.001, seed=2)
+    result = run(replace(plan(quick), arrivals=loop, num_processes=2))
+    assert [record.index for record in result.records] == list(range(83))
+    assert ask(quick, "GET", "/mock/truth")["max_open"] <= 5
+    by_user: dict[int, float] = {}
+    for record in result.records:
+        user = record.index % 5
+        assert record.intended_send_s >= by_user.get(user, 0.0)
+        assert record.end_s is not None
+        by_user[user] = record.end_s
+
+
+def test_a_closed_loop_ends_with_its_time(quick: str) -> None:
+    loop = ClosedLoop(weights={"chat": 1.0}, num_users=2, duration_s=0.5)
+    result = run(replace(plan(quick), arrivals=loop))
+    assert result.records
+    assert all(record.intended_send_s < 0.5 for record in result.records)
+
+
+def test_nobody_at_the_target_is_told_before_anything_is_sent() -> None:
+    with pytest.raises(TargetUnreachable, match=r"http://127.0.0.1:9: .*refused"):
+        run(plan("http://127.0.0.1:9"))
+
+
+def test_a_payload_that_cannot_be_made_ends_the_run_with_its_reason(quick: str) -> None:
+    with pytest.raises(RunFailed, match="no picture for item 0") as caught:
+        run(replace(plan(quick), workload=BrokenWorkload()))
+    assert caught.value.is_usage
+
+
+def test_what_was_measured_before_a_payload_failed_is_kept(quick: str) -> None:
+    broken = BrokenWorkload(broken_item=MAX_AHEAD + 100)  # later than what is made up front
+    result = run(replace(plan(quick, rps=3000.0, duration_s=60.0), workload=broken))
+    assert 0 < len(result.records) <= MAX_AHEAD + 100
+    assert f"no picture for item {MAX_AHEAD + 100}" in result.void_reason
+
+
+def test_an_interrupt_keeps_what_was_measured(quick: str) -> None:
+    interrupt = Interrupt()
+
+    def look(progress: Progress) -> None:
+        if progress.recent:
+            interrupt.stop.set()
+
+    result = run(plan(quick, duration_s=600.0), on_progress=look, interrupt=interrupt)
+    assert result.interrupted
+    assert 0 < len(result.records) < 60_000
+    assert [record.index for record in result.records] == list(range(len(result.records)))
+    assert {record.status for record in result.records} == {RequestStatus.OK}
+
+
+def test_a_second_interrupt_waits_for_nothing() -> None:
+    interrupt = Interrupt()
+
+    def look(progress: Progress) -> None:
+        if progress.num_in_flight:
+            interrupt.stop.set()
+            interrupt.abandon.set()
+
+    with mock_process(MockSettings(law=LatencyLaw(ttft_s=3600.0))) as url:
+        result = run(plan(url, duration_s=600.0), on_progress=look, interrupt=interrupt)
+    assert {record.status for record in result.records} == {RequestStatus.UNFINISHED}
+
+
+def test_a_process_that_dies_voids_the_run_and_loses_only_its_own(quick: str) -> None:
+    import multiprocessing
+
+    def look(progress: Progress) -> None:
+        if progress.recent:
+            for child in multiprocessing.active_children():
+                if child.name == "load-1" and child.pid is not None:
+                    os.kill(child.pid, signal.SIGKILL)
+
+    result = run(replace(plan(quick, duration_s=600.0), num_processes=2), on_progress=look)
+    assert "process 1 of the load generator died" in result.void_reason
+    assert any(record.index % 2 == 0 for record in result.records)
+
+
+def test_a_server_that_never_answers_ends_with_the_patience() -> None:
+    with mock_process(MockSettings(law=LatencyLaw(ttft_s=3600.0))) as url:
+        asked = plan(url, rps=50.0, duration_s=0.5)
+        by_drain = run(replace(asked, limits=replace(asked.limits, drain_s=0.2)))
+        by_deadline = run(replace(asked, limits=replace(asked.limits, request_timeout_s=0.2)))
+    assert {record.status for record in by_drain.records} == {RequestStatus.UNFINISHED}
+    assert {record.status for record in by_deadline.records} == {RequestStatus.TIMEOUT}
+
+
+class Recorder:
+    """A watcher that notes the times it was told, then fails."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.done = threading.Event()
+
+    async def watch(self, now_s: object) -> None:
+        assert callable(now_s)
+        self.times.append(now_s())
+        self.done.set()
+        raise RuntimeError("the metrics page is gone")
+
+    def result(self) -> dict[str, object]:
+        return {"times": self.times}
+
+
+def test_a_watcher_that_fails_does_not_fail_the_run(quick: str) -> None:
+    watcher = Recorder()
+    result = run(plan(quick), watcher=watcher)
+    assert watcher.done.is_set()
+    assert result.watch == {"times": watcher.times}
+    assert result.void_reason == ""
+
+
+# --- the stall experiment: half the time of the full one in loadgen/bench/stall.py ---
+
+STALL = LatencyLaw(ttft_s=0.01, itl_s=0.002, stalls=(Stall(5.0, 2.5),))
+STALL_SLO_S = 0.5
+UNLIMITED = Limits(max_lateness_s=60.0)
+
+
+@dataclass(frozen=True)
+class Stalled:
+    """A run over a stall: what was reported, what the server did, what its law says."""
+
+    result: RunResult
+    served: float  # share whose first token the server wrote in time, from the intended send
+    law: float  # the same had every request arrived when it was meant to
+
+
+def stalled_run(limits: Limits) -> Stalled:
+    with mock_process(MockSettings(law=STALL, num_tokens=4)) as url:
+        asked = plan(url, rps=40.0, duration_s=15.0)
+        result = run(replace(asked, limits=limits))
+        truth = ask(url, "GET", "/mock/truth")
+    # The run's start on the server's clock: both are this host's monotonic clock.
+    start_s = result.started_at_unix_s + time.monotonic() - time.time() - truth["start_s"]
+    intended_s = {f"run-1-{r.index}": start_s + r.intended_send_s for r in result.records}
+    in_time = [
+        served["first_token_s"] - intended_s[served["key"]] <= STALL_SLO_S
+        for served in truth["served"]
+    ]
+    assert len(in_time) == len(result.records)
+    sends = [(at_s, key) for key, at_s in intended_s.items()]
+    law = true_attainment(STALL, sends, ttft_s=STALL_SLO_S)
+    return Stalled(result, sum(in_time) / len(in_time), law)
+
+
+@pytest.mark.slow
+def test_a_stall_is_reported_as_it_was_however_the_client_is_limited() -> None:
+    """With an in-flight cap, clocks that start at the dispatch show 0.98 instead."""
+    situations = (
+        UNLIMITED,
+        replace(UNLIMITED, max_in_flight=20),
+        replace(UNLIMITED, max_connections=12),
+    )
+    objective = Objective(ttft_s=STALL_SLO_S)
+    with ThreadPoolExecutor(len(situations)) as pool:
+        for limits, found in zip(situations, pool.map(stalled_run, situations), strict=True):
+            records = found.result.records
+            reported = sum(objective.met_by(record) for record in records) / len(records)
+            assert reported == pytest.approx(found.served, abs=0.01)
+            # What a cap adds depends on how fast this machine works off what waited.
+            assert reported == pytest.approx(found.law, abs=0.03)
+            assert found.law == pytest.approx(0.863, abs=0.02)
+            if limits.max_in_flight or limits.max_connections:
+                from_dispatch = [
+                    (r.ttft_s or math.inf) - (r.lateness_s or 0.0) <= STALL_SLO_S for r in records
+                ]
+                assert sum(from_dispatch) / len(records) > found.law + 0.05
