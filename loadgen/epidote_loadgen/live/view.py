@@ -80,6 +80,8 @@ def plain_line(state: RunState) -> str:
     for slo_class in state.plan.slo.classes:
         for number, objective in enumerate(slo_class.objectives):
             share, _ = state.standing(slo_class.name, number)
+            if (slo_class.name, number) not in state.objectives_met:
+                continue
             parts.append(f"{slo_class.name} {share:.2%} of {objective.ratio:.0%}")
     for kind, count in state.errors().items():
         parts.append(f"{kind} {count}")

@@ -1,10 +1,10 @@
 """This file is about distributions: latencies as cumulative curves, attainment with intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from epidote_loadgen.report.frame import TOP, Frame, Series
+from epidote_loadgen.report.frame import HALF_WIDTH, TOP, Frame, Series
 from epidote_loadgen.report.requests import Row
 from epidote_loadgen.report.scale import percent, seconds
 from epidote_loadgen.report.svg import label, line, path
@@ -19,7 +19,7 @@ def cdf_chart(
     *,
     field: str,
     title: str,
-    limits: Sequence[tuple[str, float]],
+    limits: Mapping[str, float],
 ) -> str:
     """Share of requests within a latency, by SLO class; those without an answer never are."""
     curves = {}
@@ -31,9 +31,10 @@ def cdf_chart(
     if not curves:
         return ""
     everything = [v for values, _ in curves.values() for v in (values[0], values[-1])]
-    everything += [limit for _, limit in limits]
+    everything += limits.values()
     frame = Frame(
         title=title,
+        width=HALF_WIDTH,
         height=200.0,
         x_low=min(everything) / 1.2,
         x_high=max(everything) * 1.2,
@@ -42,7 +43,7 @@ def cdf_chart(
         x_label=seconds,
         y_label=percent,
     )
-    for _, limit in limits:
+    for limit in sorted(set(limits.values())):
         x = frame.x(limit)
         frame.layers.append(line((x, TOP), (x, TOP + frame.height), class_="promise"))
         frame.layers.append(label(x + 4, TOP + frame.height - 6, seconds(limit), class_="promise"))

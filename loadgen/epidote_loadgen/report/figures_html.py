@@ -55,8 +55,9 @@ def cards(run: dict[str, Any]) -> str:
     if recoveries:
         worst = [r["after_s"] for r in recoveries]
         never = any(after is None for after in worst)
-        value = "never" if never else seconds(max(worst)) if max(worst) else "at once"
-        found.append(("recovery", value, "the longest after a step up of the load"))
+        value = "not seen" if never else seconds(max(worst)) if max(worst) else "at once"
+        told = "still missing at the next step or the end" if never else "the longest"
+        found.append(("recovery after a step", value, told))
     items = "".join(
         f"<li><span>{escape(name)}</span><b>{escape(value)}</b><small>{escape(told)}</small></li>"
         for name, value, told in found

@@ -9,6 +9,7 @@ from epidote_loadgen.report.scale import Label, Scale, plain
 from epidote_loadgen.report.svg import label, line, tag
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 1000.0, 64.0, 16.0, 10.0, 26.0
+HALF_WIDTH = 500.0  # of plots that stand in pairs: their text keeps its size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class Frame:
 
     title: str
     note: str = ""
+    width: float = WIDTH
     height: float = 220.0
     x_low: float = 0.0
     x_high: float
@@ -49,8 +51,13 @@ class Frame:
     @property
     def x(self) -> Scale:
         return Scale(
-            low=self.x_low, high=self.x_high, start=LEFT, end=WIDTH - RIGHT, is_log=self.x_is_log
+            low=self.x_low, high=self.x_high, start=LEFT, end=self.right, is_log=self.x_is_log
         )
+
+    @property
+    def right(self) -> float:
+        """The plot area's right edge in pixels."""
+        return self.width - RIGHT
 
     @property
     def y(self) -> Scale:
@@ -82,12 +89,13 @@ class Frame:
             "svg",
             *self._grid(),
             *self.layers,
-            tag("line", class_="cursor", y1=TOP, y2=TOP + self.height, x1=-9, x2=-9),
-            viewBox=f"0 0 {WIDTH:g} {total:g}",
+            tag("line", class_="cursor", y1=TOP, y2=TOP + self.height, x1=0, x2=0),
+            viewBox=f"0 0 {self.width:g} {total:g}",
             role="img",
             aria_label=self.title,
             data_left=LEFT,
-            data_right=WIDTH - RIGHT,
+            data_width=self.width,
+            data_right=self.right,
             data_low=self.x_low,
             data_high=self.x_high,
             data_log=int(self.x_is_log),
@@ -107,13 +115,13 @@ class Frame:
         parts = []
         for value in self.y.ticks(5):
             y = self.y(value)
-            parts.append(line((LEFT, y), (WIDTH - RIGHT, y), class_="grid"))
+            parts.append(line((LEFT, y), (self.right, y), class_="grid"))
             parts.append(label(LEFT - 8, y + 4, self.y_label(value), text_anchor="end"))
-        for value in self.x.ticks(9):
+        for value in self.x.ticks(round(self.width / 110.0)):
             x = self.x(value)
             parts.append(line((x, TOP + self.height), (x, TOP + self.height + 4), class_="axis"))
             text = self.x_label(value)
             parts.append(label(x, TOP + self.height + 18, text, text_anchor="middle"))
         base = TOP + self.height
-        parts.append(line((LEFT, base), (WIDTH - RIGHT, base), class_="axis"))
+        parts.append(line((LEFT, base), (self.right, base), class_="axis"))
         return parts

@@ -1,5 +1,6 @@
 """This file is about the whole page of one run: verdict first, then what explains it."""
 
+import math
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -24,7 +25,7 @@ from epidote_loadgen.report.time_charts import (
 def page(run: dict[str, Any]) -> str:
     """A self-contained HTML page of a run's document. No script or style comes from elsewhere."""
     requests = rows(run)
-    bins = Bins(end_s=end_of(run, requests))
+    bins = Bins.fitting(end_of(run, requests), len(requests))
     classes = run.get("classes") or {}
     objectives = run["verdict"]["objectives"]
     ttft, tpot = _limits(objectives, "ttft_s"), _limits(objectives, "tpot_s")
@@ -51,7 +52,7 @@ def page(run: dict[str, Any]) -> str:
             '<div class="pair">'
             + cdf_chart(requests, groups, field="ttft_s", title="TTFT within", limits=ttft)
             + cdf_chart(requests, groups, field="tpot_s", title="TPOT within", limits=tpot)
-            + cdf_chart(requests, groups, field="e2e_s", title="Whole reply within", limits=())
+            + cdf_chart(requests, groups, field="e2e_s", title="Whole reply within", limits={})
             + "</div>"
             + figures.latency_table(run),
         ),
@@ -101,15 +102,14 @@ def _head(run: dict[str, Any]) -> str:
     )
 
 
-def _limits(objectives: Sequence[dict[str, Any]], field: str) -> list[tuple[str, float]]:
-    """The different latencies that were promised, each with the classes it is for."""
-    found: dict[float, list[str]] = {}
+def _limits(objectives: Sequence[dict[str, Any]], field: str) -> dict[str, float]:
+    """The strictest promised latency of each SLO class that promises one."""
+    found: dict[str, float] = {}
     for objective in objectives:
-        if objective.get(field) is not None:
-            names = found.setdefault(float(objective[field]), [])
-            if objective["class"] not in names:
-                names.append(objective["class"])
-    return [(", ".join(names), limit) for limit, names in sorted(found.items())]
+        limit, name = objective.get(field), objective["class"]
+        if limit is not None:
+            found[name] = min(float(limit), found.get(name, math.inf))
+    return found
 
 
 @lru_cache

@@ -8,7 +8,8 @@ from typing import Any
 from epidote_loadgen.report.scale import round_up
 
 Row = dict[str, Any]
-MOST_BINS = 120
+MOST_BINS, LEAST_BINS = 120, 12
+REQUESTS_A_BIN = 20  # about; quantiles of fewer jump about
 
 
 def rows(document: dict[str, Any]) -> list[Row]:
@@ -26,13 +27,16 @@ def end_of(document: dict[str, Any], requests: Sequence[Row]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Bins:
-    """[0, end) in equal bins of a round width, at most `MOST_BINS`."""
+    """[0, end) in equal bins; the last may reach over the end."""
 
     end_s: float
+    width_s: float
 
-    @property
-    def width_s(self) -> float:
-        return max(0.5, round_up(self.end_s / MOST_BINS))
+    @classmethod
+    def fitting(cls, end_s: float, num_requests: int) -> "Bins":
+        """Bins of a round width, at most `MOST_BINS`, fewer where there are few requests."""
+        wanted = min(MOST_BINS, max(LEAST_BINS, num_requests // REQUESTS_A_BIN))
+        return cls(end_s=end_s, width_s=max(0.5, round_up(end_s / wanted)))
 
     @property
     def count(self) -> int:

@@ -28,7 +28,10 @@ class Scale:
 
     def ticks(self, most: int = 6) -> list[float]:
         """Round values inside, about `most` of them."""
-        return log_ticks(self.low, self.high) if self.is_log else ticks(self.low, self.high, most)
+        if not self.is_log:
+            return ticks(self.low, self.high, most)
+        found = log_ticks(self.low, self.high)
+        return found[:: -(-len(found) // (2 * most))]
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:

@@ -33,13 +33,15 @@
       const share = (x - left) / (right - left);
       return log ? low * Math.pow(high / low, share) : low + share * (high - low);
     };
-    if (!log) timed.push((x) => { cursor.setAttribute("x1", x); cursor.setAttribute("x2", x); });
-    const move = log
-      ? (x) => { cursor.setAttribute("x1", x); cursor.setAttribute("x2", x); }
-      : (x) => timed.forEach((set) => set(x));
+    const put = (x) => {
+      cursor.classList.toggle("on", x !== null);
+      if (x !== null) { cursor.setAttribute("x1", x); cursor.setAttribute("x2", x); }
+    };
+    if (!log) timed.push(put);
+    const move = log ? put : (x) => timed.forEach((set) => set(x));
     svg.addEventListener("pointermove", (event) => {
       const box = svg.getBoundingClientRect();
-      const x = (event.clientX - box.left) / box.width * 1000;
+      const x = (event.clientX - box.left) / box.width * +d.width;
       if (x < left || x > right || !series.length) return;
       move(x);
       const at = toValue(x);
@@ -59,6 +61,6 @@
       tip.style.left = Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8) + "px";
       tip.style.top = Math.min(event.clientY + 14, innerHeight - tip.offsetHeight - 8) + "px";
     });
-    svg.addEventListener("pointerleave", () => { tip.style.display = "none"; move(-9); });
+    svg.addEventListener("pointerleave", () => { tip.style.display = "none"; move(null); });
   }
 })();

@@ -1,10 +1,11 @@
 """This file is about plots over the run's time: load, latency, queue, attainment, errors."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from epidote_loadgen.records import RequestStatus
-from epidote_loadgen.report.frame import LEFT, RIGHT, WIDTH, Frame, Series
+from epidote_loadgen.report.frame import LEFT, Frame, Series
 from epidote_loadgen.report.requests import Bins, Row, quantile
 from epidote_loadgen.report.scale import clock, percent, plain, seconds
 from epidote_loadgen.report.svg import area, dots, label, line, path, tag
@@ -47,14 +48,17 @@ def latency_chart(
     *,
     field: str,
     title: str,
-    limits: Sequence[tuple[str, float]],
+    limits: Mapping[str, float],
 ) -> str:
-    """Every request as a dot at its intended send; medians and p99 as lines; promises dashed."""
+    """Every request as a dot at its intended send; medians and p99 as lines; promises dashed.
+
+    `limits` are by SLO class.
+    """
     known = [row for row in requests if row[field] is not None]
     lost = [row for row in requests if row[field] is None and row["status"] != OK]
     values = [max(FLOOR_S, row[field]) for row in known]
-    high = max([*values, *(limit for _, limit in limits), 10 * FLOOR_S])
-    low = max(FLOOR_S, min([*values, *(limit for _, limit in limits), high / 10]) / 1.3)
+    high = max([*values, *limits.values(), 10 * FLOOR_S])
+    low = max(FLOOR_S, min([*values, *limits.values(), high / 10]) / 1.3)
     frame = Frame(
         title=title,
         note="Counted from the intended send, so that a wait before sending is not hidden."
@@ -68,19 +72,20 @@ def latency_chart(
         x_label=clock,
         y_label=seconds,
     )
-    for colour, shown in (("c0", True), ("bad", False)):
+    for colour, over in (("c0", False), ("bad", True)):
         points = [
             (frame.x(row["intended_send_s"]), frame.y(max(FLOOR_S, row[field])))
             for row in known
-            if (row["good"] is not False) is shown
+            if (row[field] > limits.get(row["slo_class"], math.inf)) is over
         ]
         frame.layers.append(dots(points, class_=f"dots {colour}"))
+        if not over or points:
+            name = "over its limit" if over else "requests"
+            frame.series.append(Series(name=name, colour=colour))
     top = [(frame.x(row["intended_send_s"]), frame.y(frame.y_high)) for row in lost]
     frame.layers.append(dots(top, class_="dots lost"))
-    frame.series.append(Series(name="good", colour="c0"))
-    frame.series.append(Series(name="missed its SLO", colour="bad"))
     if lost:
-        frame.series.append(Series(name="no answer (top edge)", colour="lost"))
+        frame.series.append(Series(name="never came (top edge)", colour="lost"))
     for name, q, colour in (("p50", 0.5, "c1"), ("p99", 0.99, "c3")):
         at, found = [], []
         for number, group in bins.groups(known, lambda row: row["intended_send_s"]):
@@ -93,14 +98,15 @@ def latency_chart(
     return frame.html()
 
 
-def promises(frame: Frame, limits: Sequence[tuple[str, float]]) -> list[str]:
+def promises(frame: Frame, limits: Mapping[str, float]) -> list[str]:
     """Dashed lines at latencies that were promised, named at the right."""
     parts = []
-    for name, limit in limits:
+    for limit in sorted(set(limits.values())):
+        names = ", ".join(name for name, value in limits.items() if value == limit)
         y = frame.y(limit)
-        parts.append(line((LEFT, y), (WIDTH - RIGHT, y), class_="promise"))
-        text = f"{name} {seconds(limit)}".strip()
-        parts.append(label(WIDTH - RIGHT - 4, y - 4, text, text_anchor="end", class_="promise"))
+        parts.append(line((LEFT, y), (frame.right, y), class_="promise"))
+        text = f"{names} {seconds(limit)}".strip()
+        parts.append(label(frame.right - 4, y - 4, text, text_anchor="end", class_="promise"))
     return parts
 
 
