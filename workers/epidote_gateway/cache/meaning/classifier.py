@@ -20,8 +20,10 @@ NEAREST = 3
 class ExemplarClassifier:
     """`exemplars` are unit vectors [num, dimensions] by category; empty ones are never found."""
 
-    def __init__(self, exemplars: Mapping[str, Vectors], spec: ClassifierSpec) -> None:
-        present = {name: rows for name, rows in exemplars.items() if len(rows)}
+    def __init__(
+        self, exemplars: Mapping[str, Sequence[Vector] | Vectors], spec: ClassifierSpec
+    ) -> None:
+        present = {name: np.asarray(rows) for name, rows in exemplars.items() if len(rows)}
         self._spec = spec
         self._names: Sequence[str] = list(present)
         if not present:

@@ -1,0 +1,207 @@
+"""This file is about cutting a question into words, numbers, dates, units and pieces of code."""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import takewhile
+
+from epidote_gateway.cache.meaning.guards.lexicon import IRREGULAR, PHRASES, UNITS, words
+from epidote_gateway.cache.meaning.guards.written_dates import date_value
+from epidote_gateway.cache.meaning.guards.written_numbers import (
+    NUMBER_WORDS,
+    number_value,
+    spelled_number,
+)
+
+
+class Kind(StrEnum):
+    WORD = "word"
+    NUMBER = "number"
+    DATE = "date"
+    UNIT = "unit"
+    CODE = "code"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """`value` is canonical: `km` and `kilometers` are equal, `two` and `2` are equal."""
+
+    kind: Kind
+    value: str
+
+
+_MONTH = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
+    r"|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\b\.?"
+)
+_DAY = r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?"
+_DATE = "|".join(
+    [
+        r"\d{4}-\d{1,2}-\d{1,2}",
+        r"\d{1,2}[./]\d{1,2}[./]\d{2,4}",
+        rf"{_DAY}(?: of)? {_MONTH}(?:,? \d{{4}}\b)?",
+        rf"{_MONTH} (?:the )?{_DAY}\b(?:,? \d{{4}}\b)?",
+        rf"{_MONTH},? \d{{4}}\b",
+        r"\d{1,2}(?:[:.]\d{2})? ?(?:a\.m\.|p\.m\.|am\b|pm\b)",
+        r"\d{1,2}:\d{2}(?::\d{2})?",
+        r"\d{1,2} o'?clock",
+        r"(?:19|20)?\d0s\b",
+        r"(?:day (?:before|after) )(?:yesterday|tomorrow)\b",
+        r"(?:this|next|last|previous|coming|past) (?:week(?:end)?|month|year|quarter|summer|winter"
+        r"|spring|autumn|fall|semester|season|time|night|morning|evening)\b",
+        r"(?:today|tonight|tomorrow|yesterday|noon|midday|midnight)\b",
+        r"(?:mon|tues?|wednes|thurs?|fri|satur|sun)days?\b",
+        r"(?:january|february|april|june|july|august|september|october|november|december)\b",
+        r"(?<=in )(?:march|may)\b|(?<=of )(?:march|may)\b|(?<=since )(?:march|may)\b"
+        r"|(?<=until )(?:march|may)\b|(?<=by )(?:march|may)\b|(?<=this )(?:march|may)\b"
+        r"|(?<=next )(?:march|may)\b|(?<=last )(?:march|may)\b",
+    ]
+)
+_CODE = "|".join(
+    [
+        r"`[^`]+`",
+        r"\"[^\"]+\"|“[^”]+”",
+        r"(?:https?://|www\.)\S+",
+        r"[\w.+-]+@[\w-]+\.[\w.]+",
+        r"(?:\.{0,2}/[\w.-]+)+/?|[A-Za-z]:\\\S+",
+        r"--?[a-zA-Z][\w-]*(?:=\S+)?(?<=\w)(?<![a-z]-)",
+        r"v?\d+(?:\.\d+){2,}[\w.-]*|\bv\d+(?:\.\d+)*\b",
+        r"[A-Za-z]\w*(?:\.\w+)*\(\)?",
+        r"[A-Za-z]*\w*_\w+|[a-z]\w+(?:\.[A-Za-z]\w+)+|\.[a-z]{2,5}\b|[A-Za-z]\+\+|[A-Za-z]#",
+        r"[=!<>]=+|&&|\|\||=>|->|<<|>>|::|[<>]",
+        r"(?<=[\d\s)])[-+*/×÷^](?=[\d\s(])",
+        r"[A-Za-z]+[-.]?\d[\w.-]*\b",
+    ]
+)
+_NUMBER = (
+    r"[$€£¥₹]?(?<![\w.])-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|[$€£¥₹]?(?<![\w])-?\d+(?:[.,]\d+)?(?:/\d+)?"
+)
+_SCALE = r"(?: ?(?:k|m|bn|thousand|million|billion|trillion|hundred|st|nd|rd|th|x)\b)?"
+_SCAN = re.compile(
+    rf"(?P<date>(?<![\w.-])(?:{_DATE}))|(?P<code>(?<![\w-])(?:{_CODE}))"
+    rf"|(?P<number>(?:{_NUMBER}){_SCALE})|(?P<unit>°[cf]?|%|[$€£¥₹])"
+    r"|(?P<word>[^\W\d_]+(?:'[^\W\d_]+)*|\d+[^\W\d_]+)",
+    re.IGNORECASE,
+)
+_AMBIGUOUS_UNITS = words(
+    """
+    l g m mi ms bar min sec secs amp gig gigs mark
+    """
+)
+_PHRASES = tuple((re.compile(pattern, re.IGNORECASE), to) for pattern, to in PHRASES)
+
+
+def tokens_of(text: str) -> tuple[Token, ...]:
+    """In the text's order, phrases replaced by the words that mean the same."""
+    text = text.strip().replace("’", "'").replace("‘", "'").replace("–", "-")
+    for pattern, replacement in _PHRASES:
+        text = pattern.sub(replacement, text)
+    is_shouted = text.isupper()
+    found: list[Token] = []
+    for match in _SCAN.finditer(text):
+        kind, raw = match.lastgroup, match.group().strip()
+        if kind == "date":
+            found.append(Token(Kind.DATE, date_value(raw.lower())))
+        elif kind == "code":
+            found += _code(raw)
+        elif kind == "number":
+            if raw[0] in "$€£¥₹":
+                found.append(Token(Kind.UNIT, UNITS[raw[0]]))
+            found.append(Token(Kind.NUMBER, number_value(raw.lower().lstrip("$€£¥₹"))))
+        elif kind == "unit":
+            found.append(Token(Kind.UNIT, UNITS[raw.lower()]))
+        else:
+            is_letter = len(raw) == 1 and raw.isupper() and raw != "I" and match.start() > 0
+            is_letter &= not (found and found[-1].kind is Kind.NUMBER)  # 20 C
+            found += [Token(Kind.CODE, raw)] if is_letter and not is_shouted else _word(raw)
+    return _with_spelled_numbers(found)
+
+
+def _code(raw: str) -> list[Token]:
+    """A single quoted word is a word: people quote or don't."""
+    if raw[0] in '"“`' and raw[1:-1].isalpha() and raw[1:-1].islower():
+        return _word(raw[1:-1])
+    if raw[0] in '"“`':
+        raw = raw[1:-1]
+    if re.fullmatch(r"[A-Za-z]+[-.]?\d[\w.-]*", raw):  # model names: GPT-4, gpt4, mp3
+        return [Token(Kind.CODE, raw.lower().replace("-", "").rstrip("."))]
+    return [Token(Kind.CODE, raw.rstrip(".,;?!"))]
+
+
+def _word(raw: str) -> list[Token]:
+    word = raw.lower()
+    if word.endswith("n't"):
+        stem = {"ca": "can", "wo": "will", "sha": "shall"}.get(word[:-3], word[:-3])
+        return [*_word(stem), Token(Kind.WORD, "not")]
+    if "'" in word:
+        stem, _, ending = word.partition("'")
+        return [*_word(stem), Token(Kind.WORD, "'" + ending)] if stem else []
+    glued = re.fullmatch(r"(\d+)([^\W\d_]+)", word)
+    if glued:
+        unit = UNITS.get(glued[2])
+        number = Token(Kind.NUMBER, number_value(glued[1]))
+        return [number, Token(Kind.UNIT, unit)] if unit else [Token(Kind.CODE, word)]
+    return [Token(Kind.WORD, word)]
+
+
+def _with_spelled_numbers(tokens: list[Token]) -> tuple[Token, ...]:
+    """Number words become numbers, and unit words units (single letters only after a number)."""
+    found: list[Token] = []
+    place = 0
+    while place < len(tokens):
+        number, used = "", 0
+        if tokens[place].value in NUMBER_WORDS:
+            ahead = takewhile(lambda token: token.kind is Kind.WORD, tokens[place : place + 8])
+            number, used = spelled_number([token.value for token in ahead])
+        if used:
+            found.append(Token(Kind.NUMBER, number))
+            place += used
+            continue
+        token = tokens[place]
+        place += 1
+        if token.kind is Kind.WORD:
+            token = _unit_or_lemma(token.value, found[-1] if found else None)
+        found.append(token)
+    return tuple(found)
+
+
+def _unit_or_lemma(word: str, before: Token | None) -> Token:
+    after_number = before is not None and before.kind is Kind.NUMBER
+    if after_number and word in ("c", "f"):
+        return Token(Kind.UNIT, "celsius" if word == "c" else "fahrenheit")
+    if word in UNITS and (after_number or word not in _AMBIGUOUS_UNITS):
+        return Token(Kind.UNIT, UNITS[word])
+    return Token(Kind.WORD, lemma(word))
+
+
+def lemma(word: str) -> str:
+    """The word without plural, past and gerund endings: enough to compare, not to read.
+
+    >>> [lemma(word) for word in ("cities", "boxes", "stopped", "making", "classes", "bought")]
+    ['city', 'box', 'stop', 'make', 'class', 'buy']
+    """
+    if word in IRREGULAR:
+        return IRREGULAR[word]
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
+    if len(word) > 4 and word.endswith(("sses", "shes", "ches", "xes", "zes")):
+        return word[:-2]
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        return word[:-1]
+    for ending in ("ing", "ed"):
+        stem = word.removesuffix(ending)
+        if stem != word and len(stem) >= 3 and any(vowel in stem for vowel in "aeiouy"):
+            if stem[-1] == stem[-2] and stem[-1] not in "lsz":
+                return stem[:-1]
+            return stem + "e" if _wants_e(stem) else stem
+    return word
+
+
+def _wants_e(stem: str) -> bool:
+    """A short stem of vowel and consonant: mak-ing, us-ing, chang-ed."""
+    if stem.endswith(
+        ("ng", "rv", "at", "uc", "iz", "as", "os", "rg", "iv", "dg", "nc", "bl", "tl")
+    ):
+        return not stem.endswith(("ing", "eat", "ong", "oat"))
+    is_vowel = [letter in "aeiou" for letter in stem[-3:]]
+    return len(stem) == 3 and is_vowel == [False, True, False] and stem[-1] not in "wxy"

@@ -1,0 +1,70 @@
+"""This file is about the guards that a policy switches on, asked in one order."""
+
+from collections.abc import Iterator
+
+from epidote_gateway.cache.meaning.guards.comparison import (
+    content_difference,
+    count_difference,
+    direction_difference,
+    focus_difference,
+    owner_difference,
+)
+from epidote_gateway.cache.meaning.guards.reading import Reading, read
+from epidote_gateway.cache.policy import GuardsSpec
+from epidote_gateway.cache.protocols import Reason, Refusal
+
+
+class WordGuards:
+    """Two questions agree if what is left of them without fillers and synonyms is the same.
+
+    Strict on purpose: a word that only one of them has refuses, unless the lexicon says that it
+    carries nothing. What a sentence model can't tell apart (another number, country, direction) is
+    just what such words carry. English; questions in other languages have no fillers or synonyms
+    here and hit only nearly letter by letter.
+    """
+
+    def __init__(self, spec: GuardsSpec) -> None:
+        switches = {
+            Reason.NUMBERS: spec.numbers,
+            Reason.DATES: spec.dates,
+            Reason.UNITS: spec.units,
+            Reason.NEGATION: spec.negation,
+            Reason.QUANTIFIERS: spec.quantifiers,
+            Reason.ENTITIES: spec.entities,
+            Reason.LANGUAGE: spec.language,
+            Reason.CODE: spec.code,
+        }
+        self._on = {reason for reason, on in switches.items() if on and spec.enabled}
+
+    def check(self, asked: str, cached: str) -> Refusal | None:
+        """See `protocols.Guards.check`."""
+        if not self._on or asked == cached:
+            return None
+        for refusal in differences(read(asked), read(cached)):
+            if refusal.reason in self._on:
+                return refusal
+        return None
+
+
+def differences(asked: Reading, cached: Reading) -> Iterator[Refusal]:
+    """Every difference that may change the answer, the surest kind first."""
+    if asked.language and cached.language and asked.language != cached.language:
+        yield Refusal(reason=Reason.LANGUAGE, detail=f"{asked.language} and {cached.language}")
+    if asked.negations != cached.negations:
+        detail = f"{asked.negations} and {cached.negations} negations"
+        yield Refusal(reason=Reason.NEGATION, detail=detail)
+    if asked.particles != cached.particles:
+        detail = f"{sorted(asked.particles)} and {sorted(cached.particles)}"
+        yield Refusal(reason=Reason.NEGATION, detail=detail)
+    yield from content_difference(asked, cached)
+    if asked.quantifiers != cached.quantifiers or asked.is_either != cached.is_either:
+        detail = f"{sorted(asked.quantifiers)} and {sorted(cached.quantifiers)}"
+        yield Refusal(reason=Reason.QUANTIFIERS, detail=detail)
+    for reason, detail in (
+        (Reason.NUMBERS, count_difference(asked, cached)),
+        (Reason.QUANTIFIERS, direction_difference(asked, cached)),
+        (Reason.QUANTIFIERS, focus_difference(asked, cached)),
+        (Reason.ENTITIES, owner_difference(asked, cached)),
+    ):
+        if detail:
+            yield Refusal(reason=reason, detail=detail)
