@@ -26,6 +26,7 @@ from epidote_gateway.fakes import FakeRenderer
 from epidote_gateway.settings import GatewaySettings
 from epidote_workers.client import FleetClient
 from epidote_workers.fakes import FakeEngine
+from epidote_workers.pretend_pod import FLEET
 from epidote_workers.self_check import tiny_picture
 from epidote_workers.worker import Worker
 from epidote_workers.worker_settings import WorkerSettings
@@ -57,11 +58,13 @@ class PretendFleet:
 
     async def run(self) -> None:
         """Until cancelled; then every worker is stopped."""
+        (self.folder / FLEET).write_text(str(os.getpid()))
         try:
             while True:
                 self._look()
                 await asyncio.sleep(POLL_S)
         finally:
+            (self.folder / FLEET).unlink(missing_ok=True)
             for pod in self._pods.values():
                 if pod.task is not None:
                     pod.task.cancel()

@@ -8,6 +8,7 @@ a process with torch takes seconds, so that tests can afford many pods.
 
     DIR/NAME.pod      written here: {"role", "pid"}; removed by the fleet when the worker is gone
     DIR/NAME.leaving  written here on SIGTERM
+    DIR/fleet.pid     written by the fleet: without one there is nothing to wait for
 """
 
 import argparse
@@ -18,6 +19,7 @@ import threading
 from pathlib import Path
 
 POLL_S = 0.05
+FLEET = "fleet.pid"
 
 
 def main() -> None:
@@ -42,9 +44,19 @@ def stand_for(name: str, role: str, folder: Path) -> None:
     partial.rename(note)  # never seen half written
     leaving.wait()
     farewell.touch()
-    while note.exists():
+    while note.exists() and _has_fleet(folder):
         threading.Event().wait(POLL_S)
     farewell.unlink(missing_ok=True)
+    note.unlink(missing_ok=True)
+
+
+def _has_fleet(folder: Path) -> bool:
+    """Whether anybody is there to drain the worker."""
+    try:
+        pid = int((folder / FLEET).read_text())
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, ValueError):
+        return False
 
 
 if __name__ == "__main__":

@@ -1,0 +1,39 @@
+"""This file is about test clusters in pytest: one for a session, or a clear reason to skip."""
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from epidote_operator.testing.binaries import MissingBinaries, find_binaries
+from epidote_operator.testing.cluster import LocalCluster, load_crds
+from epidote_operator.testing.pretend_image import write_pretend_image
+
+CRDS = Path(__file__).resolve().parents[3] / "crds"
+IMAGE = "epidote/pretend"
+GPUS = 6  # of the node: the seventh worker finds no room
+SCRATCH = "/var/tmp"  # pods mount a volume of their own over /tmp
+
+
+@contextlib.contextmanager
+def session_cluster() -> Iterator[LocalCluster]:
+    """A cluster with our CRDs, and the pretend image; skips where it can't be had."""
+    try:
+        binaries = find_binaries()
+    except MissingBinaries as missing:
+        pytest.skip(f"no Kubernetes control plane: {missing}")
+    if os.geteuid() != 0:
+        pytest.skip("pods' volumes are mounted, which needs root")
+    with tempfile.TemporaryDirectory(prefix="epidote-", dir=SCRATCH) as scratch:
+        folder = Path(scratch)
+        programs = write_pretend_image(folder / "image", folder / "fleet")
+        cluster = LocalCluster(folder / "cluster", binaries)
+        asyncio.run(cluster.up(crds=load_crds(CRDS), images={IMAGE: str(programs)}, gpus=GPUS))
+        try:
+            yield cluster
+        finally:
+            cluster.down()

@@ -1,0 +1,381 @@
+"""Whatever breaks, and whenever: the fleet ends as asked, and no request fails.
+
+One service, and clients that ask all the time; every test breaks something and ends with one
+encoder, one prefill worker and two decoders.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from epidote_core.roles import WorkerState
+from epidote_operator.kube import paths
+from epidote_operator.kube.api import KubeApi, Manifest
+from epidote_operator.kube.errors import KubeError
+from epidote_operator.resources.commands import HTTP_PORT
+from epidote_operator.resources.labels import ROLE, Component, label_selector, selector
+from epidote_operator.resources.pod_notes import ASSIGNMENT, SWITCH
+from epidote_operator.testing.client_traffic import Tally, traffic
+from epidote_operator.testing.cluster import LocalCluster
+from epidote_operator.testing.fixtures import IMAGE
+from epidote_operator.testing.guard import guarded_credentials
+from epidote_operator.testing.service_story import (
+    NAMESPACE,
+    OperatorLife,
+    change_service,
+    condition,
+    delete_service,
+    get_service,
+    service_manifest,
+    settled,
+    worker_pods,
+)
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.slow,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.xdist_group("cluster"),
+]
+
+NAME = "faulty"
+AT_REST = (1, 1, 2)
+MORE_ENCODERS = [
+    {"name": "Encode", "minWorkers": 2},
+    {"name": "Decode", "minWorkers": 1, "maxWorkers": 1},
+]
+MORE_DECODERS = [
+    {"name": "Encode", "minWorkers": 1, "maxWorkers": 1},
+    {"name": "Decode", "minWorkers": 2},
+]
+
+
+@dataclass
+class Story:
+    """The service under test, and the clients that use it."""
+
+    api: KubeApi
+    cluster: LocalCluster
+    tally: Tally
+
+    def operator(self, **parts: Any) -> OperatorLife:
+        return OperatorLife(self.api, NAME, **parts)
+
+    async def ask_roles(self, wanted: list[Manifest]) -> None:
+        await change_service(self.api, NAME, {"roles": wanted})
+
+    async def ask_size(self, count: int) -> None:
+        await change_service(self.api, NAME, {"pool": {"minWorkers": count, "maxWorkers": count}})
+
+    async def pods(self) -> dict[str, Manifest]:
+        return await worker_pods(self.api, NAME)
+
+    async def back_to_rest(self) -> None:
+        """As every test began, by a healthy operator."""
+        operator = self.operator()
+        await self.ask_roles(MORE_DECODERS)
+        await self.ask_size(4)
+        await operator.until(settled(*AT_REST), "the fleet is at rest")
+        await operator.end()
+
+    def nothing_failed(self) -> None:
+        assert self.tally.num_ok > 0
+        assert self.tally.failures == []
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def story(cluster: LocalCluster) -> AsyncIterator[Story]:
+    async with KubeApi.connected(guarded_credentials(cluster.kubeconfig)) as api:
+        manifest = service_manifest(NAME, IMAGE, roles=MORE_DECODERS)
+        await api.create(
+            paths.collection(paths.API_VERSION, "multimodalservices", NAMESPACE), manifest
+        )
+        operator = OperatorLife(api, NAME)
+        await operator.until(settled(*AT_REST), "the fleet came up")
+        await operator.end()
+        gateway = label_selector(selector(NAME, Component.GATEWAY))
+        listed = await api.request(
+            "GET",
+            paths.collection("v1", "pods", NAMESPACE),
+            params={"labelSelector": gateway},
+        )
+        address = listed["items"][0]["status"]["podIP"]
+        async with traffic(lambda: f"http://{address}:{HTTP_PORT}") as tally:
+            yield Story(api, cluster, tally)
+        await delete_service(api, NAME)
+
+
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
+async def _rest_again(story: Story) -> AsyncIterator[None]:
+    story.tally.failures.clear()
+    yield
+    await story.back_to_rest()
+
+
+class Killed(BaseException):
+    """The operator's process ends here."""
+
+
+class Fatal:
+    """Hands that die before or after the first call of one method."""
+
+    def __init__(self, hands: Any, method: str, when: str, dead: list[str]) -> None:
+        self._hands, self._method, self._when, self._dead = hands, method, when, dead
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._hands, name)
+        if name != self._method or self._dead:
+            return real
+
+        async def fatal(*args: Any, **kwargs: Any) -> Any:
+            if self._when == "after":
+                await real(*args, **kwargs)
+            self._dead.append(name)
+            raise Killed(name)
+
+        return fatal
+
+
+async def live_until_killed(story: Story, method: str, when: str) -> None:
+    dead: list[str] = []
+    operator = story.operator(hands=lambda hands: Fatal(hands, method, when, dead))
+    with pytest.raises(Killed):
+        await operator.until(lambda status: False, f"the operator reaches {method}")
+    await operator.end()
+
+
+async def epochs(story: Story) -> int:
+    """Role switches of all workers so far, whoever asked for them."""
+    operator = story.operator()
+    await operator.tick()
+    (gateway,) = operator.state.memory.gateways.all.values()
+    total = sum(worker.epoch for worker in (await gateway.fleet(0.0)).workers)
+    await operator.end()
+    return total
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("method", ["mark_switch", "ask_switch", "settle_switch"])
+async def test_operator_killed_around_a_step_of_a_switch(
+    story: Story, method: str, when: str
+) -> None:
+    before, pods = await epochs(story), await story.pods()
+    await story.ask_roles(MORE_ENCODERS)
+    await live_until_killed(story, method, when)
+    heir = story.operator()
+    await heir.until(settled(2, 1, 1), "the switch was finished by the next operator")
+    await heir.end()
+    assert await epochs(story) == before + 1, "one switch, none undone, none made twice"
+    assert set(await story.pods()) == set(pods)
+    story.nothing_failed()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_operator_killed_around_the_start_of_a_worker(story: Story, when: str) -> None:
+    await story.ask_size(5)
+    await live_until_killed(story, "add_workers", when)
+    heir = story.operator()
+    await heir.until(
+        lambda status: status.ready_workers == 5 and status.workers == 5, "five workers serve"
+    )
+    await heir.end()
+    assert len(await story.pods()) == 5, "the worker was not started twice"
+    story.nothing_failed()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_operator_killed_around_the_removal_of_a_worker(story: Story, when: str) -> None:
+    operator = story.operator()
+    await story.ask_size(5)
+    await operator.until(lambda status: status.ready_workers == 5, "five workers serve")
+    await operator.end()
+    await story.ask_size(4)
+    await live_until_killed(story, "remove_worker", when)
+    heir = story.operator()
+    await heir.until(
+        lambda status: status.ready_workers == 4 and status.workers == 4, "four workers are left"
+    )
+    for _ in range(4):
+        assert (await heir.tick()).workers == 4, "no second one left"
+    await heir.end()
+    story.nothing_failed()
+
+
+async def test_api_server_restarts_in_mid_switch(story: Story) -> None:
+    before = await epochs(story)
+    await story.ask_roles(MORE_ENCODERS)
+    operator = story.operator()
+    await operator.until(lambda status: bool(status.switches), "a switch began")
+    story.cluster.control_plane.kill_apiserver()
+    served = story.tally.num_ok
+    for _ in range(5):
+        with pytest.raises((KubeError, TimeoutError)):
+            await operator.tick()
+        await asyncio.sleep(0.5)
+    story.cluster.control_plane.start_apiserver()
+    await story.cluster.control_plane.wait_for_apiserver(story.api)
+    await operator.until(settled(2, 1, 1), "the switch was finished")
+    await operator.end()
+    assert await epochs(story) == before + 1
+    assert story.tally.num_ok > served, "the fleet served while the API server was away"
+    story.nothing_failed()
+
+
+async def test_worker_pod_killed_in_mid_switch_is_replaced(story: Story) -> None:
+    await story.ask_roles(MORE_ENCODERS)
+    operator = story.operator()
+    await live_until_killed(story, "settle_switch", "before")
+    victim, pod = next(
+        (name, pod)
+        for name, pod in (await story.pods()).items()
+        if SWITCH in pod["metadata"].get("annotations", {})
+    )
+    uid = pod["metadata"]["uid"]
+    os.kill(pid_of(story.cluster.folder, uid), signal.SIGKILL)
+    await operator.until(settled(2, 1, 1), "another worker took its place")
+    await operator.end()
+    after = await story.pods()
+    assert victim not in after or after[victim]["metadata"]["uid"] != uid
+    story.nothing_failed()
+
+
+def pid_of(folder: Path, pod_uid: str) -> int:
+    """The process of a pod's worker."""
+    needle = str(folder / "pods" / pod_uid)
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                is_worker = b"pretend_pod" in (entry / "cmdline").read_bytes()
+                where = os.readlink(entry / "cwd")
+            except OSError:
+                continue
+            if is_worker and where == needle:
+                return int(entry.name)
+    raise AssertionError(f"no process runs in {needle}")
+
+
+async def test_pod_that_finds_no_room_gives_its_gpu_back(story: Story) -> None:
+    """The node has six: of eight workers two can't be placed."""
+    await change_service(
+        story.api, NAME, {"scaling": {"startDeadlineSeconds": 5, "startBackoffSeconds": 600}}
+    )
+    await story.ask_size(8)
+    operator = story.operator()
+    await operator.until(
+        lambda status: status.ready_workers == 6 and status.workers == 8, "two pods wait for room"
+    )
+    status = await operator.until(
+        lambda status: status.workers == 6 and status.ready_workers == 6,
+        "the two were given up",
+    )
+    assert condition(status, "AbleToScale") == ("False", "StartBackoff")
+    for _ in range(4):
+        assert (await operator.tick()).workers == 6, "nobody is asked for while the operator waits"
+    await operator.end()
+    await change_service(
+        story.api, NAME, {"scaling": {"startDeadlineSeconds": None, "startBackoffSeconds": 0}}
+    )
+    patch = {"status": {"memory": {"starts_blocked_until_s": None}}}
+    await story.api.merge(f"{paths.service(NAMESPACE, NAME)}/status", patch)
+    story.nothing_failed()
+
+
+async def test_metrics_gone_for_two_minutes_hold_the_fleet(story: Story) -> None:
+    operator = story.operator()
+    await operator.until(
+        lambda status: condition(status, "ScalingActive") == ("True", "ValidMetricFound"),
+        "metrics are there",
+    )
+    pods = await story.pods()
+    gateways = operator.state.memory.gateways
+    real = gateways.scrape
+
+    async def no_answer(now_s: float) -> dict[str, Any]:
+        return {}
+
+    gateways.scrape = no_answer  # type: ignore[method-assign]
+    await story.ask_size(5)  # what a planner without metrics must not follow
+    for _ in range(12):
+        operator.skew_s += 10.0
+        status = await operator.tick()
+    assert condition(status, "ScalingActive") == ("False", "FailedGetMetricsStale")
+    assert condition(status, "Ready")[0] == "True"
+    assert {pod["metadata"]["uid"] for pod in pods.values()} <= {
+        pod["metadata"]["uid"] for pod in (await story.pods()).values()
+    }
+    gateways.scrape = real  # type: ignore[method-assign]
+    await operator.until(
+        lambda status: condition(status, "ScalingActive") == ("True", "ValidMetricFound"),
+        "metrics are back",
+    )
+    await operator.end()
+    story.nothing_failed()
+
+
+async def test_stuck_drain_is_replaced(story: Story) -> None:
+    """A worker that says "draining" for ever serves nobody and holds a GPU."""
+    await story.ask_roles(MORE_ENCODERS)
+    await live_until_killed(story, "ask_switch", "before")
+    pods = await story.pods()
+    (name,) = [n for n, pod in pods.items() if SWITCH in pod["metadata"].get("annotations", {})]
+    operator = story.operator(stuck_s=5.0)
+    gateways = operator.state.memory.gateways
+    real = gateways.fleet
+
+    async def says_it_drains(now_s: float) -> Any:
+        report, client, why = await real(now_s)
+        if report is not None:
+            workers = tuple(
+                replace(worker, state=WorkerState.DRAINING) if worker.worker_id == name else worker
+                for worker in report.workers
+            )
+            report = replace(report, workers=workers)
+        return report, client, why
+
+    gateways.fleet = says_it_drains  # type: ignore[method-assign]
+    operator.skew_s = 30.0
+    status = await operator.tick()
+    assert [switch.state.value for switch in status.switches] == ["Draining"], "still patient"
+    operator.skew_s = 30.0 + 10.0  # the drain's deadline, and the patience after it
+    await operator.tick()
+    gateways.fleet = real  # type: ignore[method-assign]
+    await operator.until(settled(2, 1, 1), "the stuck worker was replaced")
+    await operator.end()
+    uids = {pod["metadata"]["uid"] for pod in (await story.pods()).values()}
+    assert pods[name]["metadata"]["uid"] not in uids
+    story.nothing_failed()
+
+
+async def test_others_write_over_pods_and_status(story: Story) -> None:
+    before = await epochs(story)
+    await story.ask_roles(MORE_ENCODERS)
+    operator = story.operator()
+    await operator.until(lambda status: bool(status.switches), "a switch began")
+    for number, name in enumerate(await story.pods()):
+        await story.api.merge(
+            paths.pod(NAMESPACE, name),
+            {
+                "metadata": {
+                    "labels": {ROLE: None if number % 2 else "prefill"},
+                    "annotations": {ASSIGNMENT: "nonsense", SWITCH: "{}"},
+                }
+            },
+        )
+    spoilt = {"status": {"memory": {"version": 1, "modalities": "?"}, "workers": 99}}
+    await story.api.merge(f"{paths.service(NAMESPACE, NAME)}/status", spoilt)
+    await operator.end()
+    heir = story.operator()
+    await heir.until(settled(2, 1, 1), "the fleet is as asked")
+    labels = [pod["metadata"]["labels"].get(ROLE) for pod in (await story.pods()).values()]
+    assert sorted(filter(None, labels)) == ["decode", "encode", "encode", "prefill"]
+    assert (await get_service(story.api, NAME))["status"]["workers"] == 4
+    await heir.end()
+    assert await epochs(story) <= before + 2
+    story.nothing_failed()
