@@ -1,0 +1,294 @@
+"""What the CRDs, the webhook and the chart do on a real API server."""
+
+import asyncio
+import datetime as dt
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import kopf
+import pytest
+import yaml
+
+from epidote_operator.act.webhook_tls import publish_authority, shared_certificates, write_files
+from epidote_operator.handlers.admission import register
+from epidote_operator.kube.api import KubeApi
+from epidote_operator.kube.errors import ApiRefused
+from epidote_operator.kube.paths import API_VERSION, collection, item, service
+from epidote_operator.spec.crds import RESOURCES, crd
+from epidote_operator.spec.parsing import parse_service
+from epidote_operator.testing.binaries import MissingBinaries, find_binaries
+from epidote_operator.testing.client_tools import find_tool
+from epidote_operator.testing.control_plane import ControlPlane
+from epidote_operator.testing.generated_services import service as generated
+from epidote_operator.testing.guard import guarded_credentials
+from epidote_operator.testing.service_faults import FAULTS, spoiled
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = sorted((ROOT / "crds/samples").glob("*.yaml"))
+PLURALS = {resource.kind: resource.plural for resource in RESOURCES}
+CONFIGURATION = "admissionregistration.k8s.io/v1", "validatingwebhookconfigurations"
+DRY = {"dryRun": "All"}
+NUM_GENERATED = 1000
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    try:
+        found = ControlPlane(tmp_path_factory.mktemp("plane") / "cluster", find_binaries())
+    except MissingBinaries as missing:
+        pytest.skip(str(missing))
+    asyncio.run(found.start(crds=[crd(resource) for resource in RESOURCES]))
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+async def api(plane: ControlPlane) -> AsyncIterator[KubeApi]:
+    async with KubeApi.connected(guarded_credentials(plane.admin)) as found:
+        yield found
+
+
+def tool(name: str) -> Path:
+    try:
+        return find_tool(name)
+    except MissingBinaries as missing:
+        pytest.skip(str(missing))
+
+
+def run(plane: ControlPlane, name: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [tool(name), f"--kubeconfig={plane.admin}", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def manifest(name: str, spec: dict[str, Any], kind: str = "MultimodalService") -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "default"}
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+async def test_every_sample_is_stored_with_its_defaults(api: KubeApi, path: Path) -> None:
+    sample = yaml.safe_load(path.read_text(encoding="utf-8"))
+    sample["metadata"]["namespace"] = "default"
+    kind, name = sample["kind"], sample["metadata"]["name"]
+    stored = await api.apply(item(API_VERSION, PLURALS[kind], "default", name), sample)
+    if kind == "MultimodalService":
+        assert stored["spec"]["scaling"]["tickSeconds"] >= 1
+        # What the server filled in is what the operator assumes without it.
+        assert parse_service(stored["spec"]) == parse_service(sample["spec"])
+
+
+async def test_generated_services_are_accepted_and_their_faults_refused_by_field(
+    api: KubeApi,
+) -> None:
+    """The schema's share of the faults: the server of the test cluster has no CEL."""
+    path = collection(API_VERSION, "multimodalservices", "default")
+    limit = asyncio.Semaphore(8)
+
+    async def post(seed: int) -> str | None:
+        rng = Random(seed)
+        spec = generated(rng)
+        fault = rng.choice(FAULTS) if seed % 2 else None
+        body = manifest(f"g-{seed}", spec if fault is None else spoiled(spec, fault))
+        async with limit:
+            try:
+                await api.request("POST", path, params=DRY, body=body)
+            except ApiRefused as error:
+                if fault is None or not fault.schema:
+                    return f"{seed}: a good schema was refused: {error}"
+                # The server names a list's entry by its key, and a set by its value.
+                named = fault.path.partition("[")[0]
+                return None if named in str(error) else f"{seed} {fault.name}: {error}"
+        return f"{seed}: {fault.name} was accepted" if fault and fault.schema else None
+
+    found = await asyncio.gather(*(post(seed) for seed in range(NUM_GENERATED)))
+    assert [line for line in found if line] == []
+
+
+async def test_scale_moves_the_pool_and_nothing_else(plane: ControlPlane, api: KubeApi) -> None:
+    spec = {
+        "model": {"uri": "builtin://demo"},
+        "pool": {"device": "Cpu", "maxWorkers": 9, "workers": 4},
+        "slo": {"ttftMilliseconds": 500, "tpotMilliseconds": 50},
+        "scaling": {"owner": "External"},
+    }
+    await api.apply(service("default", "scaled"), manifest("scaled", spec))
+    run(plane, "kubectl", "scale", "mms/scaled", "--replicas=7")
+    stored = await api.request("GET", service("default", "scaled"))
+    assert stored["spec"]["pool"]["workers"] == 7
+    scale = await api.request("GET", f"{service('default', 'scaled')}/scale")
+    assert scale["spec"]["replicas"] == 7
+
+
+def test_kubectl_explains_and_prints(plane: ControlPlane) -> None:
+    told = run(plane, "kubectl", "explain", "mms.spec.pool.gpuBudget")
+    assert "Most GPUs that the service may hold" in " ".join(told.split())
+    header = run(plane, "kubectl", "get", "mms", "scaled").splitlines()[0].split()
+    assert header == [
+        "NAME",
+        "MODEL",
+        "READY",
+        "REASON",
+        "E/P/D",
+        "WORKERS",
+        "DESIRED",
+        "SLO",
+        "AGE",
+    ]
+
+
+@asynccontextmanager
+async def webhook(api: KubeApi, folder: Path) -> AsyncIterator[None]:
+    """The operator's webhook on loopback, as the chart's configuration would have it called."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    made = await shared_certificates(
+        api, "default", "webhook-tls", ["127.0.0.1"], now=dt.datetime.now(dt.UTC)
+    )
+    write_files(folder, made)
+    registry = kopf.OperatorRegistry()
+    register(registry)
+    settings = kopf.OperatorSettings()
+    settings.admission.server = kopf.WebhookServer(
+        addr="127.0.0.1",
+        port=port,
+        certfile=folder / "tls.crt",
+        pkeyfile=folder / "tls.key",
+    )
+    stop, ready = asyncio.Event(), asyncio.Event()
+
+    kopf.on.login(registry=registry)(kopf.login_with_kubeconfig)
+    task = asyncio.create_task(
+        kopf.operator(
+            registry=registry,
+            settings=settings,
+            standalone=True,
+            clusterwide=True,
+            stop_flag=stop,
+            ready_flag=ready,
+        )
+    )
+    configuration = {
+        "apiVersion": CONFIGURATION[0],
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "epidote"},
+        "webhooks": [
+            {
+                "name": f"{plural}.serving.epidote.dev",
+                "admissionReviewVersions": ["v1"],
+                "sideEffects": "None",
+                "failurePolicy": "Fail",
+                "rules": [
+                    {
+                        "apiGroups": ["serving.epidote.dev"],
+                        "apiVersions": ["v1alpha1"],
+                        "operations": ["CREATE", "UPDATE"],
+                        "resources": [plural],
+                    }
+                ],
+                "clientConfig": {"url": f"https://127.0.0.1:{port}/{plural}"},
+            }
+            for plural in PLURALS.values()
+        ],
+    }
+    path = item(*CONFIGURATION, None, "epidote")
+    try:
+        async with asyncio.timeout(60):
+            await ready.wait()
+        await api.create(collection(*CONFIGURATION), configuration)
+        assert await publish_authority(api, "epidote", made.authority)
+        assert not await publish_authority(api, "epidote", made.authority)
+        await asyncio.sleep(0)
+        yield
+    finally:
+        await api.delete(path)
+        stop.set()
+        await asyncio.wait([task], timeout=30)
+
+
+async def test_the_webhook_refuses_what_no_schema_can(
+    plane: ControlPlane, api: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(plane.admin))
+    path = collection(API_VERSION, "multimodalservices", "default")
+    faults = [fault for fault in FAULTS if not fault.schema]
+    async with webhook(api, tmp_path):
+        await until_asked(api, path)
+        for number, fault in enumerate(faults):
+            spec = generated(Random(number))
+            await api.request("POST", path, params=DRY, body=manifest("good", spec))
+            with pytest.raises(ApiRefused) as refused:
+                await api.request(
+                    "POST", path, params=DRY, body=manifest("bad", spoiled(spec, fault))
+                )
+            assert f"{fault.path}: " in str(refused.value), fault.name
+
+
+async def until_asked(api: KubeApi, path: str) -> None:
+    """The API server takes a moment to hear of a new webhook."""
+    async with asyncio.timeout(60):
+        while True:
+            bad = manifest("asked", {**generated(Random(1)), "model": {"uri": "s3://x"}})
+            try:
+                await api.request("POST", path, params=DRY, body=bad)
+            except ApiRefused as error:
+                if "spec.model.uri" in str(error):
+                    return
+            await asyncio.sleep(0.1)
+
+
+async def test_two_operators_share_one_certificate(api: KubeApi) -> None:
+    now = dt.datetime.now(dt.UTC)
+    made = await asyncio.gather(
+        *(shared_certificates(api, "default", "two", ["a.b.svc"], now=now) for _ in range(4))
+    )
+    assert len({found.certificate for found in made}) == 1
+    later = now + dt.timedelta(days=300)
+    renewed = await shared_certificates(api, "default", "two", ["a.b.svc"], now=later)
+    assert renewed.certificate != made[0].certificate
+
+
+def test_the_chart_installs_upgrades_and_leaves_the_services(plane: ControlPlane) -> None:
+    def helm(*arguments: str) -> None:
+        run(plane, "helm", *arguments, "--namespace=system")
+
+    chart = str(ROOT / "charts/epidote")
+    # The old server's OpenAPI document knows no CEL: helm would refuse the CRDs on its side.
+    options = ["--disable-openapi-validation", "--set=webhook.enabled=false"]
+    install = ["--create-namespace", "--set=crds.install=false"]
+    helm("install", "release", chart, *options, *install)
+    helm("upgrade", "release", chart, *options, "--set=crds.install=false", "--set=replicas=2")
+    account = "--as=system:serviceaccount:system:release-epidote-operator"
+    for verb, what, allowed in (
+        ("list", "pods", True),
+        ("create", "pods", True),
+        ("patch", "multimodalservices.serving.epidote.dev/status", True),
+        ("list", "secrets", False),
+        ("delete", "secrets", False),
+        ("delete", "multimodalservices.serving.epidote.dev", False),
+        ("create", "clusterroles.rbac.authorization.k8s.io", False),
+        ("get", "nodes", False),
+        ("create", "pods --subresource=exec", False),
+        ("delete", "namespaces", False),
+    ):
+        done = subprocess.run(
+            [tool("kubectl"), f"--kubeconfig={plane.admin}", "auth", "can-i", verb, what, account],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.strip() == ("yes" if allowed else "no"), f"{verb} {what}"
+    helm("uninstall", "release")
+    assert run(plane, "kubectl", "get", "mms", "-o", "name")
