@@ -44,6 +44,7 @@ EPIDOTE_ADMISSION_SECONDS = "epidote_admission_seconds"  # waited for admission
 EPIDOTE_MEDIA_SECONDS = "epidote_media_seconds"  # fetching, decoding and resizing all of a request
 EPIDOTE_RESUMES = "epidote_resumes"  # requests continued after losing a worker
 EPIDOTE_MOVES = "epidote_moves"  # requests continued after a drain or a role switch
+EPIDOTE_GATEWAYS = "epidote_gateways"  # processes behind one port, summed up in a scrape
 EPIDOTE_DISCONNECTS = "epidote_disconnects"  # clients gone before their answer's end
 EPIDOTE_STAGE_QUEUE_SECONDS = "epidote_stage_queue_seconds"  # by stage, as the workers measured it
 EPIDOTE_STAGE_BUSY_SECONDS = "epidote_stage_busy_seconds"
