@@ -1,0 +1,1 @@
+"""This package is about two runs: what differs, and whether that is more than chance."""
