@@ -17,9 +17,9 @@ def told(comparison: Comparison) -> RenderableType:
     table = Table(show_edge=False)
     for name in ("class", "figure"):
         table.add_column(name, no_wrap=True)
-    for name in ("before", "after", "change", "by chance within"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    for name in ("before", "after", "change", "interval of the change"):
+        table.add_column(name, justify="right")
+    table.add_column("")
     for figure in comparison.figures:
         word, colour = WORDS[figure.is_better]
         found = figure.difference
