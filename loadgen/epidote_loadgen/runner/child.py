@@ -1,5 +1,6 @@
 """This file is about a process that carries out a part of a run, as told through a pipe.
 
+The pipe's descriptor is the one argument; the plan and the part's number come through it first.
 From the child come Ready, Glances, and Done or Failed; from the parent Start, STOP, ABANDON. A
 parent that is gone (end of the pipe) means ABANDON.
 """
@@ -65,8 +66,19 @@ class Failed:
     is_usage: bool
 
 
-def main(plan: RunPlan, part: int, pipe: "Connection[object, object]") -> None:
+@dataclass(frozen=True)
+class Work:
+    """What a child is for."""
+
+    plan: RunPlan
+    part: int
+
+
+def main(pipe: Connection) -> None:
     """The process's whole life."""
+    work = pipe.recv()
+    assert isinstance(work, Work)
+    plan, part = work.plan, work.part
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the parent hears them and tells us
     sys.setswitchinterval(SWITCH_S)
@@ -91,7 +103,7 @@ def main(plan: RunPlan, part: int, pipe: "Connection[object, object]") -> None:
 async def _run(
     plan: RunPlan,
     part: int,
-    pipe: "Connection[object, object]",
+    pipe: Connection,
     put: Callable[[object], None],
 ) -> PartWatch:
     loop = asyncio.get_running_loop()
@@ -120,7 +132,7 @@ async def _run(
 
 
 def _listen(
-    pipe: "Connection[object, object]",
+    pipe: Connection,
     loop: asyncio.AbstractEventLoop,
     obey: Callable[[object], None],
 ) -> None:
@@ -139,7 +151,7 @@ def _listen(
 class _Sender:
     """Writes to the pipe from a thread of its own, since a full pipe blocks."""
 
-    def __init__(self, pipe: "Connection[object, object]") -> None:
+    def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._queue: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="pipe", daemon=True)

@@ -6,20 +6,20 @@ here never delays a send.
 
 import asyncio
 import multiprocessing
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 
 from epidote_loadgen.client.address import resolve
 from epidote_loadgen.client.connector import CannotConnect, connect
 from epidote_loadgen.plan import RunPlan
 from epidote_loadgen.records import Progress, RequestRecord, RunResult, Watcher
-from epidote_loadgen.runner.child import Command, Done, Failed, Ready, Start
-from epidote_loadgen.runner.child import main as child_main
+from epidote_loadgen.runner.child import Command, Done, Failed, Ready, Start, Work
 from epidote_loadgen.runner.part import Glance, share_of
 from epidote_loadgen.runner.progress import ProgressMeter
 from epidote_loadgen.runner.self_watch import PartWatch, join_watches, void_reason
@@ -93,7 +93,7 @@ class _Run:
         self._failures: list[Failed] = []
         self._waiting_for: set[int] = set()  # parts that are not ready
         self._pipes: dict[Connection, int] = {}
-        self._processes: list[BaseProcess] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
         self._meter = ProgressMeter(plan)
         self._told_stop = self._told_abandon = False
         self._start_s: float | None = None
@@ -142,17 +142,23 @@ class _Run:
         )
 
     def _spawn(self) -> None:
-        context = multiprocessing.get_context("spawn")
         for part in range(self._plan.num_processes):
-            ours, theirs = context.Pipe()
-            process = context.Process(
-                target=child_main, args=(self._plan, part, theirs), name=f"load-{part}"
-            )
-            process.start()
-            theirs.close()
+            ours, theirs = multiprocessing.Pipe()
+            with theirs:
+                # Not multiprocessing.Process: its children import the caller's __main__ anew,
+                # the whole command line with it. A group of its own, for a terminal's Ctrl-C to
+                # reach the parent alone.
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "epidote_loadgen.runner", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    process_group=0,
+                )
             self._pipes[ours] = part
             self._processes.append(process)
             self._waiting_for.add(part)
+            with suppress(OSError):  # it died: `_receive` notices
+                ours.send(Work(self._plan, part))
 
     def _start(self) -> None:
         self._start_s = time.monotonic() + LEAD_S
@@ -202,9 +208,10 @@ class _Run:
     def _end_processes(self) -> None:
         self._tell(Command.ABANDON)
         for process in self._processes:
-            process.join(GOODBYE_S)
-            if process.is_alive():
+            try:
+                process.wait(GOODBYE_S)
+            except subprocess.TimeoutExpired:
                 process.kill()
-                process.join()
+                process.wait()
         for pipe in self._pipes:
             pipe.close()

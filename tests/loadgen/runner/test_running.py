@@ -3,11 +3,13 @@
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -149,21 +151,31 @@ def test_a_second_interrupt_waits_for_nothing() -> None:
 
     with mock_process(MockSettings(law=LatencyLaw(ttft_s=3600.0))) as url:
         result = run(plan(url, duration_s=600.0), on_progress=look, interrupt=interrupt)
-    assert {record.status for record in result.records} == {RequestStatus.UNFINISHED}
+    found = {record.status for record in result.records}
+    assert RequestStatus.UNFINISHED in found
+    assert found <= {RequestStatus.UNFINISHED, RequestStatus.UNSENT}  # its connection was opening
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the child in /proc")
 def test_a_process_that_dies_voids_the_run_and_loses_only_its_own(quick: str) -> None:
-    import multiprocessing
-
     def look(progress: Progress) -> None:
         if progress.recent:
-            for child in multiprocessing.active_children():
-                if child.name == "load-1" and child.pid is not None:
-                    os.kill(child.pid, signal.SIGKILL)
+            for pid in load_processes()[:1]:
+                os.kill(pid, signal.SIGKILL)
 
     result = run(replace(plan(quick, duration_s=600.0), num_processes=2), on_progress=look)
-    assert "process 1 of the load generator died" in result.void_reason
-    assert any(record.index % 2 == 0 for record in result.records)
+    assert "of the load generator died" in result.void_reason
+    assert {record.index % 2 for record in result.records} == {0, 1}
+
+
+def load_processes() -> list[int]:
+    """The children of this process that send load."""
+    told = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children"))
+    return [
+        int(pid)
+        for pid in told.split()
+        if b"epidote_loadgen.runner\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
 
 
 def test_a_server_that_never_answers_ends_with_the_patience() -> None:

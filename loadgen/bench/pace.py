@@ -1,0 +1,90 @@
+"""The pace: are sends distributed as asked, how late are they, what does a request cost?
+
+    python loadgen/bench/pace.py --rps 500 2000 --seconds 20
+
+Prints, for each rate, the Kolmogorov-Smirnov distance between the gaps of the actual sends and the
+exponential distribution, the same for the planned gaps, the 5 % thresholds, lateness, and CPU time
+of all our processes a request.
+"""  # noqa: INP001
+
+import argparse
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from epidote_loadgen.arrivals.rate import constant
+from epidote_loadgen.arrivals.schedule import ArrivalStream, OpenLoop
+from epidote_loadgen.fakes import SameRequest
+from epidote_loadgen.measures.kolmogorov import ks_p_value, ks_statistic, ks_threshold
+from epidote_loadgen.mock_server.law import LatencyLaw
+from epidote_loadgen.mock_server.process import mock_process
+from epidote_loadgen.mock_server.server import MockSettings
+from epidote_loadgen.plan import Limits, RunPlan, Target
+from epidote_loadgen.runner.running import run
+from epidote_loadgen.slo import SloTable
+
+SAMPLE = 1000  # gaps of the second test: as many as a person would look at
+
+
+def pace(url: str, rps: float, seconds: float, processes: int) -> dict[str, Any]:
+    stream = ArrivalStream(weights={"chat": 1.0}, rate=constant(rps), duration_s=seconds)
+    result = run(
+        RunPlan(
+            target=Target(url=url),
+            arrivals=OpenLoop(streams=(stream,), seed=1),
+            workload=SameRequest(),
+            slo=SloTable(classes=()),
+            limits=Limits(max_lateness_s=1.0),
+            num_processes=processes,
+        )
+    )
+    sent = np.sort([r.sent_s - r.connect_s for r in result.records if r.sent_s is not None])
+    planned = np.sort([r.intended_send_s for r in result.records])
+
+    def distance(times: Any) -> tuple[float, float, float]:
+        gaps = np.diff(times)
+        found = ks_statistic(gaps, lambda gap: 1.0 - np.exp(-rps * gap))
+        return found, ks_threshold(len(gaps)), ks_p_value(found, len(gaps))
+
+    gaps = np.diff(sent)
+    part = np.random.default_rng(1).choice(gaps, min(SAMPLE, len(gaps)), replace=False)
+    part_ks = ks_statistic(part, lambda gap: 1.0 - np.exp(-rps * gap))
+    # Given their number, a Poisson process' times are uniform: the slow test of the same.
+    arrival_ks = ks_statistic(sent / seconds, lambda x: np.clip(x, 0.0, 1.0))
+    watch = result.self_watch
+    return {
+        "rps": rps,
+        "processes": processes,
+        "requests": len(result.records),
+        "ok": sum(r.ok for r in result.records),
+        "ks_sent": distance(sent),
+        "ks_planned": distance(planned),
+        f"ks_sent_of_{SAMPLE}": (part_ks, ks_threshold(len(part)), ks_p_value(part_ks, len(part))),
+        "ks_times": (arrival_ks, ks_threshold(len(sent)), ks_p_value(arrival_ks, len(sent))),
+        "gap_shift_us": 1e6 * float(np.abs(np.diff(sent) - np.diff(planned)).mean()),
+        "lateness_p50_ms": 1000 * watch.lateness_p50_s,
+        "lateness_p99_ms": 1000 * watch.lateness_p99_s,
+        "lateness_max_ms": 1000 * watch.lateness_max_s,
+        "cpu_ms_per_request": 1000 * watch.cpu_s / len(result.records),
+        "cpu_utilization": watch.cpu_utilization,
+        "load": os.getloadavg(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rps", type=float, nargs="+", default=[500.0, 2000.0])
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--tokens", type=int, default=8)
+    args = parser.parse_args()
+    law = LatencyLaw(ttft_s=0.05, itl_s=0.02)
+    with mock_process(MockSettings(law=law, num_tokens=args.tokens)) as url:
+        for rps in args.rps:
+            print(json.dumps(pace(url, rps, args.seconds, args.processes)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""This file is about `epidote-loadgen run` and `replay`: one run, shown, judged and written."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from epidote_loadgen import cli_flags as flag
+from epidote_loadgen.cli_results import STDOUT, OutputPaths, show, write_outputs
+from epidote_loadgen.cli_session import check_writable, exit_codes, interruptible, plan_of, say_plan
+from epidote_loadgen.cli_values import Flags, run_file
+from epidote_loadgen.config.run_file import OutputSection
+from epidote_loadgen.live.view import LiveView
+from epidote_loadgen.outputs.saving import Files
+from epidote_loadgen.plan import RunPlan
+from epidote_loadgen.records import Progress
+from epidote_loadgen.runner.running import run as carry_out
+from epidote_loadgen.traces.reading import TraceFormat
+from epidote_loadgen.verdict.verdict import ExitCode, judge
+from epidote_loadgen.watch.building import build_watcher
+
+
+def run(
+    config: flag.Config = None,
+    target: flag.Url = "",
+    model: flag.Model = "",
+    rps: Annotated[float | None, typer.Option(min=0.0, help="Requests a second.")] = None,
+    users: Annotated[int | None, typer.Option(min=1, help="Closed loop of so many.")] = None,
+    duration: flag.Duration = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
+    prompt_tokens: flag.PromptTokens = None,
+    output_tokens: flag.OutputTokens = None,
+    images: flag.Images = None,
+    questions: flag.Questions = False,
+    ttft_ms: flag.TtftMs = None,
+    tpot_ms: flag.TpotMs = None,
+    itl_ms: flag.ItlMs = None,
+    e2e_ms: flag.E2eMs = None,
+    ratio: flag.Ratio = None,
+    seed: flag.Seed = None,
+    processes: flag.Processes = None,
+    max_in_flight: flag.MaxInFlight = None,
+    max_connections: flag.MaxConnections = None,
+    watch: flag.Watch = "",
+    sets: flag.Sets = None,
+    json_out: flag.JsonOut = None,
+    csv_out: flag.CsvOut = None,
+    parquet_out: flag.ParquetOut = None,
+    junit_out: flag.JunitOut = None,
+    html_out: flag.HtmlOut = None,
+    verdict_file: flag.VerdictOut = None,
+    quiet: flag.Quiet = False,
+) -> None:
+    """Send a load and judge the service by it. Exit code 0: every promise was kept.
+
+    The API key is taken from EPIDOTE_LOADGEN_API_KEY.
+
+    Example: epidote-loadgen run -t http://127.0.0.1:8000 --rps 20 --duration 60 --ttft-ms 1000
+    """
+    given = Flags(
+        url=target,
+        model=model,
+        rps=rps,
+        users=users,
+        duration_s=duration,
+        num_requests=requests,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        images=images,
+        questions=questions,
+        ttft_ms=ttft_ms,
+        tpot_ms=tpot_ms,
+        itl_ms=itl_ms,
+        e2e_ms=e2e_ms,
+        ratio=ratio,
+        seed=seed,
+        processes=processes,
+        max_in_flight=max_in_flight,
+        max_connections=max_connections,
+        watch=watch,
+        sets=tuple(sets or ()),
+    )
+    files = Files(json=json_out, csv=csv_out, parquet=parquet_out, junit=junit_out, html=html_out)
+    paths = OutputPaths(files=files, verdict=verdict_file)
+    with exit_codes():
+        code = run_and_tell(config, given, paths, quiet=quiet)
+    raise typer.Exit(code)
+
+
+def replay(
+    trace: Annotated[Path, typer.Argument(help="Trace: Azure, ServeGen, Mooncake or own.")],
+    target: flag.Url,
+    model: flag.Model = "",
+    trace_format: Annotated[
+        TraceFormat, typer.Option("--format", help="Told from the file, if not given.")
+    ] = TraceFormat.AUTO,
+    speed: Annotated[float, typer.Option(help="60: an hour in a minute.")] = 1.0,
+    start: Annotated[float, typer.Option(min=0.0, help="Seconds into the trace.")] = 0.0,
+    end: Annotated[float | None, typer.Option(help="Seconds into the trace.")] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
+    max_bad_rows: Annotated[int, typer.Option(min=0, help="Skip so many bad rows.")] = 0,
+    ttft_ms: flag.TtftMs = None,
+    tpot_ms: flag.TpotMs = None,
+    itl_ms: flag.ItlMs = None,
+    e2e_ms: flag.E2eMs = None,
+    ratio: flag.Ratio = None,
+    seed: flag.Seed = None,
+    processes: flag.Processes = None,
+    max_in_flight: flag.MaxInFlight = None,
+    max_connections: flag.MaxConnections = None,
+    watch: flag.Watch = "",
+    sets: flag.Sets = None,
+    json_out: flag.JsonOut = None,
+    csv_out: flag.CsvOut = None,
+    parquet_out: flag.ParquetOut = None,
+    junit_out: flag.JunitOut = None,
+    html_out: flag.HtmlOut = None,
+    verdict_file: flag.VerdictOut = None,
+    quiet: flag.Quiet = False,
+) -> None:
+    """Send the requests of a recorded trace, at its times and with its sizes.
+
+    Example: epidote-loadgen replay conversations.csv -t http://127.0.0.1:8000 --speed 60
+    """
+    arrivals: dict[str, Any] = {
+        "kind": "trace",
+        "path": str(trace.absolute()),
+        "format": trace_format.value,
+        "speed": speed,
+        "start_s": start,
+        "end_s": end,
+        "max_requests": requests,
+        "max_bad_rows": max_bad_rows,
+    }
+    given = Flags(
+        url=target,
+        model=model,
+        ttft_ms=ttft_ms,
+        tpot_ms=tpot_ms,
+        itl_ms=itl_ms,
+        e2e_ms=e2e_ms,
+        ratio=ratio,
+        seed=seed,
+        processes=processes,
+        max_in_flight=max_in_flight,
+        max_connections=max_connections,
+        watch=watch,
+        arrivals=arrivals,
+        sets=tuple(sets or ()),
+    )
+    files = Files(json=json_out, csv=csv_out, parquet=parquet_out, junit=junit_out, html=html_out)
+    paths = OutputPaths(files=files, verdict=verdict_file)
+    with exit_codes():
+        code = run_and_tell(None, given, paths, quiet=quiet)
+    raise typer.Exit(code)
+
+
+def run_and_tell(config: Path | None, given: Flags, paths: OutputPaths, *, quiet: bool) -> int:
+    """One run from flags to exit code."""
+    file = run_file(config, given)
+    base = config.parent if config is not None else Path()
+    paths = _completed(paths, file.output)
+    check_writable(paths.by_flag())
+    plan = plan_of(file, base=base)
+    watcher = build_watcher(file.watch, base=base)
+    say_plan(plan)
+    with interruptible() as interrupt, progress_view(plan, quiet=quiet) as view:
+        result = carry_out(plan, on_progress=view, watcher=watcher, interrupt=interrupt)
+    verdict = judge(
+        result.records,
+        plan.slo,
+        void_reason=result.void_reason,
+        interrupted=result.interrupted,
+        confidence=plan.confidence,
+    )
+    written = write_outputs(result, plan.slo, verdict, paths)
+    show(result, plan.slo, verdict, Console(stderr=paths.files.json == STDOUT))
+    return int(verdict.exit_code) if written else int(verdict.exit_code) or int(ExitCode.UNDECIDED)
+
+
+@contextlib.contextmanager
+def progress_view(plan: RunPlan, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """What to call with each progress."""
+    if quiet:
+        yield lambda progress: None
+        return
+    with LiveView(plan) as view:
+        yield view.update
+
+
+def _completed(paths: OutputPaths, section: OutputSection) -> OutputPaths:
+    """Flags before the file's own section."""
+    given = paths.files
+    files = Files(
+        json=given.json or section.json_,
+        csv=given.csv or section.csv,
+        parquet=given.parquet or section.parquet,
+        junit=given.junit or section.junit,
+        html=given.html or section.html,
+    )
+    return OutputPaths(files=files, verdict=paths.verdict)

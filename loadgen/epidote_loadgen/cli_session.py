@@ -1,0 +1,105 @@
+"""This file is about what every command that sends requests shares: plans, signals, exit codes."""
+
+import contextlib
+import json
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import typer
+
+from epidote_loadgen.config.building import build_plan
+from epidote_loadgen.config.invalid import InvalidConfig
+from epidote_loadgen.config.model_discovery import ModelUnknown, discover_model
+from epidote_loadgen.config.run_file import RunFile
+from epidote_loadgen.plan import RunPlan
+from epidote_loadgen.runner.running import Interrupt, RunFailed, TargetUnreachable
+from epidote_loadgen.verdict.verdict import ExitCode
+
+
+@contextlib.contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn what can go wrong before or within a run into a line on stderr and an exit code."""
+    try:
+        yield
+    except (TargetUnreachable, ModelUnknown) as error:
+        typer.echo(f"error: target unreachable: {error}", err=True)
+        raise typer.Exit(ExitCode.UNREACHABLE) from error
+    except RunFailed as error:
+        typer.echo(f"error: {error}", err=True)
+        code = ExitCode.USAGE if error.is_usage else ExitCode.UNDECIDED
+        raise typer.Exit(code) from error
+    except ValueError as error:  # InvalidConfig, InvalidTarget, TraceError, UnreadableRun
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(ExitCode.USAGE) from error
+
+
+def plan_of(run_file: RunFile, *, base: Path) -> RunPlan:
+    """The plan, with the model that the server names where the file names none.
+
+    Raises:
+        InvalidConfig, ModelUnknown
+    """
+    if not run_file.target.model:
+        model = discover_model(run_file.target.build(base))
+        target = run_file.target.model_copy(update={"model": model})
+        run_file = run_file.model_copy(update={"target": target})
+    return build_plan(run_file, base=base)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Interrupt]:
+    """Within it the first Ctrl-C or SIGTERM ends sending, the second waits for nothing more."""
+    interrupt = Interrupt()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if interrupt.stop.is_set():
+            interrupt.abandon.set()
+        else:
+            typer.echo("stopping; what was measured is kept (again: at once)", err=True)
+        interrupt.stop.set()
+
+    before: dict[signal.Signals, Any] = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, handle)
+    try:
+        yield interrupt
+    finally:
+        for heard, handler in before.items():
+            signal.signal(heard, handler)
+
+
+def check_writable(paths: dict[str, Path | None]) -> None:
+    """Find out before a run, not after it, that a result could not be written.
+
+    Raises:
+        InvalidConfig: naming the flag.
+    """
+    for flag, path in paths.items():
+        if path is None or str(path) == "-":
+            continue
+        if path.is_dir():
+            raise InvalidConfig(f"{flag}: {path} is a folder, want a file")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            existed = path.exists()
+            with path.open("ab"):
+                pass
+            if not existed:
+                path.unlink()
+        except OSError as error:
+            raise InvalidConfig(f"{flag}: can't write {path}: {error.strerror}") from error
+
+
+def say_plan(plan: RunPlan) -> None:
+    """Every run tells its seed and whole configuration, on stderr; the key is not part of it."""
+    typer.echo(f"configuration {plan.config_digest}: {json.dumps(_told(plan.config))}", err=True)
+
+
+def _told(value: Any) -> Any:
+    """Without what is empty or not given, so that a person can read it."""
+    if isinstance(value, Mapping):
+        return {k: _told(v) for k, v in value.items() if v not in (None, "", {}, [])}
+    return [_told(item) for item in value] if isinstance(value, list) else value
