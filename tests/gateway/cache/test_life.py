@@ -224,7 +224,9 @@ async def test_pressure_accepts_more_and_marks_it(
 ) -> None:
     adaptation = {"thresholdStep": 0.3, "thresholdFloor": 0.6}
     category = {"name": "default", "threshold": 0.97, "loadAdaptation": adaptation}
-    cache = await make_cache({"categories": [category], "pressure": {"holdSeconds": 10}})
+    cache = await make_cache(
+        {"categories": [category], "pressure": {"holdSeconds": 10, "releaseSeconds": 10}}
+    )
     await ask(cache, fleet, make_job(A))
     no_store = CacheControls(no_store=True)
     assert (await ask(cache, fleet, make_job(B, controls=no_store)))[1].startswith("bypass")

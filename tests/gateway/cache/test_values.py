@@ -119,7 +119,7 @@ def test_entries_of_a_disabled_category_go_first() -> None:
 
 
 ADAPTIVE = {
-    "pressure": {"enter": 0.2, "leave": 0.05, "holdSeconds": 30},
+    "pressure": {"enter": 0.2, "leave": 0.05, "holdSeconds": 30, "releaseSeconds": 30},
     "categories": [
         {
             "name": "faq",

@@ -153,9 +153,12 @@ class PressureSpec(Spec):
     enter: float = Field(default=0.1, gt=0.0, le=1.0)
     """Pressure from which the cache relaxes, once it lasted `holdSeconds`."""
     leave: Ratio = 0.02
-    """Pressure down to which it relaxes on; at or below it stops, after `holdSeconds`."""
+    """Pressure down to which it relaxes on; it stops once this lasted `releaseSeconds`."""
     hold_seconds: float = Field(default=30.0, ge=0.0, le=86_400.0)
-    """How long either must last: a threshold must not follow every spike."""
+    """How long pressure must last: a threshold must not follow every spike."""
+    release_seconds: float = Field(default=300.0, ge=0.0, le=86_400.0)
+    """How long it must be gone. Longer than `holdSeconds`: relaxing takes the very pressure away
+    that caused it, and letting go soon would bring it back."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

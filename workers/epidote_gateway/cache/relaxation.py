@@ -4,8 +4,9 @@
     ttl'       = min(max ttl, ttl · (1 + stretch · pressure))
 
 as `algorithms.md` 1d.5 reconstructs arXiv 2510.26835. The pressure is the planner's advice, 0 to 1.
-It must last before it counts and be gone for as long before it stops counting; while it counts it
-is never taken for less than the value that let it in, so that the cache does not flicker.
+It must last before it counts, and be gone for longer before it stops counting: relaxing relieves
+the fleet, so an impatient cache would let go, be pressed again, and flicker. While pressure counts
+it is never taken for less than the value that let it in.
 """
 
 from collections.abc import Callable
@@ -68,7 +69,8 @@ class Relaxation:
             return
         if self._since_s is None:
             self._since_s = now_s
-        if now_s - self._since_s >= spec.hold_seconds:
+        lasting_s = spec.release_seconds if self.is_relaxed else spec.hold_seconds
+        if now_s - self._since_s >= lasting_s:
             self.is_relaxed = not self.is_relaxed
             self._since_s = None
 
