@@ -260,7 +260,11 @@ async def test_two_operators_share_one_certificate(api: KubeApi) -> None:
     assert renewed.certificate != made[0].certificate
 
 
-def test_the_chart_installs_upgrades_and_leaves_the_services(plane: ControlPlane) -> None:
+async def test_the_chart_installs_upgrades_and_leaves_the_services(
+    plane: ControlPlane, api: KubeApi
+) -> None:
+    await api.apply(service("default", "kept"), manifest("kept", generated(Random(5))))
+
     def helm(*arguments: str) -> None:
         run(plane, "helm", *arguments, "--namespace=system")
 
@@ -291,4 +295,4 @@ def test_the_chart_installs_upgrades_and_leaves_the_services(plane: ControlPlane
         )
         assert done.stdout.strip() == ("yes" if allowed else "no"), f"{verb} {what}"
     helm("uninstall", "release")
-    assert run(plane, "kubectl", "get", "mms", "-o", "name")
+    assert await api.get(service("default", "kept")) is not None

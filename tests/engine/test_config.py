@@ -236,6 +236,20 @@ def test_a_hub_id_offline_says_what_to_do(monkeypatch, tmp_path):
         model_directory("nobody/nothing")
 
 
+def test_a_hub_id_may_name_a_revision(monkeypatch, tmp_path):
+    asked = {}
+
+    def download(name, *, revision, allow_patterns):
+        asked.update(name=name, revision=revision)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert model_directory("owner/name@v1.2") == tmp_path
+    assert asked == {"name": "owner/name", "revision": "v1.2"}
+    model_directory("owner/name")
+    assert asked == {"name": "owner/name", "revision": None}
+
+
 @pytest.mark.parametrize("model", ["/no/such/place", "./nowhere", "word", "a/b/c"])
 def test_what_is_neither_directory_nor_hub_id_is_refused(model):
     with pytest.raises(InvalidModel, match=r"neither a directory nor a hub id.*demo, smollm2"):

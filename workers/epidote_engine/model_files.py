@@ -81,7 +81,9 @@ def _hub_directory(model: str) -> Path:
             "install epidote[workers] or name a model directory"
         ) from error
     try:
-        return Path(snapshot_download(model, allow_patterns=list(HUB_PATTERNS)))
+        name, _, revision = model.partition("@")  # owner/name@revision
+        found = snapshot_download(name, revision=revision or None, allow_patterns=[*HUB_PATTERNS])
+        return Path(found)
     except (HfHubHTTPError, OSError, ValueError) as error:
         # offline and unknown repository come as different classes, all with long advice
         reason = str(error).strip().partition("\n")[0]

@@ -6,11 +6,12 @@ One place: the workers' side of it is described in docs/workers.md.
 from typing import Any
 
 from epidote_operator.resources.fleet_values import Fleet
-from epidote_operator.spec.model_source import ModelSource, parse_source
+from epidote_operator.spec.model_source import ModelSource, ServedModality, parse_source
 from epidote_operator.spec.pool import Device
 
 RAY_PORT = 6379
 HTTP_PORT = 8000
+PROBE_PORT = 8001  # of a worker: /readyz, /metrics
 MODELS = "/models"  # where a claim with weights is mounted
 HOME = "/home/epidote"
 EnvVar = dict[str, Any]
@@ -32,46 +33,60 @@ def model_argument(source: ModelSource) -> str:
 
 
 def head_command(fleet: Fleet) -> list[str]:
-    """The head keeps the cluster's books; it offers no CPU, so nothing computes there."""
-    return [
-        "ray",
-        "start",
-        "--head",
-        "--block",
-        "--num-cpus=0",
-        f"--port={RAY_PORT}",
-        "--disable-usage-stats",
-        "--include-dashboard=false",
+    """The head keeps the fleet's register; nothing computes there.
+
+    The roles are where a fleet starts, and constant: the operator moves them by the admin API, and
+    a head that restarted for a new bound would take its fleet along.
+    """
+    spec = fleet.spec
+    roles = "prefill=1,decode=1"
+    if any(modality is not ServedModality.TEXT for modality in spec.model.modalities):
+        roles = f"encode=1,{roles}"
+    command = [
+        *("epidote", "head"),
+        f"--model={model_argument(parse_source(spec.model.uri))}",
+        f"--roles={roles}",
+        "--ray-host=$(POD_IP)",
+        f"--ray-port={RAY_PORT}",
+        "--gateways=0",
+        f"--dtype={spec.model.dtype.value.lower()}",
+        f"--device={spec.pool.device.value.lower()}",
     ]
+    if spec.pool.kv_blocks is not None:
+        command.append(f"--kv-blocks={spec.pool.kv_blocks}")
+    if spec.model.max_model_length is not None:
+        command.append(f"--max-model-len={spec.model.max_model_length}")
+    return command
 
 
 def worker_command(fleet: Fleet) -> list[str]:
-    """A worker is one Ray node with room for one engine replica."""
+    """A worker is one node of the fleet, with room for one engine."""
     return [
-        "ray",
-        "start",
-        "--block",
-        f"--address={fleet.head_service}:{RAY_PORT}",
-        f"--num-cpus={fleet.spec.pool.cpu_threads}",
-        f"--num-gpus={fleet.spec.pool.gpus}",
-        '--resources={"epidote_worker": 1}',
-        "--disable-usage-stats",
+        *("epidote", "worker"),
+        f"--head={fleet.head_service}:{RAY_PORT}",
+        "--host=$(POD_IP)",
+        f"--threads={fleet.spec.pool.cpu_threads}",
+        f"--drain={fleet.spec.scaling.drain_deadline_seconds}",
+        "--probe-host=$(POD_IP)",
+        f"--probe-port={PROBE_PORT}",
     ]
 
 
 def gateway_command(fleet: Fleet) -> list[str]:
+    """HTTP for the fleet; it may start before the head does."""
     return [
-        "epidote",
-        "gateway",
-        f"--address={fleet.head_service}:{RAY_PORT}",
-        "--host=0.0.0.0",
+        *("epidote", "gateway"),
+        f"--head={fleet.head_service}:{RAY_PORT}",
+        "--host=$(POD_IP)",
         f"--port={HTTP_PORT}",
+        "--node-host=$(POD_IP)",
+        f"--drain={fleet.spec.scaling.drain_deadline_seconds}",
     ]
 
 
 def common_environment(fleet: Fleet) -> list[EnvVar]:
-    """What every container of the fleet knows."""
-    return [
+    """What every container of the fleet knows: itself, the fleet's secret, the way to the model."""
+    found = [
         {"name": "HOME", "value": HOME},
         {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
         {"name": "RAY_AUTH_MODE", "value": "token"},
@@ -79,20 +94,21 @@ def common_environment(fleet: Fleet) -> list[EnvVar]:
         _from_field("POD_IP", "status.podIP"),
         _from_field("POD_NAME", "metadata.name"),
     ]
+    if token := fleet.spec.model.hub_token:
+        found.append(_from_secret("HF_TOKEN", token.name, token.key))
+    if parse_source(fleet.spec.model.uri).kind != "hf":
+        found.append({"name": "HF_HUB_OFFLINE", "value": "1"})
+    return found
 
 
 def worker_environment(fleet: Fleet) -> list[EnvVar]:
-    """What a worker knows besides: its threads, its weights."""
+    """What a worker knows besides."""
     found = [
         *common_environment(fleet),
         {"name": "OMP_NUM_THREADS", "value": str(fleet.spec.pool.cpu_threads)},
     ]
     if fleet.spec.pool.device is Device.CPU:
         found.append({"name": "CUDA_VISIBLE_DEVICES", "value": ""})
-    if token := fleet.spec.model.hub_token:
-        found.append(_from_secret("HF_TOKEN", token.name, token.key))
-    if parse_source(fleet.spec.model.uri).kind != "hf":
-        found.append({"name": "HF_HUB_OFFLINE", "value": "1"})
     return found
 
 

@@ -10,6 +10,7 @@ from epidote_core.roles import Role
 from epidote_operator.resources.commands import (
     HOME,
     MODELS,
+    PROBE_PORT,
     worker_command,
     worker_environment,
 )
@@ -80,6 +81,12 @@ def pod_spec(
             {"name": SHARED_MEMORY, "emptyDir": {"medium": "Memory"}},
         ],
     }
+    source = parse_source(fleet.spec.model.uri)
+    if source.kind == "pvc":  # workers read weights there, head and gateways the tokenizer
+        claim = {"claimName": source.name, "readOnly": True}
+        spec["volumes"].append({"name": "models", "persistentVolumeClaim": claim})
+        mount = {"name": "models", "mountPath": MODELS, "readOnly": True}
+        spec["containers"][0]["volumeMounts"].append(mount)
     if cluster.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in cluster.image_pull_secrets]
     return spec
@@ -95,14 +102,12 @@ def pod_template(
 
 def worker_spec(fleet: Fleet) -> Manifest:
     """The spec of a worker pod, before the user's template."""
-    pool, source = fleet.spec.pool, parse_source(fleet.spec.model.uri)
-    more: Manifest = {}
+    pool = fleet.spec.pool
+    more: Manifest = {"ports": [{"name": "probes", "containerPort": PROBE_PORT}]}
     if pool.gpus:
         amount = {pool.gpu_resource_name: str(pool.gpus)}
         more["resources"] = {"limits": amount, "requests": amount}
-    if source.kind == "pvc":
-        more["volumeMounts"] = [{"name": "models", "mountPath": MODELS, "readOnly": True}]
-    spec = pod_spec(
+    return pod_spec(
         fleet,
         container="worker",
         command=worker_command(fleet),
@@ -111,10 +116,6 @@ def worker_spec(fleet: Fleet) -> Manifest:
         grace_s=fleet.spec.scaling.drain_deadline_seconds + GRACE_S,
         more=more,
     )
-    if source.kind == "pvc":
-        claim = {"claimName": source.name, "readOnly": True}
-        spec["volumes"].append({"name": "models", "persistentVolumeClaim": claim})
-    return spec
 
 
 def worker_pod(fleet: Fleet, name: str, role: Role) -> Manifest:

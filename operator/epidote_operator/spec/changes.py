@@ -26,6 +26,8 @@ ROLLING = (
     "pool.resources",
     "pool.template",
     "cluster.head",
+    "cluster.imagePullPolicy",
+    "cluster.imagePullSecrets",
     "cluster.serviceAccountName",
 )
 AGAIN = "can't be changed: delete the service and create it again"

@@ -1,6 +1,6 @@
 """This file is about an image for tests: the programs that our pods start, without Ray or a model.
 
-`ray start --head` waits, `ray start` stands for a worker, `epidote gateway` runs the pretend fleet.
+`epidote head` waits, `epidote worker` stands for one, `epidote gateway` runs the pretend fleet.
 """
 
 import sys
@@ -10,11 +10,11 @@ SCRIPT = """#!{python}
 import os, sys
 python, folder = {python!r}, {folder!r}
 arguments = sys.argv[1:]
-if os.path.basename(sys.argv[0]) == "epidote" and arguments[:1] == ["gateway"]:
+if arguments[:1] == ["gateway"]:
     command = [python, "-m", "epidote_workers.pretend_fleet", folder]
-elif "--head" in arguments:
+elif arguments[:1] == ["head"]:
     command = ["sleep", "infinity"]
-elif arguments[:1] == ["start"]:
+elif arguments[:1] == ["worker"]:
     command = [python, "-m", "epidote_workers.pretend_pod", folder]
 else:
     sys.exit(f"no such program in the pretend image: {{sys.argv}}")
@@ -26,8 +26,7 @@ def write_pretend_image(programs: Path, folder: Path) -> Path:
     """Make `programs`; its workers meet in `folder`, which no volume of a pod may cover."""
     programs.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("ray", "epidote"):
-        path = programs / name
-        path.write_text(SCRIPT.format(python=sys.executable, folder=str(folder)))
-        path.chmod(0o755)
+    path = programs / "epidote"
+    path.write_text(SCRIPT.format(python=sys.executable, folder=str(folder)))
+    path.chmod(0o755)
     return programs

@@ -9,9 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epidote_core.roles import Role
+from epidote_operator.resources.commands import head_command
 from epidote_operator.resources.fleet_objects import ObjectKey, fleet_objects, revision_objects
 from epidote_operator.resources.fleet_values import Defaults, Fleet, Manifest
-from epidote_operator.resources.head import gateway_service, gateway_url
+from epidote_operator.resources.head import (
+    gateway_service,
+    gateway_url,
+    head_deployment,
+    head_service,
+)
 from epidote_operator.resources.kuberay import ray_cluster
 from epidote_operator.resources.labels import ROLE, Component, label_selector, selector
 from epidote_operator.resources.pods import worker_pod
@@ -147,6 +153,20 @@ def test_weights_in_a_claim_are_mounted_and_named() -> None:
     assert {"name": "models", "mountPath": "/models", "readOnly": True} in mounts
 
 
+def test_head_and_gateway_reach_the_model_as_workers_do() -> None:
+    """The head reads its configuration, gateways its tokenizer."""
+    built = fleet(changed("model", uri="pvc://models/a/b"))
+    for manifest in revision_objects(built):
+        for pod in pod_specs(manifest):
+            assert "models" in [volume["name"] for volume in pod["volumes"]]
+
+
+def test_a_texts_fleet_starts_without_an_encoder() -> None:
+    text = {"uri": "builtin://smollm2", "modalities": ["Text"]}
+    assert "--roles=prefill=1,decode=1" in head_command(fleet({**MINIMAL, "model": text}))
+    assert "--roles=encode=1,prefill=1,decode=1" in head_command(fleet())
+
+
 def test_the_users_template_lies_over_the_worker() -> None:
     template = {
         "metadata": {"labels": {"team": "vision"}, "annotations": {"a": "b"}},
@@ -184,6 +204,21 @@ def test_the_users_template_lies_over_the_worker() -> None:
 )
 def test_only_what_a_worker_is_made_from_makes_a_revision(spec: Spec, same: bool) -> None:
     assert (fleet(spec).revision == fleet().revision) is same
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 2**32))
+def test_no_live_change_touches_the_head_or_a_workers_making(one: int, other: int) -> None:
+    """A head that restarts takes its fleet along."""
+    old, donor = service(Random(one)), service(Random(other))
+    new = {**old, **{part: donor[part] for part in ("slo", "gateway") if part in donor}}
+    new["slo"] = {"ttftMilliseconds": 77, "tpotMilliseconds": 7}
+    new["scaling"] = {**old["scaling"], "drainDeadlineSeconds": 77, "dwellSeconds": 7}
+    new["rollout"] = {"maxSurgeWorkers": 2}
+    before, after = fleet(old), fleet(new)
+    assert before.revision == after.revision
+    assert head_deployment(before) == head_deployment(after)
+    assert head_service(before) == head_service(after)
 
 
 def test_the_operators_new_default_image_is_a_new_revision() -> None:
