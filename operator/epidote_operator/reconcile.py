@@ -98,6 +98,7 @@ class Reconciler:
             raw = before.last_good_spec
             spec = parse_service(raw)
         fleet = self._fleet(resource, spec)
+        self.metrics.show_promise(fleet.namespace, fleet.name, spec.slo.slo())
         await self._ensure_objects(fleet, state, before, now_s)
         done = await self._tick(fleet, state, before, now_s)
         status = await self._report(resource, fleet, done, before, raw, now_s)

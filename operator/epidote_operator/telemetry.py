@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from epidote_core import metric_names as names
 from epidote_core.roles import Role
+from epidote_core.slo import Slo
 from epidote_operator.spec.service_status import ConditionStatus, MultimodalServiceStatus
 
 _SERVICE = ("namespace", "service")
@@ -29,6 +30,7 @@ class OperatorMetrics:
         self._condition = self._gauge(
             names.OPERATOR_CONDITION, "1 if the condition holds, else 0.", "type"
         )
+        self._slo = self._gauge(names.OPERATOR_SLO, "What was promised, in seconds.", "target")
         self._attainment = self._gauge(
             names.OPERATOR_ATTAINMENT, "Share of requests that met a target.", "target"
         )
@@ -71,6 +73,11 @@ class OperatorMetrics:
                 if percent is not None:
                     self._attainment.labels(*where, target).set(percent / 100)
 
+    def show_promise(self, namespace: str, service: str, slo: Slo) -> None:
+        """Take over what the spec promises, for dashboards to draw beside what is."""
+        for target, seconds in (("ttft", slo.ttft_s), ("tpot", slo.tpot_s)):
+            self._slo.labels(namespace, service, target).set(seconds)
+
     def forget(self, namespace: str, service: str) -> None:
         """Drop the series of a service that is gone."""
         for gauge in (self._desired, self._ready, self._switching):
@@ -78,6 +85,9 @@ class OperatorMetrics:
                 _remove(gauge, namespace, service, role.value)
         for gauge in (self._workers, self._gpus, self._budget):
             _remove(gauge, namespace, service)
+        for target in ("ttft", "tpot"):
+            _remove(self._slo, namespace, service, target)
+            _remove(self._attainment, namespace, service, target)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(name, text, (*_SERVICE, *labels), registry=self.registry)

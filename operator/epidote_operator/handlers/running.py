@@ -7,13 +7,20 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import kopf
 
-from epidote_operator.handlers import indexing
+from epidote_operator.handlers import admission, indexing
 from epidote_operator.handlers.http_server import serve_http
 from epidote_operator.handlers.ticker import Key, Ticker
+from epidote_operator.handlers.webhook_server import (
+    WebhookSettings,
+    keep_fresh,
+    refresh,
+    webhook_server,
+)
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.kube.credentials import Credentials, find_credentials
@@ -58,10 +65,12 @@ class Caches:
         return {pod["metadata"]["uid"] for pod in listed["items"]} <= known
 
 
-def make_registry(caches: Caches) -> kopf.OperatorRegistry:
+def make_registry(caches: Caches, webhook: WebhookSettings | None = None) -> kopf.OperatorRegistry:
     """What kopf shall watch and call."""
     registry = kopf.OperatorRegistry()
     indexing.register(registry)
+    if webhook is not None:
+        admission.register(registry)
 
     @kopf.on.login(registry=registry)
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
@@ -72,6 +81,8 @@ def make_registry(caches: Caches) -> kopf.OperatorRegistry:
     async def configure(settings: kopf.OperatorSettings, **kwargs: Any) -> None:
         settings.posting.enabled = False  # we tell what changed ourselves, once
         settings.watching.reconnect_backoff = 0.5
+        if webhook is not None:
+            settings.admission.server = webhook_server(webhook)
         caches.indices = {name: kwargs[name] for name in indexing.NAMES}
 
     del login, configure
@@ -87,7 +98,10 @@ async def run_until(
     """
     caches, metrics = Caches(), OperatorMetrics()
     kopf_ready, kopf_stop = asyncio.Event(), asyncio.Event()
+    webhook = WebhookSettings.from_env(os.environ) if settings.webhook else None
     async with KubeApi.connected(credentials) as api:
+        if webhook is not None:  # kopf's server reads the certificates when it starts
+            await refresh(api, webhook, now=datetime.now(UTC))
         leader = _leader(settings, api) if settings.leader_election else None
         reconciler = Reconciler(api=api, pods=caches.pods, settings=settings, metrics=metrics)
         ticker = Ticker(
@@ -100,7 +114,7 @@ async def run_until(
         )
         kopf_task = asyncio.create_task(
             kopf.operator(
-                registry=make_registry(caches),
+                registry=make_registry(caches, webhook),
                 standalone=True,
                 clusterwide=not settings.namespaces,
                 namespaces=settings.namespaces,
@@ -118,6 +132,8 @@ async def run_until(
             if leader is not None:
                 tasks.append(asyncio.create_task(leader.run()))
             tasks.append(asyncio.create_task(ticker.run()))
+            if webhook is not None:
+                tasks.append(asyncio.create_task(keep_fresh(api, webhook)))
             await _first(kopf_task, stop.wait())
         finally:
             for task in reversed(tasks):

@@ -84,7 +84,7 @@ async def refresh(api: KubeApi, settings: WebhookSettings, *, now: dt.datetime) 
     await publish_authority(api, settings.configuration, found.authority)
 
 
-def server(settings: WebhookSettings) -> kopf.WebhookServer:
+def webhook_server(settings: WebhookSettings) -> kopf.WebhookServer:
     """kopf's server; it reads the files again when they change. Call `refresh` first."""
     folder = settings.certificates or settings.folder
     return kopf.WebhookServer(

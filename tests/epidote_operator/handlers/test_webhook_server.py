@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from epidote_operator.act.webhook_tls import files_certificates, write_files
-from epidote_operator.handlers.webhook_server import WebhookSettings, server
+from epidote_operator.handlers.webhook_server import WebhookSettings, webhook_server
 from epidote_operator.resources.webhook_certificates import (
     RENEW_DAYS,
     VALID_DAYS,
@@ -71,7 +71,7 @@ async def test_a_client_that_trusts_the_authority_reaches_the_server(
     async def answer(request: Any, **about: Any) -> Any:
         return {"path": about["webhook"], "uid": request["uid"]}
 
-    serving = server(settings)
+    serving = webhook_server(settings)
     async with asyncio.timeout(30):
         configurations = serving(answer)
         await anext(configurations)
