@@ -21,6 +21,7 @@ from epidote_gateway.api_errors import ApiError
 from epidote_gateway.backend import Backend, PromptRenderer
 from epidote_gateway.cache.assembly import cache_of
 from epidote_gateway.cache.cached_answers import CachedAnswers
+from epidote_gateway.cache.model_check import ModelCheck
 from epidote_gateway.cache.response_cache import ResponseCache
 from epidote_gateway.caller import Keyring
 from epidote_gateway.fleet_metrics import FleetCollector
@@ -31,7 +32,7 @@ from epidote_gateway.metrics import Metrics
 from epidote_gateway.openapi import openapi_document
 from epidote_gateway.operations import operations
 from epidote_gateway.request_scope import RequestScope
-from epidote_gateway.services import Services
+from epidote_gateway.services import Services, Siblings
 from epidote_gateway.settings import GatewaySettings
 
 TITLE = "Epidote gateway"
@@ -44,13 +45,16 @@ def create_app(
     settings: GatewaySettings | None = None,
     *,
     rng: Random | None = None,
+    siblings: Siblings | None = None,
     make_cache: Callable[[CollectorRegistry], ResponseCache | None] | None = None,
     clock: Callable[[], float] = time.monotonic,
     unix_time: Callable[[], float] = time.time,
 ) -> FastAPI:
     """The OpenAI-compatible app. It starts no process and owns nothing of `backend`.
 
-    `make_cache(registry)` makes the response cache; by default the one that `settings` name.
+    `siblings` gathers the metrics of other processes behind the same port; this one's are in the
+    Prometheus registry `app.state.registry`. `make_cache(registry)` makes the response cache; by
+    default the one that `settings` name.
 
     Serve it with uvloop and httptools; switch uvicorn's own access log off.
     """
@@ -64,6 +68,7 @@ def create_app(
     make_cache = make_cache or partial(cache_of, settings)
     cache = make_cache(metrics.registry)
     if cache is not None:
+        cache.second_check = cache.second_check or ModelCheck(answers, renderer)
         answers = CachedAnswers(answers, cache)
     services = Services(
         backend=backend,
@@ -77,6 +82,7 @@ def create_app(
         rng=rng,
         clock=clock,
         unix_time=unix_time,
+        siblings=siblings,
     )
 
     @asynccontextmanager
@@ -91,6 +97,7 @@ def create_app(
     app = FastAPI(
         title=TITLE, version=VERSION, redoc_url=None, redirect_slashes=False, lifespan=lifespan
     )
+    app.state.registry = metrics.registry
     table = list(operations(services))
     if cache is not None:
         from epidote_gateway.cache.cache_operations import cache_operations

@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
-from epidote_core.generation import FinishReason
+from epidote_core.generation import FinishReason, TokenChunk
 from epidote_gateway.answers import Facts, Job
 from epidote_gateway.cache.cached_answers import CachedAnswers
 from epidote_gateway.cache.controls import CacheControls
 from epidote_gateway.cache.fakes import CountingAnswers, FakeClock, make_job, say
+from epidote_gateway.cache.model_check import ModelCheck
 from epidote_gateway.cache.policy import parse_policy
 from epidote_gateway.cache.response_cache import ResponseCache
 from epidote_gateway.cache.selection import Selection
+from epidote_gateway.fakes import FakeRenderer
 
 LOOSE = {"categories": [{"name": "default", "threshold": 0.6}]}
 A, B = "how do I reset the password of my account", "how do I reset my account password"
@@ -301,3 +303,47 @@ async def test_a_streamed_hit_is_replayed_at_the_categorys_speed(make: Any) -> N
     assert loop.time() - begun_s >= (len(text) - 1) / 200
     items = [item async for item in answers.stream(make_job(A), Facts())]
     assert len(items) == 1
+
+
+class Judge:
+    """A fleet that answers the check, and remembers what it was shown."""
+
+    def __init__(self, verdict: str) -> None:
+        self.verdict = verdict
+        self.prompts: list[str] = []
+
+    async def stream(self, job: Job, facts: Facts) -> Any:
+        self.prompts.append(bytes(i for i in job.request.prompt_token_ids if i < 256).decode())
+        for letter in self.verdict:
+            yield [TokenChunk(index=0, token_ids=(1,), text=letter)]
+        yield [TokenChunk(index=0, token_ids=(), text="", finish_reason=FinishReason.STOP)]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected"),
+    [(" Yes.", "hit; kind=semantic"), ("no", "miss; why=second-check"), ("", "miss; why=second")],
+)
+async def test_the_second_check_has_the_last_word_on_semantic_hits(
+    make: Any, fleet: CountingAnswers, verdict: str, expected: str
+) -> None:
+    judge = Judge(verdict)
+    check = ModelCheck(judge, FakeRenderer())
+    answers, _ = await make({**LOOSE, "guards": {"secondCheck": True}}, second_check=check)
+    text, _ = await ask(answers, make_job(A))
+    assert (await ask(answers, make_job(A)))[1].startswith("hit; kind=exact")
+    assert not judge.prompts
+    assert (await ask(answers, make_job(B)))[1].startswith(expected)
+    [prompt] = judge.prompts
+    assert all(part in prompt for part in (A, B, text))
+
+
+async def test_a_second_check_that_fails_or_is_missing_says_no(make: Any) -> None:
+    class Broken:
+        async def agrees(self, asked: str, cached: str, answer: str) -> bool:
+            raise RuntimeError("out of order")
+
+    for check in (Broken(), None):
+        spec = {**LOOSE, "epoch": repr(check is None), "guards": {"secondCheck": True}}
+        answers, _ = await make(spec, second_check=check)
+        await ask(answers, make_job(A))
+        assert (await ask(answers, make_job(B)))[1].startswith("miss; why=second-check")

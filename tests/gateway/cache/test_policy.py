@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from epidote_gateway.cache.policy import CachePolicy, CategorySpec, InvalidPolicy, parse_policy
-from epidote_gateway.cache.policy_file import PolicyFile, read_policy
+from epidote_gateway.cache.policy_file import PolicyFile, policy_of, read_policy
 
 
 @pytest.mark.parametrize(
@@ -138,3 +138,10 @@ async def test_a_changed_file_is_applied_once_and_a_bad_one_never(tmp_path: Path
     file.write_text("epoch: '3'")
     assert await look()
     assert (applied, len(refused)) == (["2", "3"], 1)
+
+
+def test_the_example_in_the_documentation_is_valid() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "cache.md").read_text()
+    example = page.split("```yaml\n")[1].split("```")[0]
+    policy = policy_of(example.encode())
+    assert [c.name for c in policy.categories] == ["faq", "prices", "personal", "default"]

@@ -254,11 +254,11 @@ class _LookUp:
             kind is Kind.SEMANTIC
             and self._policy.guards.enabled
             and self._policy.guards.second_check
-            and self._state.second_check is not None
         )
 
     async def _agrees(self, entry: Entry, asked: Asked, chunks: tuple[TokenChunk, ...]) -> bool:
-        assert self._state.second_check is not None
+        if self._state.second_check is None:
+            return False  # asked for, and nobody there: no
         answer = "".join(chunk.text for chunk in chunks if chunk.index == chunks[0].index)
         try:
             return await self._state.second_check.agrees(asked.text, entry.text, answer)

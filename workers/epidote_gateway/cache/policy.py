@@ -97,7 +97,8 @@ class GuardsSpec(Spec):
     code: bool = True
     """Identifiers, paths, versions and quoted text must be the same."""
     second_check: bool = False
-    """Ask the configured second check (cross-encoder or model) before serving a semantic hit."""
+    """Ask a second check before serving a semantic hit; the served model, unless the gateway was
+    given another one. Costs a short generation a hit."""
 
 
 class ClassifierSpec(Spec):

@@ -55,6 +55,7 @@ class ResponseCache:
 
     def __init__(self, policy: CachePolicy, collaborators: Collaborators) -> None:
         self._first_policy = policy
+        self.second_check = collaborators.second_check  # may be set until `start`
         self._with = collaborators
         self._state: CacheState | None = None
         self._maintenance: Maintenance | None = None
@@ -104,7 +105,7 @@ class ResponseCache:
             barriers=Barriers(given.clock),
             lineages=Lineages(),
             metrics=metrics,
-            second_check=given.second_check,
+            second_check=self.second_check,
             rng=rng,
             clock=given.clock,
             unix_time=given.unix_time,
