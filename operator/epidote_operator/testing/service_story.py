@@ -5,6 +5,7 @@ listed instead of watched, and a life can be ended in the middle of a tick.
 """
 
 import asyncio
+import contextlib
 import copy
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -14,6 +15,7 @@ from typing import Any
 from epidote_operator.act.kubernetes_hands import KubernetesHands
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
+from epidote_operator.kube.errors import KubeError
 from epidote_operator.reconcile import Reconciler, ServiceState
 from epidote_operator.resources.labels import SERVICE, Component, label_selector, selector
 from epidote_operator.settings import Settings
@@ -126,12 +128,16 @@ class OperatorLife:
     async def until(
         self, good: Callable[[MultimodalServiceStatus], bool], what: str
     ) -> MultimodalServiceStatus:
-        """Tick until the status is good; fails with the last status otherwise."""
+        """Tick until the status is good; fails with the last status otherwise.
+
+        An API server that is away or starts is waited for, as the real ticker does.
+        """
         status: MultimodalServiceStatus | None = None
         try:
             async with asyncio.timeout(PATIENCE_S):
                 while status is None or not good(status):
-                    status = await self.tick()
+                    with contextlib.suppress(KubeError):
+                        status = await self.tick()
                     await asyncio.sleep(TICK_S)
         except TimeoutError:
             hidden = {"memory", "last_good_spec", "decisions"}

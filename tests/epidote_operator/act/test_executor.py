@@ -1,0 +1,137 @@
+"""Plans carried out on a pretend fleet: order, failures, repetition."""
+
+from dataclasses import replace
+
+from epidote_core.roles import Role, WorkerState
+from epidote_operator.act.executor import Executor
+from epidote_operator.act.fakes import PretendHands
+from epidote_operator.status.fleet import Fleet, FleetWorker
+from epidote_planner.decision import Action, AddWorkers, AdviseGateway, RemoveWorker, SwitchRole
+from epidote_planner.lane import Lane
+
+DECODE, ENCODE = Lane("default", Role.DECODE), Lane("default", Role.ENCODE)
+SWITCH = SwitchRole(worker="a", source=DECODE, target=ENCODE)
+
+
+def worker(name: str, lane: Lane = DECODE, **changes: object) -> FleetWorker:
+    made = FleetWorker(
+        name=name,
+        worker_id=name,
+        lane=lane,
+        said=lane,
+        state=WorkerState.ROUTABLE,
+        since_s=0.0,
+        epoch=1,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def hands_with(*workers: FleetWorker) -> PretendHands:
+    return PretendHands({member.name: member for member in workers})
+
+
+async def run(hands: PretendHands, *actions: Action, at_s: float = 10.0) -> list[str]:
+    """What was done in one run, without the calls that every run makes."""
+    hands.calls.clear()
+    executor = Executor(hands, drain_deadline_s=30.0, stuck_s=60.0)
+    outcome = await executor.run(actions, hands.fleet(at_s))
+    assert bool(outcome.failure) == bool(hands.broken)
+    return [c for c in hands.calls if not c.startswith(("match_size", "advise 0"))]
+
+
+async def test_a_switch_is_marked_before_it_is_asked_for_and_settled_at_the_next_look() -> None:
+    hands = hands_with(worker("a"), worker("b"))
+    assert await run(hands, SWITCH) == ["mark_switch a", "ask_switch a"]
+    intent = hands.workers["a"].intent
+    assert intent is not None
+    assert (intent.epoch, intent.deadline_s) == (1, 40.0)
+    assert await run(hands) == ["settle_switch a encode"]
+    assert hands.workers["a"].serves
+    assert await run(hands) == []
+
+
+async def test_a_mark_that_was_never_followed_by_asking_is_asked_now() -> None:
+    hands = hands_with(worker("a"))
+    hands.broken = {"ask_switch"}
+    await run(hands, SWITCH)
+    hands.broken = set()
+    assert await run(hands) == ["ask_switch a"]
+
+
+async def test_a_refused_switch_goes_back_to_the_old_role() -> None:
+    hands = hands_with(worker("a"))
+    hands.broken = {"ask_switch"}
+    await run(hands, SWITCH)
+    hands.broken = set()
+    hands.refusals["a"] = "not drained"
+    assert await run(hands) == ["settle_switch a decode"]
+    assert hands.workers["a"].lane == DECODE
+
+
+async def test_a_worker_that_hangs_beyond_its_deadline_is_replaced() -> None:
+    hands = hands_with(worker("a"))
+    await run(hands, SWITCH)
+    hands.workers["a"] = replace(hands.workers["a"], state=WorkerState.DRAINING, said=DECODE)
+    assert await run(hands, at_s=99.0) == []
+    assert await run(hands, at_s=101.0) == ["remove_worker a now"]
+
+
+async def test_a_switch_of_a_worker_that_switches_already_is_not_begun_again() -> None:
+    hands = hands_with(worker("a"))
+    await run(hands, SWITCH)
+    hands.workers["a"] = replace(hands.workers["a"], state=WorkerState.SWITCHING)
+    assert await run(hands, SWITCH) == []
+
+
+async def test_a_worker_that_starts_is_only_assigned() -> None:
+    hands = hands_with(worker("a", state=WorkerState.STARTING, said=None))
+    assert await run(hands, SWITCH) == ["assign a encode"]
+
+
+async def test_a_worker_in_a_role_of_its_own_choice_is_relabelled_not_fought() -> None:
+    hands = hands_with(worker("a", said=ENCODE), worker("b", is_labelled=False))
+    assert await run(hands) == ["settle_switch a encode", "settle_switch b decode"]
+
+
+async def test_the_first_failure_ends_the_run() -> None:
+    hands = hands_with(worker("a"), worker("b"))
+    hands.broken = {"mark_switch"}
+    done = await run(hands, SWITCH, AddWorkers(lane=DECODE, count=1))
+    assert done == ["mark_switch a"]
+
+
+async def test_a_worker_that_served_drains_and_one_that_never_came_up_does_not() -> None:
+    hands = hands_with(worker("a"), worker("b", state=WorkerState.STARTING, said=None), worker("c"))
+    done = await run(
+        hands,
+        RemoveWorker(worker="a", lane=DECODE),
+        RemoveWorker(worker="b", lane=DECODE, gave_up=True),
+        RemoveWorker(worker="unknown", lane=DECODE),
+    )
+    assert done == ["remove_worker a drain", "remove_worker b now"]
+    assert await run(hands, RemoveWorker(worker="a", lane=DECODE)) == [], "it leaves already"
+
+
+async def test_starts_beyond_the_budget_are_deferred_and_said_so() -> None:
+    hands = hands_with(worker("a"))
+    hands.room = 1
+    executor = Executor(hands, drain_deadline_s=30.0)
+    outcome = await executor.run((AddWorkers(lane=DECODE, count=3),), hands.fleet(0.0))
+    assert outcome.deferred == ("3 decode: 1 now, the GPU budget is full",)
+    assert "match_size 2" in hands.calls
+
+
+async def test_pressure_is_taken_back_when_it_is_over() -> None:
+    hands = hands_with(worker("a"))
+    advice = AdviseGateway(cache_pressure=1.0, lossy_pressure=0.5, shed_ratio=0.25)
+    executor = Executor(hands, drain_deadline_s=30.0)
+    await executor.run((advice,), hands.fleet(0.0))
+    await executor.run((), hands.fleet(1.0))
+    assert [call for call in hands.calls if "advise" in call] == ["advise 0.25", "advise 0"]
+
+
+async def test_a_fleet_nobody_can_tell_about_is_left_alone() -> None:
+    hands = hands_with(worker("a", said=ENCODE))
+    executor = Executor(hands, drain_deadline_s=30.0)
+    await executor.run((), Fleet(at_s=0.0, workers=hands.fleet(0.0).workers, is_known=False))
+    assert hands.calls == []

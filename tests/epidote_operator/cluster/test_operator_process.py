@@ -1,0 +1,150 @@
+"""The operator as processes: two of them, one killed without warning, nothing lost."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from epidote_operator.kube import paths
+from epidote_operator.kube.api import KubeApi
+from epidote_operator.spec.service_status import MultimodalServiceStatus
+from epidote_operator.testing.cluster import LocalCluster
+from epidote_operator.testing.control_plane import Ports
+from epidote_operator.testing.fixtures import IMAGE
+from epidote_operator.testing.service_story import (
+    NAMESPACE,
+    change_service,
+    delete_service,
+    get_service,
+    service_manifest,
+    settled,
+    until_true,
+    worker_pods,
+)
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cluster")]
+
+NAME = "twice"
+LEASE = paths.item("coordination.k8s.io/v1", "leases", NAMESPACE, "epidote-operator")
+
+
+class Process:
+    """One `epidote-operator run`."""
+
+    def __init__(self, cluster: LocalCluster, folder: Path, identity: str) -> None:
+        self.identity, self.port = identity, Ports.free().etcd
+        self.log = folder / f"{identity}.log"
+        settings = {
+            "NAMESPACE": NAMESPACE,
+            "NAMESPACES": NAMESPACE,
+            "IDENTITY": identity,
+            "LEASE_SECONDS": "6",
+            "HTTP_PORT": str(self.port),
+            "HTTP_HOST": "127.0.0.1",
+        }
+        environ = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig)}
+        environ |= {f"EPIDOTE_OPERATOR_{name}": value for name, value in settings.items()}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "epidote_operator", "run"],
+                env=environ,
+                stdout=log,
+                stderr=log,
+            )
+
+    async def leads(self) -> bool:
+        """By its own metrics."""
+        if self.process.poll() is not None:
+            raise AssertionError(f"{self.identity} ended: {self.log.read_text()[-3000:]}")
+        try:
+            async with httpx.AsyncClient(trust_env=False) as http:
+                answer = await http.get(f"http://127.0.0.1:{self.port}/metrics")
+        except httpx.HTTPError:
+            return False
+        return "epidote_operator_leads 1.0" in answer.text
+
+    def kill(self, number: signal.Signals) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        self.process.wait(timeout=60)
+
+
+@pytest.fixture
+async def service(api: KubeApi) -> AsyncIterator[str]:
+    path = paths.collection(paths.API_VERSION, "multimodalservices", NAMESPACE)
+    await api.create(path, service_manifest(NAME, IMAGE))
+    yield NAME
+    await delete_service(api, NAME)
+
+
+async def status(api: KubeApi) -> MultimodalServiceStatus:
+    resource = await get_service(api, NAME)
+    return MultimodalServiceStatus.model_validate(resource.get("status") or {})
+
+
+async def test_of_two_operators_one_acts_and_the_other_takes_over(
+    cluster: LocalCluster, api: KubeApi, service: str, tmp_path: Path
+) -> None:
+    both = [Process(cluster, tmp_path, name) for name in ("one", "two")]
+    try:
+
+        async def has_served() -> bool:
+            now = await status(api)
+            return bool(now.conditions) and settled(1, 1, 2)(now)
+
+        await until_true(has_served, "the fleet serves")
+        pods = await worker_pods(api, NAME)
+        assert len(pods) == 4, "two operators started no more workers than one"
+        leading = [process for process in both if await process.leads()]
+        assert len(leading) == 1
+        (leader,) = leading
+        (heir,) = [process for process in both if process is not leader]
+        lease = await api.request("GET", LEASE)
+        assert lease["spec"]["holderIdentity"] == leader.identity
+
+        leader.kill(signal.SIGKILL)
+        await change_service(
+            api,
+            NAME,
+            {
+                "roles": [
+                    {"name": "Encode", "minWorkers": 2},
+                    {"name": "Decode", "minWorkers": 1, "maxWorkers": 1},
+                ]
+            },
+        )
+        await until_true(heir.leads, "the other one takes over")
+
+        async def has_switched() -> bool:
+            return settled(2, 1, 1)(await status(api))
+
+        await until_true(has_switched, "the heir carries on")
+        assert set(await worker_pods(api, NAME)) == set(pods)
+
+        heir.kill(signal.SIGTERM)
+        lease = await api.request("GET", LEASE)
+        assert not lease["spec"].get("holderIdentity"), "given back at a polite end"
+        assert heir.process.returncode == 0, heir.log.read_text()[-3000:]
+        await asyncio.sleep(1.0)
+        assert set(await worker_pods(api, NAME)) == set(pods), "the fleet outlives its operators"
+    finally:
+        for process in both:
+            process.kill(signal.SIGKILL)
+
+
+async def test_what_happened_can_be_read_with_kubectl(api: KubeApi) -> None:
+    """Events of the story above: each changed decision was told once."""
+    path = paths.collection("v1", "events", NAMESPACE)
+    listed = await api.request("GET", path)
+    ours = [event for event in listed["items"] if event["involvedObject"]["name"] == NAME]
+    told = [(event["reason"], event["message"], event["firstTimestamp"]) for event in ours]
+    if not told:
+        pytest.skip("the story above was not played in this process")
+    assert len(told) == len(set(told))
+    assert any(reason == "DemandShifted" for reason, _, _ in told)
