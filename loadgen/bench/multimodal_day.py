@@ -28,6 +28,7 @@ from epidote_loadgen.simulate.outcome import Outcome
 from epidote_loadgen.simulate.policy import Policy, nothing, planner
 from epidote_loadgen.simulate.profiles import load_profile
 from epidote_loadgen.simulate.rivals.dynamo import DynamoRule, dynamo_load, dynamo_throughput
+from epidote_loadgen.simulate.rivals.elasticmm import ElasticRules, elastic_rules
 from epidote_loadgen.simulate.rivals.epdserve import LongestQueue, longest_queue
 from epidote_loadgen.simulate.rivals.hpa import HpaRule, Metric, hpa
 from epidote_loadgen.simulate.rivals.keda import TokenVelocity, token_velocity
@@ -42,12 +43,14 @@ from epidote_planner.policy import (
     DampingPolicy,
     DemandPolicy,
     PlannerPolicy,
+    PressurePolicy,
 )
 
 SLO = Slo(ttft_s=5.0, tpot_s=0.1)
 SLO_BY_MODALITY = {Modality.VIDEO: Slo(ttft_s=15.0, tpot_s=0.1)}
 TUNE_HOURS, REPORT_HOURS = (0.0, 3.0), (9.0, 21.0)
 TICK_S = 5.0
+NEVER = 1e6  # times the pool's capacity: a load at which nobody sheds
 ATTAINMENT = 0.99
 TUNING_ATTAINMENT = 0.992  # a little more, so that the other part of the day may be harder
 ENCODE, PREFILL, DECODE = (
@@ -76,9 +79,10 @@ def contenders(profile: PerformanceProfile) -> dict[str, Contender]:
     return {
         "Epidote": Contender(
             grid={
-                "burst_sigmas": (4.0, 3.0, 2.0),
-                "shrink_window_s": (900.0, 600.0, 300.0),
-                "headroom_ratio": (0.1,),
+                "shed_load": (1.2, NEVER, 1.1),
+                "shrink_window_s": (300.0, 450.0, 600.0, 900.0),
+                "burst_sigmas": (2.0, 1.5, 3.0, 4.0),
+                "headroom_ratio": (0.1, 0.0),
             },
             make=lambda v: planner(ours(profile, v)),
         ),
@@ -101,8 +105,8 @@ def contenders(profile: PerformanceProfile) -> dict[str, Contender]:
         ),
         "HPA, separate pools": Contender(
             grid={
-                "encode": (0.5, 0.3, 0.4, 0.6, 0.7),
-                "prefill": (0.5, 0.3, 0.4, 0.6, 0.7),
+                "encode": (0.6, 0.5, 0.7, 0.8, 0.9),
+                "prefill": (0.6, 0.5, 0.7, 0.8, 0.9),
                 "decode": (0.5, 0.7, 0.85),
                 "window_s": (300.0, 120.0, 600.0, 900.0),
             },
@@ -185,6 +189,20 @@ def contenders(profile: PerformanceProfile) -> dict[str, Contender]:
             make=lambda v: longest_queue(LongestQueue(count_running=v["running"] > 0.0)),
             initial=_split_of,
         ),
+        "ElasticMM's rules, fixed pool": Contender(
+            grid={
+                "encode": (14.0, 11.0),
+                "prefill": (18.0, 15.0),
+                "decode": (3.0, 2.0),
+                "queue": (15.0, 5.0),
+            },
+            make=lambda v: elastic_rules(
+                ElasticRules(
+                    profile=profile, encode_queue=int(v["queue"]), prefill_queue=int(v["queue"])
+                )
+            ),
+            initial=_split_of,
+        ),
     }
 
 
@@ -197,6 +215,12 @@ def ours(profile: PerformanceProfile, values: Values) -> PlannerPolicy:
         demand=DemandPolicy(burst_sigmas=values["burst_sigmas"], smoothing_s=15.0),
         damping=DampingPolicy(shrink_window_s=values["shrink_window_s"]),
         capacity=CapacityPolicy(headroom_ratio=values["headroom_ratio"]),
+        pressure=PressurePolicy(
+            enter_load=values["shed_load"],
+            leave_load=0.9 * values["shed_load"],
+            hold_s=TICK_S,
+            max_shed_ratio=0.7 if values["shed_load"] < NEVER else 0.0,
+        ),
     )
 
 
@@ -271,7 +295,7 @@ def main() -> None:
         def tuning(values: Values, contender: Contender = contender) -> Outcome:
             return run(contender, values, profile, args.data, TUNE_HOURS)
 
-        found = tune(contender.grid, tuning, attainment=TUNING_ATTAINMENT, rounds=1)
+        found = tune(contender.grid, tuning, attainment=TUNING_ATTAINMENT, rounds=2)
         outcome = run(contender, found.values, profile, args.data, REPORT_HOURS)
         rows[name] = report(found, outcome)
         config = SimConfig(profile=profile, slo=SLO, slo_by_modality=SLO_BY_MODALITY)
