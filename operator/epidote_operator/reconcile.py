@@ -10,11 +10,13 @@ from epidote_operator.act.executor import Executor, describe
 from epidote_operator.act.kubernetes_hands import Asked, KubernetesHands
 from epidote_operator.act.objects import apply_all, ensure_secret, policy_versions
 from epidote_operator.act.switches import STUCK_S, switch_state
+from epidote_operator.cache_policies import CachePolicies, Judged
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.kube.merge_patch import merge_patch
 from epidote_operator.loop import Tick, tick
 from epidote_operator.observe.cluster_observer import ClusterObserver, ServiceMemory
+from epidote_operator.resources.cache_config import cache_config_map
 from epidote_operator.resources.fleet_objects import fleet_objects
 from epidote_operator.resources.fleet_values import Fleet
 from epidote_operator.resources.head import gateway_url
@@ -23,6 +25,7 @@ from epidote_operator.resources.new_worker import new_worker
 from epidote_operator.resources.pods import GRACE_S
 from epidote_operator.resources.revision import revision_of
 from epidote_operator.settings import Settings
+from epidote_operator.spec.cache_policy import PolicyUserStatus
 from epidote_operator.spec.invalid import InvalidSpec
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
 from epidote_operator.spec.parsing import parse_service
@@ -55,6 +58,7 @@ class ServiceState:
     admin_key: str | None = None
     applied: tuple[object, ...] = ()
     applied_s: float = float("-inf")
+    told_policy: dict[str, str] = field(default_factory=dict)  # digests by gateway
     latest: Manifest | None = None  # the resource as our last patch left it
 
     async def aclose(self) -> None:
@@ -73,6 +77,7 @@ class Reconciler:
     pods: PodSource
     settings: Settings
     metrics: OperatorMetrics
+    policies: CachePolicies
     hands: Callable[[KubernetesHands], Any] = lambda hands: hands
     stuck_s: float = STUCK_S
 
@@ -101,6 +106,7 @@ class Reconciler:
         self.metrics.show_promise(fleet.namespace, fleet.name, spec.slo.slo())
         await self._ensure_objects(fleet, state, before, now_s)
         done = await self._tick(fleet, state, before, now_s)
+        await self._spread_policy(fleet, state, now_s)
         status = await self._report(resource, fleet, done, before, raw, now_s)
         if refusal is not None:
             status = self._refused(status, refusal, resource, now_s)
@@ -121,15 +127,31 @@ class Reconciler:
         self, fleet: Fleet, state: ServiceState, before: MultimodalServiceStatus, now_s: float
     ) -> None:
         wanted = before.desired_workers
-        key = (fleet.spec, fleet.revision, wanted)
+        policy = self._policy(fleet)
+        key = (fleet.spec, fleet.revision, wanted, policy.digest if policy else "")
         if state.applied == key and now_s - state.applied_s < REAPPLY_S:
             return
         state.admin_key = await ensure_secret(self.api, fleet)
+        if policy is not None:
+            await apply_all(self.api, [cache_config_map(fleet, policy.spec)])
         versions = await policy_versions(self.api)
         await apply_all(
             self.api, fleet_objects(fleet, desired_workers=wanted, api_versions=versions)
         )
         state.applied, state.applied_s = key, now_s
+
+    def _policy(self, fleet: Fleet) -> Judged | None:
+        name = fleet.spec.cache.policy_name
+        return None if name is None else self.policies.judge(fleet.namespace, name)
+
+    async def _spread_policy(self, fleet: Fleet, state: ServiceState, now_s: float) -> None:
+        policy, name = self._policy(fleet), fleet.spec.cache.policy_name
+        if policy is None or name is None:
+            return
+        gateways = state.memory.gateways.all
+        applied = await self.policies.push(policy, gateways, state.told_policy)
+        user = PolicyUserStatus(name=fleet.name, gateways=len(gateways), applied=applied)
+        await self.policies.report(fleet.namespace, name, user, policy, now_s)
 
     async def _tick(
         self, fleet: Fleet, state: ServiceState, before: MultimodalServiceStatus, now_s: float

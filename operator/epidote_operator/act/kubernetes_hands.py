@@ -34,7 +34,7 @@ class Asked:
     switches: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # by pod uid or name
     refused: dict[str, str] = field(default_factory=dict)  # workers that rolled back, and why
     size: Counter[Role] | None = None
-    advice: AdviseGateway | None = None
+    pressure: float | None = None  # that the gateways were told last
 
     async def aclose(self) -> None:
         for task in self.switches.values():
@@ -133,21 +133,20 @@ class KubernetesHands:
         self.asked.size = counts
 
     async def advise(self, advice: AdviseGateway) -> None:
-        """Every gateway, at each change and at least once in an operator's life."""
-        if advice == self.asked.advice:
+        """Tell every gateway at each change, and again while it lasts: they forget in a minute.
+
+        A gateway without a response cache has nothing to relax (404), which is fine.
+        """
+        calm = advice.cache_pressure == 0.0
+        if calm and (self.asked.pressure in (None, 0.0)):
             return
-        body = {
-            "cache_pressure": advice.cache_pressure,
-            "lossy_pressure": advice.lossy_pressure,
-            "shed_ratio": advice.shed_ratio,
-        }
         for gateway in self.gateways.values():
             try:
-                await gateway.put("/admin/pressure", body)
+                await gateway.put("/admin/cache/pressure", {"pressure": advice.cache_pressure})
             except GatewayRefused as refused:
                 if refused.status not in (404, 405):
                     raise
-        self.asked.advice = advice
+        self.asked.pressure = advice.cache_pressure
 
     async def move_experts(self, action: MoveExperts) -> None:
         """Workers that have experts take placements; others say that they have none."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import kopf
 
+from epidote_operator.cache_policies import CachePolicies
 from epidote_operator.handlers import admission, indexing
 from epidote_operator.handlers.http_server import serve_http
 from epidote_operator.handlers.ticker import Key, Ticker
@@ -49,6 +50,10 @@ class Caches:
         for key, found in self.indices["services"].items():
             for body in found:
                 yield key, body
+
+    def cache_policy(self, namespace: str, name: str) -> Manifest | None:
+        """The CachePolicy of that name."""
+        return next(iter(self.indices["cache_policies"].get((namespace, name), ())), None)
 
     async def is_caught_up(self, api: KubeApi, namespace: str, service: str) -> bool:
         """Whether the index of pods has all of a service: kopf does not tell when it is filled.
@@ -103,7 +108,13 @@ async def run_until(
         if webhook is not None:  # kopf's server reads the certificates when it starts
             await refresh(api, webhook, now=datetime.now(UTC))
         leader = _leader(settings, api) if settings.leader_election else None
-        reconciler = Reconciler(api=api, pods=caches.pods, settings=settings, metrics=metrics)
+        reconciler = Reconciler(
+            api=api,
+            pods=caches.pods,
+            settings=settings,
+            metrics=metrics,
+            policies=CachePolicies(api, caches.cache_policy),
+        )
         ticker = Ticker(
             reconciler=reconciler,
             services=caches.services,

@@ -1,5 +1,6 @@
 """This file is about the Ray head and the gateways: Deployments, and the Services before them."""
 
+from epidote_operator.resources.cache_config import with_cache_policy
 from epidote_operator.resources.commands import (
     HTTP_PORT,
     RAY_PORT,
@@ -87,6 +88,7 @@ def gateway_deployment(fleet: Fleet) -> Manifest:
             },
         },
     )
+    spec = with_cache_policy(fleet, spec)
     metadata = fleet.metadata(fleet.part(Component.GATEWAY), Component.GATEWAY, revisioned=True)
     return {
         "apiVersion": "apps/v1",

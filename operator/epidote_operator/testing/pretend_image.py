@@ -1,6 +1,6 @@
-"""This file is about an image for tests: the programs that our pods start, without Ray or a model.
+"""This file is about an image for tests: the commands that our pods start, without Ray or models.
 
-`epidote head` waits, `epidote worker` stands for one, `epidote gateway` runs the pretend fleet.
+`epidote head` waits, `epidote worker` stands for a worker, `epidote gateway` runs a pretend fleet.
 """
 
 import sys
@@ -9,15 +9,14 @@ from pathlib import Path
 SCRIPT = """#!{python}
 import os, sys
 python, folder = {python!r}, {folder!r}
-arguments = sys.argv[1:]
-if arguments[:1] == ["gateway"]:
-    command = [python, "-m", "epidote_workers.pretend_fleet", folder]
-elif arguments[:1] == ["head"]:
-    command = ["sleep", "infinity"]
-elif arguments[:1] == ["worker"]:
-    command = [python, "-m", "epidote_workers.pretend_pod", folder]
-else:
-    sys.exit(f"no such program in the pretend image: {{sys.argv}}")
+commands = {{
+    "head": ["sleep", "infinity"],
+    "worker": [python, "-m", "epidote_workers.pretend_pod", folder],
+    "gateway": [python, "-m", "epidote_workers.pretend_fleet", folder],
+}}
+command = commands.get(sys.argv[1] if len(sys.argv) > 1 else "")
+if command is None:
+    sys.exit(f"no such command in the pretend image: {{sys.argv}}")
 os.execvp(command[0], command)
 """
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from epidote_operator.act.kubernetes_hands import KubernetesHands
+from epidote_operator.cache_policies import CachePolicies
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.kube.errors import KubeError
@@ -115,6 +116,7 @@ class OperatorLife:
             pods=self._listed,
             settings=Settings(),
             metrics=OperatorMetrics(),
+            policies=CachePolicies(self.api, lambda namespace, name: None),
             hands=self.hands,
             stuck_s=self.stuck_s,
         )
