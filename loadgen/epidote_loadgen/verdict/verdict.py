@@ -98,17 +98,14 @@ def judge(
             reason=f"void, the client was the bottleneck: {void_reason}",
         )
     outcome = worst(v.outcome for v in found)
-    if interrupted and outcome is Outcome.PASS:
-        return Verdict(
-            outcome=Outcome.INCONCLUSIVE,
-            exit_code=ExitCode.UNDECIDED,
-            objectives=found,
-            reason=f"interrupted; until then {explain(found)}",
-        )
+    reason = explain(found)
+    if interrupted:
+        outcome = Outcome.FAIL if outcome is Outcome.FAIL else Outcome.INCONCLUSIVE
+        reason = f"interrupted; until then {reason}"
     code = {Outcome.PASS: ExitCode.MET, Outcome.FAIL: ExitCode.MISSED}.get(
         outcome, ExitCode.UNDECIDED
     )
-    return Verdict(outcome=outcome, exit_code=code, objectives=found, reason=explain(found))
+    return Verdict(outcome=outcome, exit_code=code, objectives=found, reason=reason)
 
 
 def judge_objective(
