@@ -10,7 +10,7 @@ from epidote_gateway.settings import GatewaySettings
 
 
 def with_cache(
-    gateway: GatewaySettings, *, policy: Path | None, store: str, weights: Path
+    gateway: GatewaySettings, *, policy: Path | None, store: str, model: str, weights: Path
 ) -> GatewaySettings:
     """`gateway` with the cache that flags or environment ask for, checked before Ray starts.
 
@@ -21,7 +21,7 @@ def with_cache(
         return gateway
     path = (policy or Path(gateway.cache_policy)).expanduser().resolve()
     read_policy(path)
-    url = store or gateway.cache_store or f"sqlite:{default_path()}"
+    url = store or gateway.cache_store or f"sqlite:{default_path(model)}"
     check_url(url)
     return replace(
         gateway,

@@ -106,6 +106,7 @@ def serve(
                 gateway_settings(api_key or []),
                 policy=cache_policy,
                 store=cache_store,
+                model=model,
                 weights=model_weights(model),
             ),
         )

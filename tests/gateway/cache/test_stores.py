@@ -190,7 +190,10 @@ def test_an_unknown_url_is_refused(url: str) -> None:
 
 
 def test_the_default_file_is_in_the_users_cache() -> None:
-    assert default_path({"XDG_CACHE_HOME": "/x"}) == Path("/x/epidote/answers.sqlite3")
+    environ = {"XDG_CACHE_HOME": "/x"}
+    assert default_path(environ=environ) == Path("/x/epidote/answers.sqlite3")
+    path = default_path("/models/Qwen 3", environ)
+    assert path == Path("/x/epidote/answers-models-Qwen-3.sqlite3")
 
 
 WRITER = """

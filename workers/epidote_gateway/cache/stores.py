@@ -1,6 +1,7 @@
 """This file is about choosing a store by its URL."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from epidote_gateway.cache.store_errors import StoreUnavailable
 REDIS_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
 
 
-def default_path(environ: Mapping[str, str] | None = None) -> Path:
-    """Where a service on one host keeps its answers, by the XDG convention."""
+def default_path(model: str = "", environ: Mapping[str, str] | None = None) -> Path:
+    """Where a service on one host keeps its answers, by the XDG convention: a file for each model,
+    since services on one file make room in it for each other."""
     environ = os.environ if environ is None else environ
     home = environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "epidote" / "answers.sqlite3"
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", model).strip("-.")
+    return Path(home) / "epidote" / (f"answers-{name}.sqlite3" if name else "answers.sqlite3")
 
 
 def check_url(url: str) -> None:
