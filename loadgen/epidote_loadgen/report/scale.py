@@ -31,6 +31,8 @@ class Scale:
         if not self.is_log:
             return ticks(self.low, self.high, most)
         found = log_ticks(self.low, self.high)
+        if len(found) < 2:  # less than an octave: nearly linear
+            return ticks(self.low, self.high, 3)
         return found[:: -(-len(found) // (2 * most))]
 
 

@@ -293,6 +293,14 @@ def test_ticks_lie_inside_and_are_few(low: float, span: float) -> None:
     assert all(low - 1e-6 * span <= tick <= low + span * (1 + 1e-6) for tick in found)
 
 
+@given(st.floats(1e-4, 1e3), st.floats(1.05, 1e6))
+def test_an_axis_has_a_tick_whatever_its_range(low: float, factor: float) -> None:
+    scale = Scale(low=low, high=low * factor, start=0.0, end=1.0, is_log=True)
+    found = scale.ticks()
+    assert 1 <= len(found) <= 13
+    assert all(low * (1 - 1e-6) <= tick <= low * factor * (1 + 1e-6) for tick in found)
+
+
 @given(st.floats(1e-6, 1e3), st.floats(1.5, 1e6))
 def test_log_ticks_lie_inside(low: float, factor: float) -> None:
     assert all(low <= tick <= low * factor for tick in log_ticks(low, low * factor))
