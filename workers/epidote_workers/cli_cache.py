@@ -9,9 +9,11 @@ import typer
 from epidote_core.errors import InvalidRequest
 from epidote_gateway.cache.policy import InvalidPolicy
 from epidote_gateway.cache.policy_file import read_policy
+from epidote_workers.cli_calibrate import calibrate
 from epidote_workers.cli_fleet import DEFAULT_URL, Json, Key, Url, ask_service, fail
 
 cache_app = typer.Typer(no_args_is_help=True, help="Watch and change the response cache.")
+cache_app.command()(calibrate)
 EntryId = Annotated[str, typer.Argument(help="From the header x-epidote-cache, or `lookup`.")]
 BASE = "/admin/cache"
 
