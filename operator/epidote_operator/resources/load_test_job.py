@@ -11,7 +11,7 @@ from epidote_operator.resources.pods import USER
 from epidote_operator.spec.load_test import LoadTestSpec
 
 CONFIG = "/etc/epidote-loadgen"
-RESULTS = "/results"
+TERMINATION_MESSAGE = "/dev/termination-log"  # Kubernetes' own default
 GRACE_S = 60  # time to write down what was measured when the Job's deadline has come
 
 
@@ -61,16 +61,14 @@ def _job(name: str, config_map: str, spec: LoadTestSpec, defaults: Defaults) -> 
 
 
 def load_test_command() -> list[str]:
-    """What the Job runs; the verdict is also the container's termination message."""
+    """What the Job runs: the report goes to the pod's log, the verdict into its status.
+
+    The pod stays as long as the LoadTest, and so does a failed test's report.
+    """
     return [
-        "epidote-loadgen",
-        "run",
-        "--config",
-        f"{CONFIG}/run.yaml",
-        "--json",
-        f"{RESULTS}/report.json",
-        "--verdict-file",
-        "/dev/termination-log",
+        *("epidote-loadgen", "run", f"{CONFIG}/run.yaml", "--quiet"),
+        *("--json", "-"),
+        *("--verdict-file", TERMINATION_MESSAGE),
     ]
 
 
@@ -79,10 +77,10 @@ def _pod(config_map: str, spec: LoadTestSpec, defaults: Defaults) -> Manifest:
         "name": "loadgen",
         "image": spec.image or defaults.image,
         "command": load_test_command(),
+        "workingDir": "/tmp",
         "env": _environment(spec),
         "volumeMounts": [
             {"name": "config", "mountPath": CONFIG, "readOnly": True},
-            {"name": "results", "mountPath": RESULTS},
             {"name": "scratch", "mountPath": "/tmp"},
         ],
         "securityContext": {
@@ -106,7 +104,6 @@ def _pod(config_map: str, spec: LoadTestSpec, defaults: Defaults) -> Manifest:
         "containers": [merged(container, {"resources": wanted} if wanted else {})],
         "volumes": [
             {"name": "config", "configMap": {"name": config_map}},
-            {"name": "results", "emptyDir": {}},
             {"name": "scratch", "emptyDir": {}},
         ],
     }

@@ -46,8 +46,8 @@ class LoadTestSpec(SpecModel):
     target: LoadTestTarget
     """Whom to test."""
     config: Annotated[dict[str, Any], Field(json_schema_extra=PASS_THROUGH)]
-    """Configuration of `epidote-loadgen run`: arrivals, workload, slo, limits, seed. See
-    docs/loadgen.md. Its target is filled in."""
+    """Run file of `epidote-loadgen run`: arrivals, classes, slo, limits, seed; see
+    docs/loadgen.md. Address and key are filled in from `target`."""
     wait_seconds: Annotated[int, Field(ge=0, le=DAY_SECONDS)] = 1800
     """How long to wait for the service to be Ready. After it, the test has failed."""
     timeout_seconds: Annotated[int, Field(ge=1, le=7 * DAY_SECONDS)] = 7200
@@ -120,7 +120,7 @@ class LoadTestStatus(StatusModel):
     job_name: str = ""
     """The Job."""
     report_config_map: str = ""
-    """ConfigMap with the whole report (`report.json`). It stays as long as the LoadTest."""
+    """ConfigMap with the report, where one was kept. The pod's log has all of it, too."""
     started_at: Timestamp | None = None
     """When the Job was created."""
     finished_at: Timestamp | None = None

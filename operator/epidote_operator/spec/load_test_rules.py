@@ -1,10 +1,12 @@
 """This file is about what a LoadTest's schema can't say."""
 
 import json
+from typing import Any
 
 from epidote_operator.spec.invalid import NOTHING, Problem, shown
 from epidote_operator.spec.load_test import LoadTestSpec
 
+MADE_FROM_TARGET = ("url", "api_key_env")
 MAX_CONFIG_BYTES = 256 << 10  # a ConfigMap takes 1 MiB, etcd 1.5 MiB with everything else
 
 
@@ -24,14 +26,7 @@ def load_test_problems(spec: LoadTestSpec) -> list[Problem]:
                 found=shown(target.url),
             )
         )
-    if "target" in spec.config:
-        problems.append(
-            Problem(
-                path="spec.config.target",
-                wanted="must be left out, it is made from spec.target",
-                found=shown(spec.config["target"]),
-            )
-        )
+    problems += _target(spec.config.get("target", {}))
     size = len(json.dumps(spec.config).encode())
     if size > MAX_CONFIG_BYTES:
         problems.append(
@@ -42,3 +37,18 @@ def load_test_problems(spec: LoadTestSpec) -> list[Problem]:
             )
         )
     return problems
+
+
+def _target(given: Any) -> list[Problem]:
+    """The configuration may say how to send (model, headers), but not where to, and with no key."""
+    if not isinstance(given, dict):
+        return [Problem(path="spec.config.target", wanted="must be an object", found=shown(given))]
+    return [
+        Problem(
+            path=f"spec.config.target.{field}",
+            wanted="must be left out, spec.target says it",
+            found=shown(given[field]),
+        )
+        for field in MADE_FROM_TARGET
+        if field in given
+    ]

@@ -1,11 +1,15 @@
 """A LoadTest becomes one Job that runs once, told where to send and what to judge."""
 
+from pathlib import Path
 from typing import Any
 
+import typer
 import yaml
 
+from epidote_loadgen.cli import app as loadgen
+from epidote_loadgen.config.run_file import RunFile
 from epidote_operator.resources.fleet_values import Defaults
-from epidote_operator.resources.load_test_job import load_test_objects
+from epidote_operator.resources.load_test_job import load_test_command, load_test_objects
 from epidote_operator.spec.parsing import parse_load_test
 from epidote_operator.testing.manifest_schema import check
 
@@ -29,6 +33,29 @@ def test_the_configuration_is_the_users_with_the_target_filled_in() -> None:
 
 def test_both_are_what_kubernetes_knows() -> None:
     assert all(check(item) for item in objects())
+
+
+def test_the_samples_configuration_is_one_that_the_load_generator_takes() -> None:
+    path = Path(__file__).resolve().parents[3] / "crds/samples/load-test.yaml"
+    sample = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config, _ = objects(config=sample["spec"]["config"])
+    RunFile.model_validate(yaml.safe_load(config["data"]["run.yaml"]))
+
+
+def test_the_job_runs_a_command_with_flags_that_exist() -> None:
+    command = load_test_command()
+    assert command[0] == "epidote-loadgen"
+    context: Any = typer.main.get_command(loadgen)
+    options = {name for item in context.commands[command[1]].params for name in item.opts}
+    assert {word for word in command if word.startswith("--")} <= options
+
+
+def test_what_the_configuration_says_of_the_target_is_kept() -> None:
+    config, _ = objects(config={"target": {"model": "m"}})
+    assert yaml.safe_load(config["data"]["run.yaml"])["target"] == {
+        "model": "m",
+        "url": "http://chat:8000",
+    }
 
 
 def test_a_finished_run_is_never_repeated() -> None:

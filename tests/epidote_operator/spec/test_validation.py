@@ -160,6 +160,10 @@ def test_a_bad_cache_policy_is_refused_by_field(spec: dict[str, Any], line: str)
         ({"target": {"serviceName": "a", "url": "http://b"}, "config": {}}, "spec.target.url"),
         ({"target": {"url": "b:80"}, "config": {}}, "spec.target.url"),
         ({"target": {"url": "http://b"}, "config": {"target": "c"}}, "spec.config.target"),
+        (
+            {"target": {"url": "http://b"}, "config": {"target": {"url": "http://c"}}},
+            "spec.config.target.url",
+        ),
         ({"target": {"url": "http://b"}, "config": {"x": "y" * 300_000}}, "spec.config"),
         ({"target": {"url": "http://b"}}, "spec.config"),
     ],

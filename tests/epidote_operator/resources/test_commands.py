@@ -1,0 +1,29 @@
+"""The containers' commands are ones that the workers' command line takes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import typer
+
+from epidote_operator.resources.commands import gateway_command, head_command, worker_command
+from epidote_operator.resources.fleet_values import Fleet
+from epidote_operator.spec.parsing import parse_service
+from epidote_workers.cli import app
+
+SPEC = {
+    "model": {"uri": "builtin://demo", "maxModelLength": 2048, "dtype": "Bfloat16"},
+    "pool": {"device": "Cpu", "maxWorkers": 8, "kvBlocks": 64, "cpuThreads": 2},
+    "slo": {"ttftMilliseconds": 500, "tpotMilliseconds": 50},
+}
+FLEET = Fleet(name="chat", namespace="prod", uid="u", spec=parse_service(SPEC), revision="abc")
+
+
+@pytest.mark.parametrize("command", [head_command, worker_command, gateway_command])
+def test_every_flag_is_known_and_its_value_readable(command: Callable[[Fleet], list[str]]) -> None:
+    program, name, *flags = (word.replace("$(POD_IP)", "10.0.0.1") for word in command(FLEET))
+    assert program == "epidote"
+    group: Any = typer.main.get_command(app)
+    parsed = group.commands[name].make_context(name, flags)  # raises on what it doesn't know
+    given = {flag.partition("=")[0].removeprefix("--").replace("-", "_") for flag in flags}
+    assert given <= parsed.params.keys()
