@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import kopf
@@ -15,6 +16,7 @@ import kopf
 from epidote_operator.cache_policies import CachePolicies
 from epidote_operator.handlers import admission, indexing
 from epidote_operator.handlers.http_server import serve_http
+from epidote_operator.handlers.load_test_ticker import LoadTestTicker
 from epidote_operator.handlers.ticker import Key, Ticker
 from epidote_operator.handlers.webhook_server import (
     WebhookSettings,
@@ -26,6 +28,7 @@ from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.kube.credentials import Credentials, find_credentials
 from epidote_operator.kube.leader import LeaderElection
+from epidote_operator.load_tests import LoadTests
 from epidote_operator.log_format import log_to_stderr
 from epidote_operator.reconcile import Reconciler
 from epidote_operator.resources.labels import Component, label_selector, selector
@@ -45,15 +48,15 @@ class Caches:
         """A `PodSource`."""
         return list(self.indices["pods"].get((namespace, service, component.value), ()))
 
-    def services(self) -> Iterable[tuple[Key, Manifest]]:
-        """Every service that is watched."""
-        for key, found in self.indices["services"].items():
+    def listed(self, index: str) -> Iterable[tuple[Key, Manifest]]:
+        """Every resource of an index."""
+        for key, found in self.indices[index].items():
             for body in found:
                 yield key, body
 
-    def cache_policy(self, namespace: str, name: str) -> Manifest | None:
-        """The CachePolicy of that name."""
-        return next(iter(self.indices["cache_policies"].get((namespace, name), ())), None)
+    def one(self, index: str, namespace: str, name: str) -> Manifest | None:
+        """The resource under a key of an index."""
+        return next(iter(self.indices[index].get((namespace, name), ())), None)
 
     async def is_caught_up(self, api: KubeApi, namespace: str, service: str) -> bool:
         """Whether the index of pods has all of a service: kopf does not tell when it is filled.
@@ -113,15 +116,26 @@ async def run_until(
             pods=caches.pods,
             settings=settings,
             metrics=metrics,
-            policies=CachePolicies(api, caches.cache_policy),
+            policies=CachePolicies(api, partial(caches.one, "cache_policies")),
         )
         ticker = Ticker(
             reconciler=reconciler,
-            services=caches.services,
+            services=partial(caches.listed, "services"),
             is_caught_up=lambda key: caches.is_caught_up(api, *key),
             leader=leader,
             clock=time.time,
             tick_s=settings.tick_seconds,
+        )
+        load_tests = LoadTestTicker(
+            load_tests=LoadTests(
+                api=api,
+                service_of=partial(caches.one, "services"),
+                job_of=partial(caches.one, "jobs"),
+                defaults=settings.defaults,
+            ),
+            listed=partial(caches.listed, "load_tests"),
+            is_active=lambda: ticker.is_active,
+            clock=time.time,
         )
         kopf_task = asyncio.create_task(
             kopf.operator(
@@ -143,6 +157,7 @@ async def run_until(
             if leader is not None:
                 tasks.append(asyncio.create_task(leader.run()))
             tasks.append(asyncio.create_task(ticker.run()))
+            tasks.append(asyncio.create_task(load_tests.run()))
             if webhook is not None:
                 tasks.append(asyncio.create_task(keep_fresh(api, webhook)))
             await _first(kopf_task, stop.wait())
@@ -150,6 +165,9 @@ async def run_until(
             for task in reversed(tasks):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if leader is not None:
+                # Not in the task's own end: kopf cancels whatever was started after it, twice.
+                await leader.release()
             kopf_stop.set()
             await asyncio.wait([kopf_task], timeout=10.0)
             if http is not None:

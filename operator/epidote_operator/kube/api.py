@@ -151,6 +151,10 @@ class KubeApi:
         except httpx.HTTPError as error:
             raise ApiUnreachable(f"watch {path}: {error!r}") from error
 
+    async def text(self, path: str, **params: Any) -> str:
+        """What is not JSON, such as a pod's log."""
+        return (await self._answer("GET", path, params, None, "")).text
+
     async def request(
         self,
         method: str,
@@ -183,6 +187,16 @@ class KubeApi:
         body: Manifest | None,
         content_type: str,
     ) -> Manifest:
+        return dict((await self._answer(method, path, params, body, content_type)).json())
+
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any] | None,
+        body: Manifest | None,
+        content_type: str,
+    ) -> httpx.Response:
         headers = self.credentials.headers()
         content = None
         if body is not None:
@@ -196,7 +210,7 @@ class KubeApi:
         except httpx.HTTPError as error:
             raise ApiUnreachable(f"{method} {path}: {error!r}") from error
         if answer.status_code < 300:
-            return dict(answer.json())
+            return answer
         raise _refusal(method, path, answer.status_code, answer.content, answer.headers)
 
 

@@ -44,19 +44,16 @@ class LeaderElection:
         return self.monotonic() - self._renewed_s < self.lease_s - self.safety_s
 
     async def run(self) -> None:
-        """Try to become and stay the leader, until cancelled; then the lease is given back."""
-        try:
-            while True:
-                was_leader = self.is_leader
-                try:
-                    await self.attempt()
-                except KubeError as error:  # away: the lease runs out by itself
-                    logger.warning("lease not renewed", extra={"error": str(error)})
-                if was_leader != self.is_leader:
-                    logger.info("leadership changed", extra={"leads": self.is_leader})
-                await asyncio.sleep(self.renew_s)
-        finally:
-            await self._release()
+        """Try to become and stay the leader, until cancelled; `release` should follow."""
+        while True:
+            was_leader = self.is_leader
+            try:
+                await self.attempt()
+            except KubeError as error:  # away: the lease runs out by itself
+                logger.warning("lease not renewed", extra={"error": str(error)})
+            if was_leader != self.is_leader:
+                logger.info("leadership changed", extra={"leads": self.is_leader})
+            await asyncio.sleep(self.renew_s)
 
     async def attempt(self) -> None:
         """Renew, or take the lease if it is free or has run out."""
@@ -87,7 +84,8 @@ class LeaderElection:
             return
         self._renewed_s = started_s
 
-    async def _release(self) -> None:
+    async def release(self) -> None:
+        """Give the lease back, if it is ours, so that the next one need not wait for its end."""
         if not self.is_leader:
             return
         self._renewed_s = float("-inf")

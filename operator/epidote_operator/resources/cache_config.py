@@ -1,4 +1,4 @@
-"""This file is about the response cache's policy as gateways get it: a ConfigMap, mounted as a file.
+"""This file is about the response cache policy as gateways get it: a ConfigMap, a mounted file.
 
 The file is what a gateway starts with. A change reaches those that run by HTTP at once, and by the
 file when the kubelet brings it (within a minute or so).

@@ -15,6 +15,7 @@ from typing import Any
 from epidote_operator.testing.node.environment import PodEnvironment, expand
 from epidote_operator.testing.node.probes import Prober
 
+TERMINATION_MESSAGE, MAX_MESSAGE_BYTES = "/dev/termination-log", 4096
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 10.0  # a kubelet's are 10 s and 5 min
 
 
@@ -107,10 +108,22 @@ class Container:
                     "startedAt": began,
                     "finishedAt": timestamp(),
                     "containerID": self.status["containerID"],
+                    **self._termination_message(),
                 }
             },
         }
         return code
+
+    @property
+    def _termination_note(self) -> Path:
+        return self._folder / f"{self.name}.termination"
+
+    def _termination_message(self) -> dict[str, str]:
+        """What the container left for its status, as far as a kubelet takes it."""
+        if not self._termination_note.exists():
+            return {}
+        text = self._termination_note.read_bytes()[:MAX_MESSAGE_BYTES].decode(errors="replace")
+        return {"message": text} if text else {}
 
     async def spawn(self, spec: Mapping[str, Any], log_name: str) -> Process:
         """The container's process, with its volumes mounted where it has any."""
@@ -134,6 +147,12 @@ class Container:
             script += f"cd {shlex.quote(folder)} && "
         if script:
             arguments = ["sh", "-c", script + 'exec "$@"', "sh", *arguments]
+        if mounts:
+            note = shlex.quote(str(self._termination_note))
+            path = shlex.quote(spec.get("terminationMessagePath", TERMINATION_MESSAGE))
+            self._termination_note.touch()
+            script = f"touch {path} && mount --bind {note} {path} && {script}"
+            arguments[2] = script + 'exec "$@"'
         if mounts:  # a mount namespace of its own: volumes at their paths, for it alone
             as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
             arguments = ["unshare", "--mount", *as_root, *arguments]
