@@ -44,6 +44,16 @@ def fleet_chart(watch: dict[str, Any], *, end_s: float) -> str:
         frame.layers.append(path(upper, class_=f"stroke {colour}"))
         frame.series.append(Series(name=role, colour=colour, at=at, values=sizes[role]))
         below = above
+    wanted = [s for s in watch.get("samples") or [] if s.get("desired")]
+    if wanted:
+        desired = [float(sum(sample["desired"].values())) for sample in wanted]
+        moments = [float(sample["at_s"]) for sample in wanted]
+        line_of = steps(_points(frame, moments, desired), frame.x(end_s))
+        frame.layers.append(path(line_of, class_="promise"))
+        frame.series.append(
+            Series(name="desired (dashed)", colour="ink", at=moments, values=desired)
+        )
+        frame.note += " Dashed: what the autoscaler wants in all."
     for event in (watch.get("events") or [])[:MOST_EVENTS]:
         x = frame.x(float(event["at_s"]))
         told = f"{clock(float(event['at_s']))} {event['kind']}: {event['text']}"

@@ -14,6 +14,8 @@ WANTED = (
     names.EPIDOTE_WORKER_WAITING,
     names.EPIDOTE_WORKER_RUNNING,
     f"{names.EPIDOTE_ROLE_SWITCHES}_total",
+    names.OPERATOR_DESIRED,
+    f"{names.OPERATOR_DECISIONS}_total",
     names.VLLM_NUM_REQUESTS_RUNNING,
     names.VLLM_NUM_REQUESTS_WAITING,
 )
@@ -44,6 +46,8 @@ def look_of(samples: Iterable[Sample]) -> Look:
     workers: dict[str, dict[str, int]] = {}
     by_role: dict[str, dict[str, float]] = {"waiting": {}, "running": {}}
     switches: dict[tuple[str, str, str], float] = {}
+    desired: dict[str, int] = {}
+    decided: dict[str, float] = {}
     plain: dict[str, float] = {}
     for name, labels, value in samples:
         role = labels.get("role", "")
@@ -61,6 +65,11 @@ def look_of(samples: Iterable[Sample]) -> Look:
                 labels.get("outcome", ""),
             )
             switches[key] = max(switches.get(key, 0.0), value)
+        elif name == names.OPERATOR_DESIRED:
+            desired[role] = max(desired.get(role, 0), round(value))
+        elif name == f"{names.OPERATOR_DECISIONS}_total":
+            reason = labels.get("reason", "")
+            decided[reason] = max(decided.get(reason, 0.0), value)
         elif name == names.VLLM_NUM_REQUESTS_RUNNING:
             plain["running"] = plain.get("running", 0.0) + value
         elif name == names.VLLM_NUM_REQUESTS_WAITING:
@@ -76,5 +85,7 @@ def look_of(samples: Iterable[Sample]) -> Look:
         workers={role: states for role, states in kept.items() if states},
         waiting=by_role["waiting"],
         running=by_role["running"],
+        desired=desired,
         switches=switches,
+        decided=decided,
     )

@@ -23,13 +23,14 @@ class History:
         self.problems: list[dict[str, Any]] = []
         self.num_problems = 0
         self._switches: dict[str, Mapping[tuple[str, str, str], float]] = {}  # by source
+        self._counted: dict[str, Mapping[str, float]] = {}  # by source: decisions by reason
         self._decided: set[tuple[float, str, str]] = set()
         self._sizes: dict[str, dict[str, int]] = {}  # by source: workers by role
         self._starting: deque[float] = deque()  # when each of those that start was first seen
 
     def add(self, source: str, look: Look, *, at_s: float, unix_at_zero_s: float) -> None:
         """One look; `unix_at_zero_s` is the wall time of the run's start."""
-        if look.workers or look.waiting or look.running:
+        if look.workers or look.waiting or look.running or look.desired:
             self.samples.append(
                 {
                     "at_s": round(at_s, 3),
@@ -43,6 +44,7 @@ class History:
         if look.workers:
             self._notice_sizes(source, look, at_s)
         self._notice_switches(source, look, at_s)
+        self._notice_counts(source, look, at_s)
         for decision in look.decisions:
             self._notice_decision(decision, unix_at_zero_s)
 
@@ -89,8 +91,8 @@ class History:
 
     def _notice_switches(self, source: str, look: Look, at_s: float) -> None:
         before = self._switches.get(source)
-        if look.switches:
-            self._switches[source] = look.switches
+        # A counter has no series before it counts: an empty look is a baseline too.
+        self._switches[source] = look.switches
         if before is None:
             return
         for key, total in look.switches.items():
@@ -101,6 +103,16 @@ class History:
                 if outcome not in ("", "ok"):
                     told += f" ({outcome.replace('_', ' ')})"
                 self._event(at_s, "switch", told, from_role=from_role, to_role=to_role, count=more)
+
+    def _notice_counts(self, source: str, look: Look, at_s: float) -> None:
+        """Decisions that only a counter tells of; a resource that says why is worth more."""
+        before = self._counted.get(source)
+        self._counted[source] = look.decided
+        if before is None or self._decided:
+            return
+        for reason, total in look.decided.items():
+            if total > before.get(reason, 0.0):
+                self._event(at_s, "decision", reason, reason=reason)
 
     def _notice_decision(self, decision: Decision, unix_at_zero_s: float) -> None:
         key = (decision.at_unix_s, decision.reason, decision.text)

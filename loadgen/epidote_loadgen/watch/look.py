@@ -33,6 +33,7 @@ class Look:
     desired: Mapping[str, int] = field(default_factory=dict)  # workers, by role
     # By (from role, to role, outcome).
     switches: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
+    decided: Mapping[str, float] = field(default_factory=dict)  # changed decisions, by reason
     decisions: tuple[Decision, ...] = ()
 
 

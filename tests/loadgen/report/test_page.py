@@ -58,7 +58,13 @@ WATCH = {
             "waiting": {"decode": 3.0},
         },
         {"at_s": 5.0, "source": "b", "workers": {"decode": {"routable": 9}}},
-        {"at_s": 6.0, "source": "a", "workers": {"decode": {"routable": 3}}, "waiting": {}},
+        {
+            "at_s": 6.0,
+            "source": "a",
+            "workers": {"decode": {"routable": 3}},
+            "waiting": {},
+            "desired": {"decode": 4},
+        },
     ],
     "events": [
         {"at_s": 2.0, "kind": "switch", "text": "encode → decode"},
@@ -176,6 +182,7 @@ def test_the_page_shows_verdict_promises_fleet_answers_and_client() -> None:
     for part in (
         "INCONCLUSIVE",
         "x &lt; y",
+        "desired (dashed)",
         "TTFT &lt;= 500 ms",
         "about 1,234 more would settle it",
         "66 % (40 % to 95 %)",

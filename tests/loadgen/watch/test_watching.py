@@ -125,6 +125,13 @@ def test_switches_between_looks_are_events() -> None:
     ]
 
 
+def test_the_first_switch_of_a_services_life_is_an_event() -> None:
+    quiet = Look(workers={"decode": {"routable": 2}})
+    switched = Look(workers=quiet.workers, switches={("decode", "encode", "ok"): 1.0})
+    seen = history((1.0, quiet), (2.0, switched), (3.0, switched))
+    assert [event["at_s"] for event in seen["events"]] == [2.0]
+
+
 def test_a_new_worker_is_a_scale_event_and_a_cold_start_with_its_duration() -> None:
     seen = history(
         (0.0, fleet(decode={"routable": 1})),
@@ -168,6 +175,30 @@ def test_a_resources_status_shows_roles_and_workers_that_start() -> None:
     }
     assert look.desired == {"encode": 2, "decode": 2}
     assert look_of_status({}) == Look()
+
+
+def test_an_operators_metrics_tell_what_it_wants_and_when_it_decided() -> None:
+    def page(count: int) -> Look:
+        return look_of(
+            parse_page(
+                'epidote_operator_desired_workers{role="decode"} 3\n'
+                f'epidote_operator_decisions_total{{reason="SloBreach"}} {count}\n'
+            )
+        )
+
+    assert page(1).desired == {"decode": 3}
+    seen = history((1.0, page(4)), (2.0, page(4)), (3.0, page(5)))
+    told = [(event["at_s"], event["kind"], event["reason"]) for event in seen["events"]]
+    assert told == [(3.0, "decision", "SloBreach")]
+
+
+def test_a_resource_that_says_why_is_not_repeated_by_a_counter() -> None:
+    made = History()
+    for at_s, count in ((6.0, 1.0), (7.0, 2.0)):
+        made.add("k", look_of_status(STATUS), at_s=at_s, unix_at_zero_s=START)
+        counter = Look(decided={"SloBreach": count})
+        made.add("m", counter, at_s=at_s, unix_at_zero_s=START)
+    assert [event["text"] for event in made.to_json()["events"]] == ["images wait"]
 
 
 def test_problems_are_counted_and_the_first_ones_kept() -> None:
