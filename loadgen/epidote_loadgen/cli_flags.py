@@ -30,6 +30,9 @@ E2eMs = Annotated[float | None, typer.Option(help="Promise: the whole reply.")]
 Ratio = Annotated[float | None, typer.Option(help="Share of requests that keep it. [0.99]")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of arrivals and payloads.")]
 Processes = Annotated[int | None, typer.Option(min=1, help="Processes that send.")]
+Ray = Annotated[
+    str, typer.Option(help="Spread the processes over this Ray cluster (auto, HOST:PORT).")
+]
 MaxInFlight = Annotated[
     int | None, typer.Option(min=1, help="Hold requests back beyond; latency still counts.")
 ]

@@ -17,6 +17,7 @@ from epidote_loadgen.live.view import LiveView
 from epidote_loadgen.outputs.saving import Files
 from epidote_loadgen.plan import RunPlan
 from epidote_loadgen.records import Progress
+from epidote_loadgen.runner.ray_parts import RayLauncher
 from epidote_loadgen.runner.running import run as carry_out
 from epidote_loadgen.traces.reading import TraceFormat
 from epidote_loadgen.verdict.verdict import ExitCode, judge
@@ -42,6 +43,7 @@ def run(
     ratio: flag.Ratio = None,
     seed: flag.Seed = None,
     processes: flag.Processes = None,
+    ray: flag.Ray = "",
     max_in_flight: flag.MaxInFlight = None,
     max_connections: flag.MaxConnections = None,
     watch: flag.Watch = "",
@@ -86,7 +88,7 @@ def run(
     files = Files(json=json_out, csv=csv_out, parquet=parquet_out, junit=junit_out, html=html_out)
     paths = OutputPaths(files=files, verdict=verdict_file)
     with exit_codes():
-        code = run_and_tell(config, given, paths, quiet=quiet)
+        code = run_and_tell(config, given, paths, quiet=quiet, ray=ray)
     raise typer.Exit(code)
 
 
@@ -109,6 +111,7 @@ def replay(
     ratio: flag.Ratio = None,
     seed: flag.Seed = None,
     processes: flag.Processes = None,
+    ray: flag.Ray = "",
     max_in_flight: flag.MaxInFlight = None,
     max_connections: flag.MaxConnections = None,
     watch: flag.Watch = "",
@@ -154,11 +157,13 @@ def replay(
     files = Files(json=json_out, csv=csv_out, parquet=parquet_out, junit=junit_out, html=html_out)
     paths = OutputPaths(files=files, verdict=verdict_file)
     with exit_codes():
-        code = run_and_tell(None, given, paths, quiet=quiet)
+        code = run_and_tell(None, given, paths, quiet=quiet, ray=ray)
     raise typer.Exit(code)
 
 
-def run_and_tell(config: Path | None, given: Flags, paths: OutputPaths, *, quiet: bool) -> int:
+def run_and_tell(
+    config: Path | None, given: Flags, paths: OutputPaths, *, quiet: bool, ray: str
+) -> int:
     """One run from flags to exit code."""
     file = run_file(config, given)
     base = config.parent if config is not None else Path()
@@ -168,7 +173,13 @@ def run_and_tell(config: Path | None, given: Flags, paths: OutputPaths, *, quiet
     watcher = build_watcher(file.watch, base=base)
     say_plan(plan)
     with interruptible() as interrupt, progress_view(plan, quiet=quiet) as view:
-        result = carry_out(plan, on_progress=view, watcher=watcher, interrupt=interrupt)
+        result = carry_out(
+            plan,
+            on_progress=view,
+            watcher=watcher,
+            interrupt=interrupt,
+            launcher=RayLauncher(ray) if ray else None,
+        )
     verdict = judge(
         result.records,
         plan.slo,

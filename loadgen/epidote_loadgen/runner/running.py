@@ -5,9 +5,6 @@ here never delays a send.
 """
 
 import asyncio
-import multiprocessing
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,15 +17,14 @@ from epidote_loadgen.client.connector import CannotConnect, connect
 from epidote_loadgen.plan import RunPlan
 from epidote_loadgen.records import Progress, RequestRecord, RunResult, Watcher
 from epidote_loadgen.runner.child import Command, Done, Failed, Ready, Start, Work
+from epidote_loadgen.runner.launching import Launcher, LocalLauncher, Part
 from epidote_loadgen.runner.part import Glance, share_of
 from epidote_loadgen.runner.progress import ProgressMeter
 from epidote_loadgen.runner.self_watch import PartWatch, join_watches, void_reason
 from epidote_loadgen.runner.watching import WatcherThread
 
-LEAD_S = 0.2  # between the word and the start, for all processes to hear it
 POLL_S = 0.25
 READY_S = 120.0  # for all processes to have their first payloads
-GOODBYE_S = 10.0  # for a process to end once it is done, or was told to abandon
 
 
 class TargetUnreachable(Exception):
@@ -58,8 +54,11 @@ def run(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     watcher: Watcher | None = None,
     interrupt: Interrupt | None = None,
+    launcher: Launcher | None = None,
 ) -> RunResult:
     """Carry out the plan. What was measured is kept, whatever ends the run.
+
+    `launcher` decides where the processes run; None: here.
 
     Raises:
         TargetUnreachable: before anything was sent.
@@ -73,7 +72,9 @@ def run(
         asyncio.run(connect(address, asyncio.Protocol, timeout_s=plan.limits.connect_timeout_s))
     except CannotConnect as error:
         raise TargetUnreachable(f"{plan.target.url}: {error}") from error
-    return _Run(plan, on_progress, watcher, interrupt or Interrupt()).carry_out()
+    return _Run(
+        plan, on_progress, watcher, interrupt or Interrupt(), launcher or LocalLauncher()
+    ).carry_out()
 
 
 class _Run:
@@ -83,8 +84,10 @@ class _Run:
         on_progress: Callable[[Progress], None],
         watcher: Watcher | None,
         interrupt: Interrupt,
+        launcher: Launcher,
     ) -> None:
         self._plan = plan
+        self._launcher = launcher
         self._on_progress = on_progress
         self._interrupt = interrupt
         self._watcher = WatcherThread(watcher) if watcher is not None else None
@@ -93,11 +96,11 @@ class _Run:
         self._failures: list[Failed] = []
         self._waiting_for: set[int] = set()  # parts that are not ready
         self._pipes: dict[Connection, int] = {}
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._parts: list[Part] = []
         self._meter = ProgressMeter(plan)
         self._told_stop = self._told_abandon = False
         self._start_s: float | None = None
-        self._started_at_unix_s = 0.0
+        self._started_at_unix_s = self._duration_s = 0.0
 
     def carry_out(self) -> RunResult:
         try:
@@ -117,6 +120,8 @@ class _Run:
                     progress = self._meter.progress()
                     if progress is not None:
                         self._on_progress(progress)
+            if self._start_s is not None:
+                self._duration_s = time.monotonic() - self._start_s
         finally:
             self._end_processes()
             watched = self._watcher.close() if self._watcher is not None else {}
@@ -133,7 +138,7 @@ class _Run:
             config=self._plan.config,
             seed=self._plan.seed,
             started_at_unix_s=self._started_at_unix_s,
-            duration_s=time.monotonic() - self._start_s if self._start_s is not None else 0.0,
+            duration_s=self._duration_s,
             records=tuple(self._records),
             self_watch=watch,
             void_reason=void,
@@ -142,27 +147,16 @@ class _Run:
         )
 
     def _spawn(self) -> None:
-        for part in range(self._plan.num_processes):
-            ours, theirs = multiprocessing.Pipe()
-            with theirs:
-                # Not multiprocessing.Process: its children import the caller's __main__ anew,
-                # the whole command line with it. A group of its own, for a terminal's Ctrl-C to
-                # reach the parent alone.
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "epidote_loadgen.runner", str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    process_group=0,
-                )
-            self._pipes[ours] = part
-            self._processes.append(process)
-            self._waiting_for.add(part)
-            with suppress(OSError):  # it died: `_receive` notices
-                ours.send(Work(self._plan, part))
+        for number in range(self._plan.num_processes):
+            part = self._launcher.launch(Work(self._plan, number))
+            self._parts.append(part)
+            self._pipes[part.pipe] = number
+            self._waiting_for.add(number)
 
     def _start(self) -> None:
-        self._start_s = time.monotonic() + LEAD_S
-        self._started_at_unix_s = time.time() + LEAD_S
+        lead_s = self._launcher.lead_s
+        self._start_s = time.monotonic() + lead_s
+        self._started_at_unix_s = time.time() + lead_s
         self._meter.start(self._start_s)
         self._tell(Start(self._start_s))
         if self._watcher is not None:
@@ -207,11 +201,5 @@ class _Run:
 
     def _end_processes(self) -> None:
         self._tell(Command.ABANDON)
-        for process in self._processes:
-            try:
-                process.wait(GOODBYE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        for pipe in self._pipes:
-            pipe.close()
+        for part in self._parts:
+            part.end()

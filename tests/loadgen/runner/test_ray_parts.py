@@ -1,0 +1,73 @@
+"""A run spread over a Ray cluster does what the same run on one host does."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from epidote_loadgen.arrivals.rate import constant
+from epidote_loadgen.arrivals.schedule import ArrivalStream, OpenLoop
+from epidote_loadgen.fakes import SameRequest
+from epidote_loadgen.measures.summary import TOTAL, summarise
+from epidote_loadgen.mock_server.law import LatencyLaw
+from epidote_loadgen.mock_server.process import ask, mock_process
+from epidote_loadgen.mock_server.server import MockSettings
+from epidote_loadgen.plan import Limits, RunPlan, Target
+from epidote_loadgen.records import Progress
+from epidote_loadgen.runner.ray_parts import RayLauncher
+from epidote_loadgen.runner.running import Interrupt, run
+from epidote_loadgen.slo import SloTable
+
+ray = pytest.importorskip("ray")
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[RayLauncher]:
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=100 << 20,
+        configure_logging=False,
+        _node_ip_address="127.0.0.1",
+    )
+    try:
+        yield RayLauncher("")
+    finally:
+        ray.shutdown()
+
+
+def plan(url: str, duration_s: float) -> RunPlan:
+    stream = ArrivalStream(weights={"chat": 1.0}, rate=constant(100.0), duration_s=duration_s)
+    return RunPlan(
+        target=Target(url=url),
+        arrivals=OpenLoop(streams=(stream,), seed=5),
+        workload=SameRequest(),
+        slo=SloTable(classes=()),
+        limits=Limits(max_lateness_s=60.0),
+        num_processes=2,
+    )
+
+
+def test_a_run_on_ray_is_merged_exactly_and_an_interrupt_reaches_every_node(
+    launcher: RayLauncher,
+) -> None:
+    with mock_process(MockSettings(law=LatencyLaw(ttft_s=0.002, itl_s=0.001))) as url:
+        asked = plan(url, 2.0)
+        assert isinstance(asked.arrivals, OpenLoop)
+        result = run(asked, launcher=launcher)
+        assert [r.index for r in result.records] == [s.index for s in asked.arrivals.slots()]
+        total = summarise(result.records, asked.slo)[TOTAL]
+        assert total.num_ok == len(ask(url, "GET", "/mock/truth")["served"]) == len(result.records)
+        assert result.self_watch.num_processes == 2
+        assert result.void_reason == ""
+
+        interrupt = Interrupt()
+
+        def look(progress: Progress) -> None:
+            if progress.recent:
+                interrupt.stop.set()
+
+        stopped = run(plan(url, 600.0), launcher=launcher, interrupt=interrupt, on_progress=look)
+        assert stopped.interrupted
+        assert {r.index % 2 for r in stopped.records} == {0, 1}
