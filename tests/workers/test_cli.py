@@ -20,9 +20,9 @@ from epidote_core.roles import Role
 from epidote_workers.assignment import EVERY_STAGE, TEXT_STAGES, format_counts
 from epidote_workers.cli import app
 from epidote_workers.cli_serve import gateway_settings, model_stages, split
-from epidote_workers.local import ray_environment
 from epidote_workers.port_reservation import PortReservation, PortTaken
 from epidote_workers.process_tree import descendants, end, is_running
+from epidote_workers.ray_environment import ray_environment
 from epidote_workers.renderer import renderer_of
 from epidote_workers.service_settings import ReplicaSettings, ServiceSettings
 from epidote_workers.supervisor import StartFailed, Supervisor, temporary_directory

@@ -67,6 +67,7 @@ class Fleet(msgspec.Struct, kw_only=True):
 class RoleRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     role: Role
     deadline_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0  # s to drain before rolling back
+    epoch: Annotated[int, Meta(ge=0)] | None = None  # refuse if the worker's is another by now
 
 
 class Switch(msgspec.Struct, kw_only=True):

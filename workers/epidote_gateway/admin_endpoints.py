@@ -88,9 +88,18 @@ async def put_worker_role(
 ) -> tuple[int, Switches]:
     """Switch one worker; 409 if it was rolled back."""
     worker_id = path["worker_id"]
-    if all(worker.worker_id != worker_id for worker in services.backend.workers()):
+    known = {worker.worker_id: worker.epoch for worker in services.backend.workers()}
+    if worker_id not in known:
         raise ApiError(
             404, f"no worker {worker_id[:200]!r}", code="worker_not_found", param="worker_id"
+        )
+    if body.epoch not in (None, known[worker_id]):
+        raise ApiError(
+            409,
+            f"epoch: the worker's is {known[worker_id]}, got {body.epoch}: its role was switched"
+            " meanwhile",
+            code="epoch_changed",
+            param="epoch",
         )
     try:
         outcome = await services.backend.switch_role(

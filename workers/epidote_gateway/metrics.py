@@ -133,6 +133,9 @@ class Metrics:
         self.in_flight = Gauge(
             names.EPIDOTE_REQUESTS_IN_FLIGHT, "Admitted requests.", registry=self.registry
         )
+        Gauge(
+            names.EPIDOTE_GATEWAYS, "Gateway processes in this scrape.", registry=self.registry
+        ).set(1)
         self.queued = Gauge(
             names.EPIDOTE_REQUESTS_QUEUED, "Waiting for admission.", registry=self.registry
         )

@@ -1,7 +1,7 @@
 """This file is about what endpoints share: the collaborators of one gateway process."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -16,6 +16,8 @@ from epidote_gateway.logprobs import TokenTexts
 from epidote_gateway.media_loading import MediaLoader
 from epidote_gateway.metrics import Metrics
 from epidote_gateway.settings import GatewaySettings
+
+Siblings = Callable[[], Awaitable[Sequence[bytes]]]  # metrics of others behind the same port
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,7 @@ class Services:
     rng: Random
     clock: Callable[[], float]
     unix_time: Callable[[], float]
+    siblings: Siblings | None = None
 
     async def read_body(self, exchange: Exchange) -> bytes:
         """The whole body, within the limits of size and time.

@@ -1,5 +1,7 @@
 """This file is about what probes, scrapers and clients ask first: health, metrics, models."""
 
+import asyncio
+
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import Receive, Scope, Send
 
@@ -9,6 +11,7 @@ from epidote_gateway.api_errors import ApiError
 from epidote_gateway.http_exchange import Exchange
 from epidote_gateway.responses import Model, ModelList
 from epidote_gateway.routing import unserved_stages
+from epidote_gateway.scrape_merging import merge
 from epidote_gateway.services import Services
 from epidote_gateway.writing import encode
 
@@ -42,13 +45,15 @@ class ReadyEndpoint:
 
 
 class MetricsEndpoint:
-    """Prometheus text."""
+    """Prometheus text, of all gateway processes that share this port."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = generate_latest(self._services.metrics.registry)
+        if self._services.siblings is not None and (others := await self._services.siblings()):
+            body = await asyncio.to_thread(merge, [body, *others])
         headers = ((b"content-type", CONTENT_TYPE_LATEST.encode()),)
         await Exchange(scope, receive, send).whole(200, body, headers)
 

@@ -9,7 +9,10 @@ import typer
 from epidote_workers.cli_ask import ask
 from epidote_workers.cli_cache import cache_app
 from epidote_workers.cli_fleet import roles_app, scale, status
+from epidote_workers.cli_gateway import gateway
+from epidote_workers.cli_head import head
 from epidote_workers.cli_serve import serve
+from epidote_workers.cli_worker import worker
 
 app = typer.Typer(
     name="epidote",
@@ -19,6 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(serve)
+app.command()(head)
+app.command()(worker)
+app.command()(gateway)
 app.command()(ask)
 app.command()(status)
 app.add_typer(roles_app, name="roles")

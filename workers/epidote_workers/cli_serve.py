@@ -1,19 +1,11 @@
 """This file is about `epidote serve`: from flags to a running service, and its end."""
 
-import contextlib
-import signal
-import sys
-import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
-import httpx
 import typer
-from rich.console import Console
 
 from epidote_core.errors import EpidoteError, InvalidRequest
 from epidote_core.roles import Role, Stage
@@ -22,19 +14,16 @@ from epidote_workers.assignment import (
     EVERY_STAGE,
     TEXT_STAGES,
     check_counts,
-    format_counts,
     parse_counts,
     resize,
 )
 from epidote_workers.cache_settings import with_cache
+from epidote_workers.cli_running import EXIT_USAGE, fail, run
 from epidote_workers.port_reservation import PortReservation, PortTaken
 from epidote_workers.service_settings import Ingress, ReplicaSettings, ServiceSettings
-from epidote_workers.supervisor import Progress, StartFailed, Supervisor
 
 DEFAULT_SHAPE = {Role.ENCODE: 1, Role.PREFILL: 1, Role.DECODE: 2}
 TEXT_SHAPE = {Role.PREFILL: 1, Role.DECODE: 3}
-READY_S = 30.0  # from all processes up to every stage routable
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def serve(
@@ -112,9 +101,9 @@ def serve(
         )
         reservation = PortReservation(host, port)
     except PortTaken as error:
-        _fail(f"--port: {error}; stop the other one or give another port (0: any free)")
+        fail(f"--port: {error}; stop the other one or give another port (0: any free)")
     except (EpidoteError, ValueError) as error:
-        _fail(str(error), EXIT_USAGE)
+        fail(str(error), EXIT_USAGE)
     with reservation:
         settings = replace(settings, port=reservation.port)
         raise typer.Exit(run(settings, dashboard=dashboard, keep_logs=keep_logs))
@@ -180,96 +169,3 @@ def model_weights(model: str) -> Path:
     from epidote_engine.config import load_model_spec
 
     return load_model_spec(model).path
-
-
-def run(settings: ServiceSettings, *, dashboard: bool, keep_logs: bool) -> int:
-    """Start, wait for the end, stop; returns the exit code."""
-    started_s = time.monotonic()
-    stop, hurry = stop_on_signals()
-    supervisor = Supervisor(keep_logs=keep_logs)
-    if keep_logs:
-        _note(f"logs: {supervisor.directory}")
-    code = EXIT_INTERRUPTED
-    try:
-        with progress_on_stderr() as progress:
-            supervisor.start(settings, dashboard=dashboard, progress=progress, stop=stop)
-            if not stop.is_set():
-                progress("waiting for every stage")
-                wait_until_ready(settings, stop)
-        if not stop.is_set():
-            _say_ready(settings, time.monotonic() - started_s)
-            code = 0
-        while not stop.wait(0.5):
-            supervisor.check()
-    except StartFailed as error:
-        _note(f"error: {error}")
-        code = EXIT_FAILED
-    finally:
-        _note("stopping")
-        supervisor.stop(hurry)
-    return code
-
-
-def stop_on_signals() -> tuple[threading.Event, threading.Event]:
-    """Events that the first and the second Ctrl-C or SIGTERM set."""
-    stop, hurry = threading.Event(), threading.Event()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        (hurry if stop.is_set() else stop).set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handle)
-    return stop, hurry
-
-
-@contextlib.contextmanager
-def progress_on_stderr() -> Iterator[Progress]:
-    """A spinner on a terminal, else one line a step."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _note
-        return
-    with console.status("starting") as status:
-        yield status.update
-
-
-def wait_until_ready(settings: ServiceSettings, stop: threading.Event) -> None:
-    """Return when /readyz says that every stage has a worker, or `stop` is set.
-
-    Raises:
-        StartFailed: not within `READY_S`; the message has the gateway's answer.
-    """
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
-    url, answer = f"http://{host}:{settings.port}/readyz", "no answer"
-    deadline_s = time.monotonic() + READY_S
-    with httpx.Client(timeout=5.0, trust_env=False) as http:
-        while time.monotonic() < deadline_s:
-            if stop.is_set():
-                return
-            try:
-                response = http.get(url)
-                if response.is_success:
-                    return
-                answer = response.text
-            except httpx.HTTPError as error:
-                answer = repr(error)
-            time.sleep(0.1)
-    raise StartFailed(f"not every stage was served within {READY_S:g} s: {answer}")
-
-
-def _say_ready(settings: ServiceSettings, took_s: float) -> None:
-    """The one line on stdout."""
-    typer.echo(
-        f"epidote is ready: {settings.worker.model} at http://{settings.host}:{settings.port}/v1 "
-        f"({format_counts(settings.shape)}; {took_s:.1f} s). Ctrl-C stops it."
-    )
-    sys.stdout.flush()
-
-
-def _note(message: str) -> None:
-    typer.echo(message, err=True)
-
-
-def _fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
-    _note(f"error: {message}")
-    raise typer.Exit(code)

@@ -21,6 +21,7 @@ from epidote_workers.fleet_view import Orders, Wish
 from epidote_workers.loop_thread import LoopThread
 from epidote_workers.loopback import keep_replica_on_loopback
 from epidote_workers.membership import Membership
+from epidote_workers.node_settings import NodeSettings
 from epidote_workers.service_settings import ReplicaSettings
 
 if TYPE_CHECKING:
@@ -52,6 +53,15 @@ class HandleRegister:
         await self._fleet.remove.remote(worker_id)
 
 
+def _device(wanted: str) -> str:
+    """ "auto" is for each node to decide."""
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class EngineReplica:
     """The worker's id is the replica's: a restarted worker is a new one."""
 
@@ -73,14 +83,14 @@ class EngineReplica:
         from epidote_workers.worker import Worker
         from epidote_workers.worker_settings import WorkerSettings
 
-        settings = self._settings
+        settings, here = self._settings, NodeSettings.from_env()
         self._role = await self._membership.join()
         self._beating = asyncio.create_task(self._membership.run())
         config = EngineConfig(
             model=settings.model,
             role=self._role,
             dtype=settings.dtype,
-            device=settings.device,
+            device=_device(settings.device),
             num_kv_blocks=settings.num_kv_blocks,
             max_model_len=settings.max_model_len,
             worker_id=self._worker_id,
@@ -88,7 +98,12 @@ class EngineReplica:
         self._worker = Worker(
             self._worker_id,
             config,
-            WorkerSettings(socket_dir=Path(settings.run_directory), tcp_host=settings.tcp_host),
+            WorkerSettings(
+                socket_dir=Path(here.run_directory or settings.run_directory),
+                tcp_host=here.host or settings.tcp_host,
+                node_id=here.name,
+            ),
+            retire=self._retire,
         )
         await self._worker.start()
         await self._membership.beat()  # routable now, not half a second later
@@ -146,6 +161,13 @@ class EngineReplica:
         await self._membership.remove()
         async with asyncio.timeout(STOP_S):
             await self._worker.stop()  # streams still open are resumed by their gateways
+
+    async def _retire(self, deadline_s: float) -> None:
+        """The node leaves the cluster: as `_leave`, but the process is ended from outside."""
+        if await self._membership.leave():
+            await self._running().drain(deadline_s=deadline_s)
+        self._beating.cancel()
+        await self._membership.remove()
 
     # Admin calls, through the role-aware router: `target` is read there
 

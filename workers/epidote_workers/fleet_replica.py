@@ -17,7 +17,7 @@ from epidote_workers.fleet import Fleet
 from epidote_workers.fleet_view import FleetView, Orders, Wish
 from epidote_workers.loopback import keep_replica_on_loopback
 from epidote_workers.scaling import scale_by_controller
-from epidote_workers.service_settings import ENGINE
+from epidote_workers.service_settings import ENGINE, ServiceSettings
 
 ANSWER_MARGIN_S = 5.0  # beyond a worker's own deadline, for the call itself
 WATCH_S = 10.0  # a watcher asks again after this: a lost answer costs no more
@@ -26,8 +26,11 @@ WATCH_S = 10.0  # a watcher asks again after this: a lost answer costs no more
 class FleetReplica:
     """Methods run on the replica's event loop, which the register belongs to."""
 
-    async def __init__(self, wish: Wish) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, wish: Wish, settings: ServiceSettings
+    ) -> None:
         keep_replica_on_loopback()
+        self._settings = settings
         self._app = serve.get_replica_context().app_name
         self._node_id = ray.get_runtime_context().get_node_id()
         self._fleet = Fleet(
@@ -55,6 +58,10 @@ class FleetReplica:
         self._fleet.remove(worker_id)
 
     # for gateways and operators
+
+    async def settings(self) -> ServiceSettings:
+        """What the service was started with: for gateways that join it."""
+        return self._settings
 
     async def view(self) -> FleetView:
         return self._fleet.view()

@@ -1,5 +1,7 @@
-"""This file is about a service on this machine: a private Ray cluster with one Serve application.
+"""This file is about a service's Ray cluster with one Serve application: private, or a head.
 
+A head (`ServiceSettings.ray_host`) is the same, but on a known port, with a token that others know,
+and without workers of its own: `joined_node` adds them.
 Private: own temporary directory, own random ports on loopback, own token (Ray would otherwise write
 one to ~/.ray, readable by others), so that a user's other Ray cluster is neither used nor harmed.
 Ray is imported only after its environment is set: it reads much of it at import.
@@ -8,10 +10,9 @@ Ray is imported only after its environment is set: it reads much of it at import
 import contextlib
 import logging
 import os
-import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,8 +21,17 @@ from typing import Any
 from epidote_core.errors import EpidoteError
 from epidote_workers import loopback
 from epidote_workers.membership import HEARTBEAT_S
-from epidote_workers.process_tree import Process, command_name, descendants, is_running
-from epidote_workers.service_settings import APP_NAME, ENGINE, FLEET, ServiceSettings
+from epidote_workers.process_tree import Process, command_name, descendants, end, is_running
+from epidote_workers.ray_environment import PORT_VARIABLE, ray_environment, shared_token
+from epidote_workers.ray_patience import start_patiently, wait_for_slow_nodes
+from epidote_workers.service_settings import (
+    APP_NAME,
+    ENGINE,
+    FLEET,
+    GATEWAY,
+    HEAD_RESOURCE,
+    ServiceSettings,
+)
 
 Progress = Callable[[str], None]
 
@@ -32,25 +42,6 @@ CORE_COMMANDS = ("gcs_server", "raylet")
 
 class DeploymentFailed(EpidoteError):
     """A deployment did not come up; the message is its own."""
-
-
-def ray_environment(num_threads: int) -> Mapping[str, str]:
-    """What the private cluster's processes inherit."""
-    return {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_SERVE_LOG_TO_STDERR": "0",
-        # Ray replaces a node address of 127.0.0.1 by the host's own and then listens on all
-        # interfaces; without "clusters" (Ray's wording: several hosts) it stays on loopback.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it takes SIGTERM for a crash and aborts
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers use this interpreter as it is
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # num_gpus=0 actors leave CUDA's variables alone
-        loopback.VARIABLE: "1",
-        "OMP_NUM_THREADS": str(num_threads),
-        "TOKENIZERS_PARALLELISM": "false",
-    }
 
 
 class LocalService:
@@ -69,32 +60,31 @@ class LocalService:
         )
         self._dashboard = dashboard
         self._core: set[Process] = set()  # Ray's own: without them nothing works
+        self._failures: list[BaseException] = []
 
     def start(self, progress: Progress) -> None:
         """Bring everything up; returns when every worker and the gateway run.
 
+        A head waits for its gateways only: workers join later.
+
         Raises:
             DeploymentFailed: with the deployment's message.
         """
-        os.environ.update(ray_environment(self.settings.worker.num_threads))
+        threads, host = self.settings.worker.num_threads, self.settings.ray_host
+        if host:
+            os.environ[PORT_VARIABLE] = str(self.settings.ray_port)
+            os.environ.update(ray_environment(threads, host=host, token=shared_token()))
+        else:
+            os.environ.update(ray_environment(threads))
         progress("starting Ray")
         import ray
         from ray import serve
 
         _let_the_agent_take_any_port()
-        ray.init(
-            address="local",
-            num_cpus=os.cpu_count(),
-            include_dashboard=self._dashboard,
-            namespace=APP_NAME,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=self._ray_directory,
-            _node_ip_address=loopback.LOOPBACK,
-        )
+        wait_for_slow_nodes()
+        start_patiently(self._start_ray, self._clear_ray)
         self._core = {p for p in descendants() if command_name(p) in CORE_COMMANDS}
-        if self.settings.worker.device == "auto":
+        if self.settings.worker.device == "auto" and not host:
             self.settings = on_device(self.settings, ray.cluster_resources().get("GPU", 0.0))
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         progress("starting Ray Serve")
@@ -105,12 +95,34 @@ class LocalService:
         )
         self._run_application(progress)
 
+    def _clear_ray(self) -> None:
+        """Everything that a failed start left: all processes below this one are Ray's."""
+        import ray
+
+        ray.shutdown()
+        end(descendants(), patience_s=0.0)
+
+    def _start_ray(self) -> None:
+        import ray
+
+        host = self.settings.ray_host
+        ray.init(
+            address="local",
+            num_cpus=os.cpu_count(),
+            include_dashboard=self._dashboard,
+            namespace=APP_NAME,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=self._ray_directory,
+            resources={HEAD_RESOURCE: 1.0} if host else None,
+            _node_ip_address=host or loopback.LOOPBACK,
+        )
+
     def _run_application(self, progress: Progress) -> None:
         from ray import serve
 
         from epidote_workers.serve_app import build_application, route_prefix
-
-        failure: list[BaseException] = []
 
         def run() -> None:
             try:
@@ -121,7 +133,7 @@ class LocalService:
                     external_scaler_enabled=True,
                 )
             except BaseException as error:  # raised again below, in the main thread
-                failure.append(error)
+                self._failures.append(error)
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
@@ -129,16 +141,25 @@ class LocalService:
         while thread.is_alive():
             thread.join(0.25)
             with contextlib.suppress(Exception):  # a look; `run` has the last word
-                num_ready = _num_running(serve.status())
+                status = serve.status()
+                if self.settings.worker.joins and self._is_head_up(status):
+                    break
+                num_ready = _num_running(status, ENGINE)
                 if num_ready != told:
                     progress(f"starting workers: {num_ready} of {wanted} ready")
                     told = num_ready
-        if failure:
-            raise DeploymentFailed(_reason(failure[0], serve)) from failure[0]
+        if self._failures:
+            raise DeploymentFailed(_reason(self._failures[0], serve)) from self._failures[0]
+
+    def _is_head_up(self, status: Any) -> bool:
+        num_gateways = self.settings.num_gateways
+        return _num_running(status, FLEET) == 1 and (
+            not num_gateways or _num_running(status, GATEWAY) == num_gateways
+        )
 
     def is_healthy(self) -> bool:
         """Whether Ray's own processes run; workers may come and go."""
-        return all(is_running(process) for process in self._core)
+        return not self._failures and all(is_running(process) for process in self._core)
 
     def stop(self) -> None:
         """Shut Serve and Ray down."""
@@ -176,8 +197,8 @@ def on_device(settings: ServiceSettings, num_gpus: float) -> ServiceSettings:
     return replace(settings, worker=replace(worker, device="cuda", num_gpus=share))
 
 
-def _num_running(status: Any) -> int:
-    states = status.applications[APP_NAME].deployments[ENGINE].replica_states
+def _num_running(status: Any, deployment: str) -> int:
+    states = status.applications[APP_NAME].deployments[deployment].replica_states
     return int(states.get("RUNNING", 0))
 
 

@@ -169,6 +169,13 @@ class DrainCall:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RetireCall:
+    """Leave the fleet for good: others take over the stage, then drain, `deadline_s` at most."""
+
+    deadline_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Conservation:
     """Everything that the bookkeeping finds wrong, [] when sound; `is_idle`: nothing is at work."""
 
@@ -187,4 +194,5 @@ READ: Method[ReadCall, Packed] = Method("read", ReadCall, Packed)
 STATUS: Method[Nothing, StatusReport] = Method("status", Nothing, StatusReport)
 SWITCH_ROLE: Method[SwitchCall, SwitchOutcome] = Method("switch_role", SwitchCall, SwitchOutcome)
 DRAIN: Method[DrainCall, Nothing] = Method("drain", DrainCall, Nothing)
+RETIRE: Method[RetireCall, Nothing] = Method("retire", RetireCall, Nothing)
 CONSERVATION: Method[Nothing, Conservation] = Method("conservation", Nothing, Conservation)

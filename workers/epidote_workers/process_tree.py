@@ -5,6 +5,7 @@ A process is named by (pid, start time): a pid alone may be somebody else's by n
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import time
@@ -13,6 +14,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 Process = tuple[int, int]  # pid, start time in clock ticks since boot
+
+
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+
+
+def adopt_orphans() -> None:
+    """Descendants whose parents die become this process's children, and stay in its tree."""
+    with contextlib.suppress(OSError, AttributeError):  # not Linux: orphans end with Ray
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _stat(pid: int) -> tuple[str, int, int] | None:

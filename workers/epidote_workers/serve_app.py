@@ -19,7 +19,14 @@ from epidote_workers.fleet_view import Wish
 from epidote_workers.gateway_replica import OwnGateway, served_gateway
 from epidote_workers.membership import LEAVE_TIMEOUT_S
 from epidote_workers.role_router import STATS_PERIOD_S, RoleRouter
-from epidote_workers.service_settings import ENGINE, FLEET, GATEWAY, Ingress, ServiceSettings
+from epidote_workers.service_settings import (
+    ENGINE,
+    FLEET,
+    GATEWAY,
+    HEAD_RESOURCE,
+    Ingress,
+    ServiceSettings,
+)
 
 # Serve's default of 5 would let five long polls or admin calls block the rest.
 MAX_ONGOING = 1000
@@ -33,40 +40,51 @@ COMMON: dict[str, Any] = {
 
 
 def build_application(settings: ServiceSettings) -> Any:
-    """The application, to be run with `external_scaler_enabled=True`."""
+    """The application, to be run with `external_scaler_enabled=True`.
+
+    Without gateways in it they are processes of their own, started by `epidote gateway`.
+    """
     worker = settings.worker
+    on_head = {"num_cpus": 0, "resources": {HEAD_RESOURCE: 0.001} if worker.joins else {}}
     fleet = serve.deployment(
         FleetReplica,
         name=FLEET,
         num_replicas=1,
         graceful_shutdown_timeout_s=5.0,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options=on_head,
         **COMMON,
     ).bind(
         Wish(
             shape=dict(settings.shape),
             num_workers=settings.num_workers,
             stages=settings.stages,
-        )
+        ),
+        settings,
     )
     engine = serve.deployment(
         EngineReplica,
         name=ENGINE,
         num_replicas=settings.num_workers,
         graceful_shutdown_timeout_s=LEAVE_TIMEOUT_S + worker.drain_s + 8.0,
-        ray_actor_options={"num_cpus": worker.num_cpus, "num_gpus": worker.num_gpus},
+        ray_actor_options={
+            "num_cpus": worker.num_cpus,
+            "num_gpus": worker.num_gpus,
+            "resources": worker.resources,
+        },
         request_router_config=RequestRouterConfig(
             request_router_class=RoleRouter, request_routing_stats_period_s=STATS_PERIOD_S
         ),
         **COMMON,
     ).bind(worker, fleet)
+    if not settings.num_gateways:
+        return engine
     behind_serve = settings.ingress is Ingress.SERVE
     return serve.deployment(
         served_gateway() if behind_serve else OwnGateway,
         name=GATEWAY,
         num_replicas=settings.num_gateways,
         graceful_shutdown_timeout_s=30.0 if behind_serve else 10.0,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options=on_head,
         **COMMON,
     ).bind(settings, fleet, engine)
 

@@ -11,6 +11,8 @@ APP_NAME = "epidote"
 ENGINE = "Engine"
 FLEET = "Fleet"
 GATEWAY = "Gateway"
+WORKER_RESOURCE = "epidote_worker"  # one on every node that joined as a worker
+HEAD_RESOURCE = "epidote_head"  # keeps register and gateways on the head
 
 
 class Ingress(StrEnum):
@@ -41,6 +43,12 @@ class ReplicaSettings:
     drain_s: float = 20.0  # a worker that is told to stop waits this long for its streams
     num_gpus: float = 0.0  # Ray resources of one worker
     num_cpus: float = 0.0
+    joins: bool = False  # workers are nodes of their own, which `epidote worker` adds
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """Ray's custom resources of one worker: a node that joined has room for one."""
+        return {WORKER_RESOURCE: 1.0} if self.joins else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +63,8 @@ class ServiceSettings:
     ingress: Ingress = Ingress.OWN
     num_gateways: int = 1
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    ray_host: str = ""  # "": a private cluster on this machine; else workers join it there
+    ray_port: int = 0
 
     @property
     def num_workers(self) -> int:

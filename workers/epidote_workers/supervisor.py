@@ -5,7 +5,6 @@ The service's processes are this one's descendants, also those whose parents die
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import pickle
@@ -19,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from epidote_core.errors import EpidoteError
-from epidote_workers.process_tree import descendants, end
+from epidote_workers.process_tree import adopt_orphans, descendants, end
 from epidote_workers.service_host import HostOrder
 from epidote_workers.service_settings import ServiceSettings
 
@@ -28,7 +27,6 @@ Progress = Callable[[str], None]
 STOP_S = 25.0  # for a graceful end, then everything is killed
 KILL_S = 10.0
 LONGEST_BASE = 21  # bytes: with our 19 and Ray's 65 a socket's path stays below its limit of 107
-PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 class StartFailed(EpidoteError):
@@ -46,8 +44,7 @@ class Supervisor:
     """One service. `stop` must be called, also after a failed start."""
 
     def __init__(self, *, keep_logs: bool = False) -> None:
-        with contextlib.suppress(OSError, AttributeError):  # not Linux: orphans end with Ray
-            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        adopt_orphans()
         self._others = descendants()  # that were there before, if any
         self.directory = temporary_directory()
         self._log = Path(self.directory) / "service.log"

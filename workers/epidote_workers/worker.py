@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from epidote_core.generation import MediaPixels
@@ -26,6 +27,7 @@ from epidote_workers.messages import (
     DrainCall,
     Nothing,
     Pools,
+    RetireCall,
     StatusReport,
     SwitchCall,
 )
@@ -67,11 +69,14 @@ class Worker:
         *,
         make_engine: EngineFactory = real_engine,
         tiny_pixels: TinyPixels | None = None,
+        retire: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         """Cheap: nothing is loaded, nothing listens before `start`.
 
-        `tiny_pixels` makes the self-check's picture; None: as the model wants it.
+        `tiny_pixels` makes the self-check's picture; None: as the model wants it. `retire` leaves
+        the fleet within some seconds; None: this worker is in none, and only drains.
         """
+        self._retire_from_fleet = retire
         self.worker_id = worker_id
         self._config = replace(config, worker_id=worker_id)
         self._settings = settings
@@ -304,6 +309,7 @@ class Worker:
         service.add_stream(messages.STATUS, self._board.status)
         service.add_call(messages.SWITCH_ROLE, self._switching.switch)
         service.add_call(messages.DRAIN, self._drain)
+        service.add_call(messages.RETIRE, self._retire)
         service.add_call(messages.CONSERVATION, self._conservation)
         return service
 
@@ -323,6 +329,13 @@ class Worker:
 
     async def _drain(self, call: DrainCall) -> Nothing:
         await self.drain(deadline_s=call.deadline_s, grace_s=call.grace_s)
+        return Nothing()
+
+    async def _retire(self, call: RetireCall) -> Nothing:
+        if self._retire_from_fleet is not None:
+            await self._retire_from_fleet(call.deadline_s)
+        else:
+            await self.drain(deadline_s=call.deadline_s)
         return Nothing()
 
     async def _conservation(self, _: Nothing) -> Conservation:

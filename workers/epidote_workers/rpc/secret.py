@@ -10,11 +10,18 @@ from collections.abc import Mapping
 from hashlib import sha256
 
 SECRET_VARIABLE = "EPIDOTE_RPC_SECRET"
+TOKEN_VARIABLE = "RAY_AUTH_TOKEN"  # shared by all of a cluster anyway
 
 
 def secret_from(environment: Mapping[str, str] = os.environ) -> bytes | None:
-    """The fleet's secret; None: not set, tcp connections are not checked."""
-    return environment.get(SECRET_VARIABLE, "").encode() or None
+    """The fleet's secret, its own or one made of Ray's token.
+
+    None: neither is set, tcp connections are not checked.
+    """
+    if secret := environment.get(SECRET_VARIABLE, ""):
+        return secret.encode()
+    token = environment.get(TOKEN_VARIABLE, "")
+    return hmac.digest(token.encode(), b"epidote-rpc-secret", sha256) if token else None
 
 
 def new_nonce() -> bytes:

@@ -1,0 +1,89 @@
+"""This file is about `epidote head`: the part of a fleet that its workers join."""
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from epidote_core.errors import EpidoteError
+from epidote_workers.cli_running import EXIT_USAGE, fail, run
+from epidote_workers.cli_serve import choice, gateway_settings, model_stages, split
+from epidote_workers.port_reservation import PortReservation, PortTaken
+from epidote_workers.ray_environment import shared_token
+from epidote_workers.service_settings import ReplicaSettings, ServiceSettings
+
+
+def head(
+    model: Annotated[
+        str, typer.Option(help="As for serve. A directory must be the same on every worker.")
+    ] = "demo",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers that will join. [default: as --roles; 4]")
+    ] = None,
+    roles: Annotated[str, typer.Option(help="Who shall do what, as for serve.")] = "",
+    ray_host: Annotated[
+        str, typer.Option(help="This machine's address (a pod's IP) that workers join at.")
+    ] = "127.0.0.1",
+    ray_port: Annotated[int, typer.Option(min=1, max=65535, help="And the port.")] = 6379,
+    gateways: Annotated[
+        int, typer.Option(min=0, help="HTTP processes here. 0: only `epidote gateway` ones.")
+    ] = 1,
+    host: Annotated[str, typer.Option(help="Address the gateways listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    api_key: Annotated[
+        list[str] | None, typer.Option(help="As for serve.", envvar="EPIDOTE_API_KEY")
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="auto (as stored), float32, bfloat16 or float16.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto: as each worker finds; cpu or cuda.")] = "auto",
+    kv_blocks: Annotated[
+        int | None, typer.Option(min=1, help="KV blocks a worker. [default: from free memory]")
+    ] = None,
+    max_model_len: Annotated[
+        int | None, typer.Option(min=1, help="Longest sequence in tokens. [default: the model's]")
+    ] = None,
+    drain: Annotated[
+        float, typer.Option(min=0.0, help="Seconds for work under way on a worker that goes.")
+    ] = 30.0,
+    keep_logs: Annotated[bool, typer.Option(help="Keep Ray's directory with all logs.")] = False,
+) -> None:
+    """Start the head of a fleet: its register and gateways. Workers join with `epidote worker`.
+
+    RAY_AUTH_TOKEN must be set, to the same secret for head and workers.
+
+    Example: epidote head --model demo --roles encode=1,prefill=1,decode=2 --ray-host 10.0.0.5
+    """
+    try:
+        shared_token()
+        if ray_host in ("0.0.0.0", "::"):
+            fail(f"--ray-host: must be an address that workers reach, got {ray_host}", EXIT_USAGE)
+        stages = model_stages(model, max_model_len)
+        settings = ServiceSettings(
+            worker=ReplicaSettings(
+                model=model,
+                dtype=choice("dtype", dtype, ("auto", "float32", "bfloat16", "float16")),
+                device=choice("device", device, ("auto", "cpu", "cuda")),
+                num_kv_blocks=kv_blocks,
+                max_model_len=max_model_len,
+                drain_s=drain,
+                joins=True,
+            ),
+            shape=split(roles, workers, stages),
+            stages=stages,
+            host=host,
+            num_gateways=gateways,
+            gateway=gateway_settings(api_key or []),
+            ray_host=ray_host,
+            ray_port=ray_port,
+        )
+        with PortReservation(ray_host, ray_port):  # free, and ours to use, right now
+            pass
+        reservation = PortReservation(host, port)
+    except PortTaken as error:
+        fail(f"--port or --ray-port: {error}")
+    except (EpidoteError, ValueError) as error:
+        fail(str(error), EXIT_USAGE)
+    with reservation:
+        settings = replace(settings, port=reservation.port)
+        raise typer.Exit(run(settings, dashboard=False, keep_logs=keep_logs))

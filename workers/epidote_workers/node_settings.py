@@ -1,0 +1,40 @@
+"""This file is about what a node that joined tells the replica that Serve will start on it.
+
+By the environment: Ray's processes inherit it from whoever starts the node.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+DIRECTORY_VARIABLE = "EPIDOTE_NODE_DIRECTORY"
+HOST_VARIABLE = "EPIDOTE_NODE_HOST"
+NAME_VARIABLE = "EPIDOTE_NODE_NAME"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSettings:
+    """Where a worker's sockets lie, the address of this host that others reach it by, its name.
+
+    The name (of the pod) is what the fleet shows as the worker's `node_id`; workers of one name try
+    to map each other's memory. All empty in a local service, where `ReplicaSettings` says it.
+    """
+
+    run_directory: str = ""
+    host: str = ""
+    name: str = ""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> "NodeSettings":
+        return cls(
+            run_directory=environ.get(DIRECTORY_VARIABLE, ""),
+            host=environ.get(HOST_VARIABLE, ""),
+            name=environ.get(NAME_VARIABLE, ""),
+        )
+
+    def to_env(self) -> dict[str, str]:
+        return {
+            DIRECTORY_VARIABLE: self.run_directory,
+            HOST_VARIABLE: self.host,
+            NAME_VARIABLE: self.name,
+        }

@@ -1,0 +1,80 @@
+"""This file is about one more node for a cluster: `python -m epidote_workers.ray_node`.
+
+`ray start --address` refuses to stay on loopback, so its two calls are made here; private API of
+Ray 2.60, kept in this file. The node ends when standard input closes: nothing outlives whoever
+started it.
+
+stdin   a `NodeOrder` as one line of JSON; then open until the node shall end
+stdout  one line of JSON when the node has joined
+"""
+
+import json
+import logging
+import os
+import sys
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from epidote_workers.ray_patience import wait_for_slow_nodes
+
+LOOK_S = 1.0
+OBJECT_STORE_BYTES = 100 << 20  # Ray's minimum is 75 MiB; tensors travel over our own memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeOrder:
+    """Where to join, and as what. `directory` is this node's own, short, and private."""
+
+    head: str  # host:port of the head's Ray
+    host: str  # the address that others reach this node by
+    directory: str
+    resources: dict[str, float] = field(default_factory=dict)
+    num_gpus: float = 0.0
+
+    def to_line(self) -> bytes:
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+
+def join(order: NodeOrder) -> Any:
+    """Start the node's processes, which end with this one; returns Ray's `Node`.
+
+    Raises:
+        Exception: whatever Ray raises if the head can't be reached or refuses.
+    """
+    from ray._private.node import Node
+    from ray._private.parameter import RayParams
+
+    wait_for_slow_nodes()
+    params = RayParams(
+        gcs_address=order.head,
+        node_ip_address=order.host,
+        temp_dir=order.directory,
+        num_cpus=os.cpu_count(),
+        num_gpus=order.num_gpus or None,
+        resources=dict(order.resources),
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_log_monitor=False,
+        dashboard_agent_listen_port=0,  # Ray's default is one fixed port for a whole host
+    )
+    return Node(params, head=False, shutdown_at_exit=True, spawn_reaper=True)
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    order = NodeOrder(**json.loads(sys.stdin.buffer.readline()))
+    try:
+        node = join(order)
+    except Exception as error:  # of Ray; told, since nothing else can be done with it
+        print(json.dumps({"failed": f"{type(error).__name__}: {error}"}), flush=True)
+        return 1
+    print(json.dumps({"joined": order.head}), flush=True)
+    while sys.stdin.buffer.read(1):
+        pass
+    node.kill_all_processes(check_alive=False, allow_graceful=False)
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)
