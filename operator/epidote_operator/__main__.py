@@ -11,7 +11,7 @@ import typer
 
 from epidote_core.errors import EpidoteError
 from epidote_operator.act.executor import describe
-from epidote_operator.explaining import explain_locally
+from epidote_operator.explaining import explain_in_cluster, explain_locally
 from epidote_operator.local import LocalOperator, LocalTick
 from epidote_operator.service_document import ServiceDocument, read_service
 from epidote_operator.settings import InvalidSettings, Settings
@@ -64,7 +64,12 @@ def local(
 @app.command()
 def explain(
     name: Annotated[str, typer.Argument(help="Name of the MultimodalService.")],
-    file: Annotated[Path, typer.Option(help="Local mode: the file with the service.")],
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Default: the context's.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Local mode: the file with the service.")
+    ] = None,
     gateway: Gateway = "http://127.0.0.1:8000",
     admin_key: AdminKey = None,
     window: Annotated[float, typer.Option(min=0.6, help="Seconds to watch traffic for.")] = 3.0,
@@ -72,9 +77,12 @@ def explain(
 ) -> None:
     """Print the next decision and why, without acting on it.
 
-    Example: epidote-operator explain demo --file crds/samples/demo.yaml
+    Example: epidote-operator explain demo -n serving
     """
-    work = explain_locally(_read(file, name).spec, gateway, admin_key, window_s=window)
+    if file is None:
+        work = explain_in_cluster(name, namespace, window_s=window)
+    else:
+        work = explain_locally(_read(file, name).spec, gateway, admin_key, window_s=window)
     try:
         plan = asyncio.run(work)
     except EpidoteError as error:

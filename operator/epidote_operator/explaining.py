@@ -2,14 +2,22 @@
 
 import asyncio
 import time
+from base64 import b64decode
 
 from epidote_operator.act.local_hands import LocalHands
+from epidote_operator.kube import paths
+from epidote_operator.kube.api import KubeApi, Manifest
+from epidote_operator.kube.credentials import find_credentials
 from epidote_operator.loop import slos_of, snapshot_of
+from epidote_operator.observe.cluster_observer import ClusterObserver, ServiceMemory
 from epidote_operator.observe.gateway_client import GatewayClient
 from epidote_operator.observe.local_observer import LocalObserver
 from epidote_operator.observe.observation import Observer
+from epidote_operator.resources.labels import Component, label_selector, selector
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
+from epidote_operator.spec.parsing import parse_service
 from epidote_operator.spec.planner_policy import planner_policy
+from epidote_operator.spec.service_status import MultimodalServiceStatus
 from epidote_planner import Plan, PlannerMemory, PlannerPolicy, plan
 
 
@@ -35,3 +43,42 @@ async def explain_locally(
         return await next_plan(observer, planner_policy(spec), None, window_s=window_s)
     finally:
         await gateway.aclose()
+
+
+async def explain_in_cluster(name: str, namespace: str | None, *, window_s: float) -> Plan:
+    """Of a service in the cluster that the credentials point at, by its own memory.
+
+    Reads pods, the fleet's internal Secret, and the gateways at their pods' addresses: run it where
+    those can be reached. Changes nothing.
+
+    Raises:
+        KubeError: no credentials, no such service, or no permission.
+    """
+    credentials = find_credentials()
+    where = namespace or credentials.namespace
+    memory = ServiceMemory()
+    async with KubeApi.connected(credentials) as api:
+        resource = await api.request("GET", paths.service(where, name))
+        spec = parse_service(resource["spec"])
+        status = MultimodalServiceStatus.model_validate(resource.get("status") or {})
+        secret = await api.get(paths.item("v1", "secrets", where, f"{name}-internal"))
+        key = b64decode(secret["data"]["admin-key"]).decode() if secret else None
+
+        async def pods(component: Component) -> list[Manifest]:
+            wanted = label_selector(selector(name, component))
+            path = paths.collection("v1", "pods", where)
+            listed = await api.request("GET", path, params={"labelSelector": wanted})
+            return list(listed["items"])
+
+        observer = ClusterObserver(
+            memory=memory,
+            workers=await pods(Component.WORKER),
+            gateways=await pods(Component.GATEWAY),
+            admin_key=key,
+            revision=status.revision,
+        )
+        try:
+            remembered = PlannerMemory.from_json(status.memory)
+            return await next_plan(observer, planner_policy(spec), remembered, window_s=window_s)
+        finally:
+            await memory.gateways.aclose()

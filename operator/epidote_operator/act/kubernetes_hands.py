@@ -122,7 +122,7 @@ class KubernetesHands:
         for lane, count in assigned.items():
             counts[lane.role] += count
         counts = +counts
-        if counts == self.asked.size or not counts:
+        if counts == self.asked.size or not counts or "register" in self.asked.switches:
             return
         gateway = self._gateway()
         try:
@@ -131,6 +131,19 @@ class KubernetesHands:
             if refused.status != 400:  # a fleet of fixed size: pods are all there is to it
                 raise
         self.asked.size = counts
+        task = asyncio.create_task(self._leave_roles(gateway, counts))
+        self.asked.switches["register"] = task
+        task.add_done_callback(lambda _: self.asked.switches.pop("register", None))
+
+    async def _leave_roles(self, gateway: GatewayClient, counts: Counter[Role]) -> None:
+        """Newcomers shall take the roles that are missing; those who serve are in theirs already.
+
+        It waits for switches under way, hence not within a tick.
+        """
+        try:
+            await gateway.set_roles(counts)
+        except EpidoteError as error:  # then they take what the register chooses
+            logger.info("roles not left for newcomers", extra={"why": str(error)})
 
     async def advise(self, advice: AdviseGateway) -> None:
         """Tell every gateway at each change, and again while it lasts: they forget in a minute.

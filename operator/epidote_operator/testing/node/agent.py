@@ -19,6 +19,7 @@ import httpx
 from epidote_operator.kube.api import STRATEGIC, KubeApi, Manifest
 from epidote_operator.kube.errors import KubeError
 from epidote_operator.testing.node.container import timestamp
+from epidote_operator.testing.node.names import NamesFile
 from epidote_operator.testing.node.pod import RunningPod, condition
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class NodeAgent:
             limits=httpx.Limits(max_keepalive_connections=0),
         )
         self.pods: dict[str, RunningPod] = {}
+        self._names = NamesFile(api, folder / "hosts")
         self._ending: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -79,6 +81,7 @@ class NodeAgent:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._beat())
                 group.create_task(self._follow())
+                group.create_task(self._names.follow(self.pods))
         finally:
             for pod in self.pods.values():
                 pod.kill()
@@ -194,6 +197,7 @@ class NodeAgent:
                     folder=self._folder / uid,
                     ip=self._addresses.take(uid),
                     images=self._images,
+                    hosts=self._names.path,
                 )
         elif (is_gone or is_leaving) and uid not in self._ending:
             grace_s = 0 if is_gone else metadata.get("deletionGracePeriodSeconds", 30)

@@ -35,6 +35,7 @@ class Container:
         environment: PodEnvironment,
         prober: Prober,
         images: Mapping[str, str],
+        hosts: Path,
         is_init: bool,
         restart_policy: str,
         changed: Callable[[], Awaitable[None]],
@@ -43,6 +44,7 @@ class Container:
         self.spec, self.name = spec, str(spec["name"])
         self._folder, self._environment, self._prober = folder, environment, prober
         self._images, self._is_init, self._policy = images, is_init, restart_policy
+        self._hosts = hosts
         self._changed = changed
         self._process: Process | None = None
         self._is_stopping = False
@@ -151,7 +153,8 @@ class Container:
             note = shlex.quote(str(self._termination_note))
             path = shlex.quote(spec.get("terminationMessagePath", TERMINATION_MESSAGE))
             self._termination_note.touch()
-            script = f"touch {path} && mount --bind {note} {path} && {script}"
+            names = f"mount --bind {shlex.quote(str(self._hosts))} /etc/hosts"
+            script = f"touch {path} && mount --bind {note} {path} && {names} && {script}"
             arguments[2] = script + 'exec "$@"'
         if mounts:  # a mount namespace of its own: volumes at their paths, for it alone
             as_root = [] if os.geteuid() == 0 else ["--map-root-user"]

@@ -33,6 +33,7 @@ class RunningPod:
         folder: Path,
         ip: str,
         images: Mapping[str, str],
+        hosts: Path,
     ) -> None:
         self.pod, self.ip, self.folder = pod, ip, folder
         metadata = pod["metadata"]
@@ -57,6 +58,7 @@ class RunningPod:
                 environment=environment,
                 prober=prober,
                 images=images,
+                hosts=hosts,
                 is_init=is_init,
                 restart_policy=pod["spec"].get("restartPolicy", "Always"),
                 changed=self.report,

@@ -1,0 +1,213 @@
+# ruff: noqa: INP001
+"""This file is about what a tick costs with many services: time and calls of a real API server.
+
+    python operator/bench/tick_cost.py [--services 100] [--workers 10] [--unrelated 0,2000]
+
+Services and pods are real objects of a test cluster (pods that no node takes), gateways are one
+local server that answers for all of them. Everything a tick does is done: two calls of a gateway,
+the plan, the status patch. "Unrelated" pods carry no label of ours.
+"""
+
+import argparse
+import asyncio
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from epidote_core.roles import Role
+from epidote_operator.cache_policies import CachePolicies
+from epidote_operator.kube import paths
+from epidote_operator.kube.api import KubeApi, Manifest
+from epidote_operator.observe import cluster_observer
+from epidote_operator.reconcile import Reconciler, ServiceState
+from epidote_operator.resources.labels import Component, labels, role_labels
+from epidote_operator.settings import Settings
+from epidote_operator.telemetry import OperatorMetrics
+from epidote_operator.testing.binaries import find_binaries
+from epidote_operator.testing.cluster import LocalCluster, load_crds
+from epidote_operator.testing.guard import guarded_credentials
+from epidote_operator.testing.service_story import service_manifest
+
+NAMESPACE = "default"
+SHARE = (Role.ENCODE, Role.PREFILL, Role.DECODE, Role.DECODE)
+CRDS = Path(__file__).resolve().parents[2] / "crds"
+PODS = paths.collection("v1", "pods", NAMESPACE)
+
+
+def pod(name: str, given: dict[str, str]) -> Manifest:
+    """A pod that no scheduler and no node takes."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": given},
+        "spec": {
+            "schedulerName": "nobody",
+            "containers": [{"name": "worker", "image": "none"}],
+        },
+    }
+
+
+async def serve_gateway(num_workers: int) -> tuple[web.AppRunner, str]:
+    """A gateway whose workers are called like the pods of whichever service asks by its port."""
+    count = {"scrapes": 0}
+
+    async def fleet(request: web.Request) -> web.Response:
+        service = request.match_info["service"]
+        load = {
+            "num_waiting": 0,
+            "num_running": 1,
+            "num_encoding": 0,
+            "queued_prefill_tokens": 0,
+            "num_kv_blocks": 1000,
+            "num_free_kv_blocks": 900,
+            "prefix_hit_tokens": 0,
+            "prefix_query_tokens": 0,
+        }
+        workers = [
+            {
+                "worker_id": f"{service}-worker-{number}",
+                "role": SHARE[number % len(SHARE)].value,
+                "state": "routable",
+                "epoch": 1,
+                "load": load,
+            }
+            for number in range(num_workers)
+        ]
+        return web.json_response({"workers": workers})
+
+    async def metrics(_: web.Request) -> web.Response:
+        count["scrapes"] += 1
+        total = count["scrapes"]
+        lines = [f'epidote_arrivals_total{{modality="text"}} {total}']
+        for name in ("output", "text", "media"):
+            lines += [
+                f'epidote_request_{name}_tokens_bucket{{modality="text",le="{bound}"}} {total}'
+                for bound in (*range(10, 200, 10), "+Inf")
+            ]
+            lines.append(f'epidote_request_{name}_tokens_sum{{modality="text"}} {total * 5}')
+        return web.Response(text="\n".join(lines))
+
+    async def taken(_: web.Request) -> web.Response:
+        return web.json_response({"num_workers": num_workers, "num_current": num_workers})
+
+    app = web.Application()
+    app.router.add_get("/{service}/admin/fleet", fleet)
+    app.router.add_get("/{service}/metrics", metrics)
+    app.router.add_post("/{service}/admin/scale", taken)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+    return runner, f"http://127.0.0.1:{port}"
+
+
+async def in_groups(works: list[Any], size: int = 32) -> None:
+    for start in range(0, len(works), size):
+        await asyncio.gather(*works[start : start + size])
+
+
+async def measure(api: KubeApi, url: str, services: int, workers: int, ticks: int) -> None:
+    """Print one row."""
+    listed = await api.request("GET", PODS, params={"labelSelector": "epidote.dev/service"})
+    by_service: dict[str, list[Manifest]] = defaultdict(list)
+    for item in listed["items"]:
+        item["status"] = {"phase": "Running", "podIP": "127.0.0.1", "conditions": []}
+        by_service[item["metadata"]["labels"]["epidote.dev/service"]].append(item)
+    gateways: dict[str, str] = {}
+
+    def find(namespace: str, service: str, component: Component) -> list[Manifest]:
+        if component is Component.WORKER:
+            return by_service[service]
+        gateways["now"] = f"{url}/{service}"
+        return []
+
+    # Gateways are found by their pods' addresses; here one server answers for all of them.
+    cluster_observer.gateway_urls = lambda pods: [gateways["now"]]  # type: ignore[assignment]
+    reconciler = Reconciler(
+        api=api,
+        pods=find,
+        settings=Settings(),
+        metrics=OperatorMetrics(),
+        policies=CachePolicies(api, lambda namespace, name: None),
+    )
+    states = {f"bench-{number}": ServiceState() for number in range(services)}
+    plural = paths.collection(paths.API_VERSION, "multimodalservices", NAMESPACE)
+    first_s = time.perf_counter()
+    for name, state in states.items():
+        resource = await api.request("GET", f"{plural}/{name}")
+        await reconciler.reconcile(resource, state, time.time())
+    first_s = time.perf_counter() - first_s
+    seconds, calls = [], []
+    for _ in range(ticks):
+        for state in states.values():
+            assert state.latest is not None
+            before, started_s = api.num_calls, time.perf_counter()
+            await reconciler.reconcile(state.latest, state, time.time())
+            seconds.append(time.perf_counter() - started_s)
+            calls.append(api.num_calls - before)
+    seconds.sort()
+    for state in states.values():
+        await state.aclose()
+    quantile99 = seconds[int(0.99 * len(seconds))]
+    everything = await api.request("GET", PODS, params={"limit": "1"})
+    total = 1 + int(everything["metadata"].get("remainingItemCount", 0))
+    print(
+        f"{services:>8} {services * workers:>8} {total:>8}   "
+        f"{1000 * statistics.median(seconds):>8.1f} {1000 * quantile99:>8.1f}"
+        f"   {statistics.mean(calls):>8.2f} {max(calls):>6}   {1000 * first_s / services:>8.1f}"
+    )
+
+
+async def run(arguments: argparse.Namespace, cluster: LocalCluster) -> None:
+    await cluster.up(crds=load_crds(CRDS))
+    runner, url = await serve_gateway(arguments.workers)
+    async with KubeApi.connected(guarded_credentials(cluster.kubeconfig)) as api:
+        plural = paths.collection(paths.API_VERSION, "multimodalservices", NAMESPACE)
+        pool = {"minWorkers": arguments.workers, "maxWorkers": arguments.workers}
+        made: list[Any] = []
+        for number in range(arguments.services):
+            name = f"bench-{number}"
+            made.append(api.create(plural, service_manifest(name, "none", pool=pool)))
+            for worker in range(arguments.workers):
+                given = labels(name, Component.WORKER) | role_labels(SHARE[worker % len(SHARE)])
+                made.append(api.create(PODS, pod(f"{name}-worker-{worker}", given)))
+        await in_groups(made)
+        print("services  workers all pods   tick ms   p99 ms   API calls    max   first ms")
+        there = 0
+        for unrelated in arguments.unrelated:
+            more = [
+                api.create(PODS, pod(f"other-{number}", {"app": "other"}))
+                for number in range(there, unrelated)
+            ]
+            there = max(there, unrelated)
+            await in_groups(more)
+            await measure(api, url, arguments.services, arguments.workers, arguments.ticks)
+    await runner.cleanup()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--services", type=int, default=100)
+    parser.add_argument("--workers", type=int, default=10)
+    parser.add_argument("--ticks", type=int, default=5)
+    parser.add_argument(
+        "--unrelated", type=lambda text: [int(n) for n in text.split(",")], default=[0, 2000]
+    )
+    arguments = parser.parse_args()
+    print(f"configuration: {vars(arguments)}")
+    with tempfile.TemporaryDirectory() as scratch:
+        cluster = LocalCluster(Path(scratch) / "cluster", find_binaries())
+        try:
+            asyncio.run(run(arguments, cluster))
+        finally:
+            cluster.down()
+
+
+if __name__ == "__main__":
+    main()
