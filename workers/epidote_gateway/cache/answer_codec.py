@@ -9,10 +9,24 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from epidote_core.generation import FinishReason, TokenChunk
+from epidote_core.generation import FinishReason, TokenChunk, TokenLogprob
 
+_VERSION = 1
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(tuple[TokenChunk, ...])
+
+
+class _Row(msgspec.Struct, array_like=True, kw_only=True):
+    """A chunk without field names: an eighth of the bytes."""
+
+    index: int
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: FinishReason | None
+    stop_reason: str | int | None
+    logprobs: tuple[tuple[int, float, tuple[tuple[int, float], ...]], ...]
+
+
+_DECODER = msgspec.msgpack.Decoder(tuple[int, tuple[_Row, ...]])
 
 
 def without_traces(chunk: TokenChunk) -> TokenChunk:
@@ -23,18 +37,47 @@ def without_traces(chunk: TokenChunk) -> TokenChunk:
 
 
 def encode_answer(chunks: Iterable[TokenChunk]) -> bytes:
-    return _ENCODER.encode([without_traces(chunk) for chunk in chunks])
+    """Timings and cached prompt tokens are left out, as `without_traces` does."""
+    rows = [
+        _Row(
+            index=chunk.index,
+            token_ids=chunk.token_ids,
+            text=chunk.text,
+            finish_reason=chunk.finish_reason,
+            stop_reason=chunk.stop_reason,
+            logprobs=tuple((item.token_id, item.logprob, item.top) for item in chunk.logprobs),
+        )
+        for chunk in chunks
+    ]
+    return _ENCODER.encode((_VERSION, rows))
 
 
 def decode_answer(body: bytes) -> tuple[TokenChunk, ...]:
-    """Raises ValueError if `body` is no whole answer."""
+    """Raises ValueError if `body` is no whole answer, or of another version."""
     try:
-        chunks = _DECODER.decode(body)
+        version, rows = _DECODER.decode(body)
     except msgspec.MsgspecError as error:
         raise ValueError(f"no answer: {error}") from error
+    if version != _VERSION:
+        raise ValueError(f"no answer: version {version}")
+    chunks = tuple(_chunk(row) for row in rows)
     if not is_whole(chunks):
         raise ValueError("not every choice is finished")
     return chunks
+
+
+def _chunk(row: _Row) -> TokenChunk:
+    return TokenChunk(
+        index=row.index,
+        token_ids=row.token_ids,
+        text=row.text,
+        logprobs=tuple(
+            TokenLogprob(token_id=token, logprob=logprob, top=top)
+            for token, logprob, top in row.logprobs
+        ),
+        finish_reason=row.finish_reason,
+        stop_reason=row.stop_reason,
+    )
 
 
 def is_whole(chunks: Sequence[TokenChunk]) -> bool:
