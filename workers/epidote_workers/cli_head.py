@@ -1,5 +1,6 @@
 """This file is about `epidote head`: the part of a fleet that its workers join."""
 
+import contextlib
 from dataclasses import replace
 from typing import Annotated
 
@@ -79,11 +80,12 @@ def head(
         )
         with PortReservation(ray_host, ray_port):  # free, and ours to use, right now
             pass
-        reservation = PortReservation(host, port)
+        reservation = PortReservation(host, port) if gateways else contextlib.nullcontext()
     except PortTaken as error:
         fail(f"--port or --ray-port: {error}")
     except (EpidoteError, ValueError) as error:
         fail(str(error), EXIT_USAGE)
     with reservation:
-        settings = replace(settings, port=reservation.port)
+        if isinstance(reservation, PortReservation):
+            settings = replace(settings, port=reservation.port)
         raise typer.Exit(run(settings, dashboard=False, keep_logs=keep_logs))

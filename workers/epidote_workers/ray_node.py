@@ -12,12 +12,16 @@ import json
 import logging
 import os
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from epidote_workers.process_tree import descendants
 from epidote_workers.ray_patience import wait_for_slow_nodes
 
-LOOK_S = 1.0
+RETRY_S = 2.0
+HEAD_S = 300.0
 OBJECT_STORE_BYTES = 100 << 20  # Ray's minimum is 75 MiB; tensors travel over our own memory
 
 
@@ -42,10 +46,38 @@ def join(order: NodeOrder) -> Any:
         Exception: whatever Ray raises if the head can't be reached or refuses.
     """
     from ray._private.node import Node
-    from ray._private.parameter import RayParams
 
     wait_for_slow_nodes()
-    params = RayParams(
+
+    def start() -> Any:
+        return Node(_params(order), head=False, shutdown_at_exit=True, spawn_reaper=True)
+
+    return when_head_is_there(start)
+
+
+def when_head_is_there(start: Callable[[], Any]) -> Any:
+    """The result of `start`, tried again while the head is not there yet.
+
+    Trying again in this process costs nothing; a new one would import Ray (seconds of CPU), and
+    many nodes doing that would keep a head on the same host from coming up.
+
+    Raises:
+        Exception: what `start` raised after it had begun to start processes, or at last.
+    """
+    deadline_s = time.monotonic() + HEAD_S
+    while True:
+        try:
+            return start()
+        except Exception:
+            if descendants() or time.monotonic() > deadline_s:
+                raise
+            time.sleep(RETRY_S)
+
+
+def _params(order: NodeOrder) -> Any:
+    from ray._private.parameter import RayParams
+
+    return RayParams(
         gcs_address=order.head,
         node_ip_address=order.host,
         temp_dir=order.directory,
@@ -56,7 +88,6 @@ def join(order: NodeOrder) -> Any:
         include_log_monitor=False,
         dashboard_agent_listen_port=0,  # Ray's default is one fixed port for a whole host
     )
-    return Node(params, head=False, shutdown_at_exit=True, spawn_reaper=True)
 
 
 def main() -> int:
