@@ -1,6 +1,7 @@
 """This file is about `epidote-loadgen mock-server`: a server to try loads, and gates, against."""
 
 import math
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -68,10 +69,16 @@ def mock_server(
         tls_key=str(tls_key or ""),
     )
     try:
-        serve(settings, lambda url: typer.echo(f"the mock server is ready: {url}"))
+        serve(settings, _announce)
     except OSError as error:  # ssl.SSLError is one
         typer.echo(f"error: can't listen: {error}", err=True)
         raise typer.Exit(ExitCode.USAGE) from error
+
+
+def _announce(url: str) -> None:
+    """The one line on stdout, at once: scripts wait for it."""
+    typer.echo(f"the mock server is ready: {url}")
+    sys.stdout.flush()
 
 
 def _stall(text: str) -> Stall:

@@ -244,3 +244,17 @@ def test_ctrl_c_keeps_what_was_measured(quick: str, tmp_path: Path) -> None:
     run = json.loads(path.read_text())
     assert run["run"]["interrupted"]
     assert run["summary"]["num_requests"] > 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM to another process")
+def test_the_mock_server_says_where_it_listens_and_ends_when_told() -> None:
+    command = [sys.executable, "-m", "epidote_loadgen.cli", "mock-server", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        ready, _, url = process.stdout.readline().partition(": ")
+        assert ready == "the mock server is ready"
+        done = cli("run", "-t", url.strip(), "--rps", "50", "--requests", "5", *PATIENT)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60.0)
+    assert "5 ended well" in done.output
+    assert process.returncode == 0
