@@ -127,8 +127,14 @@ def _splits(spec: MultimodalServiceSpec) -> Iterator[Problem]:
 def _ranges(
     spec: MultimodalServiceSpec, modalities: tuple[ServedModality, ...]
 ) -> dict[RoleName, Range]:
-    given = {item.name: Range(least=item.min_workers, most=item.max_workers) for item in spec.roles}
-    unlisted = Range(least=1, most=max(1, spec.pool.max_workers))
+    top = spec.pool.max_workers
+    given = {
+        item.name: Range(
+            least=item.min_workers, most=max(item.min_workers, min(item.max_workers, top))
+        )
+        for item in spec.roles
+    }
+    unlisted = Range(least=1, most=max(1, top))
     return {
         role: given.get(role, unlisted)
         for role in RoleName

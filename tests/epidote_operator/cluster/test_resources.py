@@ -4,7 +4,7 @@ import asyncio
 import datetime as dt
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -19,40 +19,31 @@ from epidote_operator.handlers.admission import register
 from epidote_operator.kube.api import KubeApi
 from epidote_operator.kube.errors import ApiRefused
 from epidote_operator.kube.paths import API_VERSION, collection, item, service
-from epidote_operator.spec.crds import RESOURCES, crd
+from epidote_operator.spec.crds import RESOURCES
 from epidote_operator.spec.parsing import parse_service
-from epidote_operator.testing.binaries import MissingBinaries, find_binaries
+from epidote_operator.testing.binaries import MissingBinaries
 from epidote_operator.testing.client_tools import find_tool
-from epidote_operator.testing.control_plane import ControlPlane
+from epidote_operator.testing.cluster import LocalCluster
 from epidote_operator.testing.generated_services import service as generated
-from epidote_operator.testing.guard import guarded_credentials
 from epidote_operator.testing.service_faults import FAULTS, spoiled
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SAMPLES = sorted((ROOT / "crds/samples").glob("*.yaml"))
 PLURALS = {resource.kind: resource.plural for resource in RESOURCES}
 CONFIGURATION = "admissionregistration.k8s.io/v1", "validatingwebhookconfigurations"
+NAMESPACE = "resources"
 DRY = {"dryRun": "All"}
 NUM_GENERATED = 1000
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
 
-@pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    try:
-        found = ControlPlane(tmp_path_factory.mktemp("plane") / "cluster", find_binaries())
-    except MissingBinaries as missing:
-        pytest.skip(str(missing))
-    asyncio.run(found.start(crds=[crd(resource) for resource in RESOURCES]))
-    yield found
-    found.stop()
-
-
-@pytest.fixture
-async def api(plane: ControlPlane) -> AsyncIterator[KubeApi]:
-    async with KubeApi.connected(guarded_credentials(plane.admin)) as found:
-        yield found
+@pytest.fixture(autouse=True)
+async def _namespace(api: KubeApi) -> None:
+    """A namespace of our own, that nobody else watches."""
+    metadata = {"name": NAMESPACE, "labels": {"name": NAMESPACE}}
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+    await api.apply(f"/api/v1/namespaces/{NAMESPACE}", body)
 
 
 def tool(name: str) -> Path:
@@ -62,9 +53,9 @@ def tool(name: str) -> Path:
         pytest.skip(str(missing))
 
 
-def run(plane: ControlPlane, name: str, *arguments: str) -> str:
+def run(cluster: LocalCluster, name: str, *arguments: str) -> str:
     done = subprocess.run(
-        [tool(name), f"--kubeconfig={plane.admin}", *arguments],
+        [tool(name), f"--kubeconfig={cluster.kubeconfig}", *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -74,16 +65,16 @@ def run(plane: ControlPlane, name: str, *arguments: str) -> str:
 
 
 def manifest(name: str, spec: dict[str, Any], kind: str = "MultimodalService") -> dict[str, Any]:
-    metadata = {"name": name, "namespace": "default"}
+    metadata = {"name": name, "namespace": NAMESPACE}
     return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 async def test_every_sample_is_stored_with_its_defaults(api: KubeApi, path: Path) -> None:
     sample = yaml.safe_load(path.read_text(encoding="utf-8"))
-    sample["metadata"]["namespace"] = "default"
+    sample["metadata"]["namespace"] = NAMESPACE
     kind, name = sample["kind"], sample["metadata"]["name"]
-    stored = await api.apply(item(API_VERSION, PLURALS[kind], "default", name), sample)
+    stored = await api.apply(item(API_VERSION, PLURALS[kind], NAMESPACE, name), sample)
     if kind == "MultimodalService":
         assert stored["spec"]["scaling"]["tickSeconds"] >= 1
         # What the server filled in is what the operator assumes without it.
@@ -94,7 +85,7 @@ async def test_generated_services_are_accepted_and_their_faults_refused_by_field
     api: KubeApi,
 ) -> None:
     """The schema's share of the faults: the server of the test cluster has no CEL."""
-    path = collection(API_VERSION, "multimodalservices", "default")
+    path = collection(API_VERSION, "multimodalservices", NAMESPACE)
     limit = asyncio.Semaphore(8)
 
     async def post(seed: int) -> str | None:
@@ -117,25 +108,29 @@ async def test_generated_services_are_accepted_and_their_faults_refused_by_field
     assert [line for line in found if line] == []
 
 
-async def test_scale_moves_the_pool_and_nothing_else(plane: ControlPlane, api: KubeApi) -> None:
+async def test_scale_moves_the_pool_and_nothing_else(cluster: LocalCluster, api: KubeApi) -> None:
     spec = {
         "model": {"uri": "builtin://demo"},
         "pool": {"device": "Cpu", "maxWorkers": 9, "workers": 4},
         "slo": {"ttftMilliseconds": 500, "tpotMilliseconds": 50},
         "scaling": {"owner": "External"},
     }
-    await api.apply(service("default", "scaled"), manifest("scaled", spec))
-    run(plane, "kubectl", "scale", "mms/scaled", "--replicas=7")
-    stored = await api.request("GET", service("default", "scaled"))
+    await api.apply(service(NAMESPACE, "scaled"), manifest("scaled", spec))
+    run(cluster, "kubectl", f"--namespace={NAMESPACE}", "scale", "mms/scaled", "--replicas=7")
+    stored = await api.request("GET", service(NAMESPACE, "scaled"))
     assert stored["spec"]["pool"]["workers"] == 7
-    scale = await api.request("GET", f"{service('default', 'scaled')}/scale")
+    scale = await api.request("GET", f"{service(NAMESPACE, 'scaled')}/scale")
     assert scale["spec"]["replicas"] == 7
 
 
-def test_kubectl_explains_and_prints(plane: ControlPlane) -> None:
-    told = run(plane, "kubectl", "explain", "mms.spec.pool.gpuBudget")
+def test_kubectl_explains_and_prints(cluster: LocalCluster) -> None:
+    told = run(cluster, "kubectl", "explain", "mms.spec.pool.gpuBudget")
     assert "Most GPUs that the service may hold" in " ".join(told.split())
-    header = run(plane, "kubectl", "get", "mms", "scaled").splitlines()[0].split()
+    header = (
+        run(cluster, "kubectl", f"--namespace={NAMESPACE}", "get", "mms", "scaled")
+        .splitlines()[0]
+        .split()
+    )
     assert header == [
         "NAME",
         "MODEL",
@@ -155,7 +150,7 @@ async def webhook(api: KubeApi, folder: Path) -> AsyncIterator[None]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     made = await shared_certificates(
-        api, "default", "webhook-tls", ["127.0.0.1"], now=dt.datetime.now(dt.UTC)
+        api, NAMESPACE, "webhook-tls", ["127.0.0.1"], now=dt.datetime.now(dt.UTC)
     )
     write_files(folder, made)
     registry = kopf.OperatorRegistry()
@@ -198,6 +193,7 @@ async def webhook(api: KubeApi, folder: Path) -> AsyncIterator[None]:
                         "resources": [plural],
                     }
                 ],
+                "namespaceSelector": {"matchLabels": {"name": NAMESPACE}},
                 "clientConfig": {"url": f"https://127.0.0.1:{port}/{plural}"},
             }
             for plural in PLURALS.values()
@@ -219,10 +215,10 @@ async def webhook(api: KubeApi, folder: Path) -> AsyncIterator[None]:
 
 
 async def test_the_webhook_refuses_what_no_schema_can(
-    plane: ControlPlane, api: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: LocalCluster, api: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(plane.admin))
-    path = collection(API_VERSION, "multimodalservices", "default")
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    path = collection(API_VERSION, "multimodalservices", NAMESPACE)
     faults = [fault for fault in FAULTS if not fault.schema]
     async with webhook(api, tmp_path):
         await until_asked(api, path)
@@ -252,21 +248,21 @@ async def until_asked(api: KubeApi, path: str) -> None:
 async def test_two_operators_share_one_certificate(api: KubeApi) -> None:
     now = dt.datetime.now(dt.UTC)
     made = await asyncio.gather(
-        *(shared_certificates(api, "default", "two", ["a.b.svc"], now=now) for _ in range(4))
+        *(shared_certificates(api, NAMESPACE, "two", ["a.b.svc"], now=now) for _ in range(4))
     )
     assert len({found.certificate for found in made}) == 1
     later = now + dt.timedelta(days=300)
-    renewed = await shared_certificates(api, "default", "two", ["a.b.svc"], now=later)
+    renewed = await shared_certificates(api, NAMESPACE, "two", ["a.b.svc"], now=later)
     assert renewed.certificate != made[0].certificate
 
 
 async def test_the_chart_installs_upgrades_and_leaves_the_services(
-    plane: ControlPlane, api: KubeApi
+    cluster: LocalCluster, api: KubeApi
 ) -> None:
-    await api.apply(service("default", "kept"), manifest("kept", generated(Random(5))))
+    await api.apply(service(NAMESPACE, "kept"), manifest("kept", generated(Random(5))))
 
     def helm(*arguments: str) -> None:
-        run(plane, "helm", *arguments, "--namespace=system")
+        run(cluster, "helm", *arguments, "--namespace=system")
 
     chart = str(ROOT / "charts/epidote")
     # The old server's OpenAPI document knows no CEL: helm would refuse the CRDs on its side.
@@ -287,12 +283,13 @@ async def test_the_chart_installs_upgrades_and_leaves_the_services(
         ("create", "pods --subresource=exec", False),
         ("delete", "namespaces", False),
     ):
+        asked = ["auth", "can-i", verb, *what.split(), f"--namespace={NAMESPACE}", account]
         done = subprocess.run(
-            [tool("kubectl"), f"--kubeconfig={plane.admin}", "auth", "can-i", verb, what, account],
+            [tool("kubectl"), f"--kubeconfig={cluster.kubeconfig}", *asked],
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.stdout.strip() == ("yes" if allowed else "no"), f"{verb} {what}"
     helm("uninstall", "release")
-    assert await api.get(service("default", "kept")) is not None
+    assert await api.get(service(NAMESPACE, "kept")) is not None
