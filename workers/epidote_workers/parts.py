@@ -23,6 +23,7 @@ class Parts:
     gate: StageGate
     inboxes: Inboxes
     peers: Peers
+    computes_on_cpu: bool = True
     pools: dict[str, LocalPool] = field(default_factory=dict)
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 

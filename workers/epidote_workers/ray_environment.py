@@ -57,5 +57,6 @@ def ray_environment(
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # num_gpus=0 actors leave CUDA's variables alone
         loopback.VARIABLE: "1" if stays else "0",
         "OMP_NUM_THREADS": str(num_threads),
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait leave the cores to other workers
         "TOKENIZERS_PARALLELISM": "false",
     }

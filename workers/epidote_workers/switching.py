@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from epidote_core.roles import Role, Stage
 from epidote_gateway.backend import SwitchOutcome
+from epidote_workers.cpu_priority import adjust_thread
 from epidote_workers.encode_stage import EncodeStage
 from epidote_workers.lifecycle import Action, DrainPolicy, Event, InvalidTransition, advance
 from epidote_workers.messages import SwitchCall
@@ -51,7 +52,14 @@ class Switching:
 
     async def first_role(self) -> None:
         """The engine is loaded: verify, then routable (or failed)."""
+        await self.adjust_priority()
         await self._perform(self._send(Event.LOADED))
+
+    async def adjust_priority(self) -> None:
+        """Text before pictures, where workers share a host's CPU."""
+        if self._parts.computes_on_cpu:
+            role = self._parts.gate.life.role
+            await self._parts.engine.call(lambda _: adjust_thread(role))
 
     async def switch(self, call: SwitchCall) -> SwitchOutcome:
         """See `Worker.switch_role`. Goes on when the caller is cancelled."""
@@ -120,6 +128,7 @@ class Switching:
         role = self._parts.gate.life.role
         try:
             await self._parts.engine.call(lambda engine: engine.set_role(role))
+            await self.adjust_priority()
         except Exception as error:  # any failure is answered with the old role
             logger.warning("role not set", extra={"role": role, "error": repr(error)})
             return self._send(Event.SWITCH_FAILED, message=f"{type(error).__name__}: {error}")

@@ -121,6 +121,7 @@ class Worker:
             gate=gate,
             inboxes=inboxes,
             peers=peers,
+            computes_on_cpu=self._config.device == "cpu",
         )
         self._encoder = EncodeStage(self._parts)
         self._fetcher = MediaFetcher(self._parts, self._encoder)
