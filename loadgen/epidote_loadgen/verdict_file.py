@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from epidote_loadgen.outputs.writing import write_text
 from epidote_loadgen.verdict.verdict import ObjectiveVerdict, Outcome, Verdict
 
 SCHEMA = "epidote-loadgen.verdict/1"
@@ -35,8 +34,13 @@ def verdict_json(verdict: Verdict, *, num_requests: int) -> str:
 
 
 def write_verdict(path: Path, verdict: Verdict, *, num_requests: int) -> None:
-    """Raises OSError."""
-    write_text(path, verdict_json(verdict, num_requests=num_requests))
+    """In place: a pod's termination log is a mount, which nothing can be renamed onto.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(verdict_json(verdict, num_requests=num_requests), encoding="utf-8")
 
 
 def _objective(found: ObjectiveVerdict) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """The verdict alone: complete, and small enough for a termination message."""
 
 import json
+from pathlib import Path
 
 from epidote_loadgen.slo import Objective
 from epidote_loadgen.verdict.interval import Interval
 from epidote_loadgen.verdict.verdict import ExitCode, ObjectiveVerdict, Outcome, Verdict
-from epidote_loadgen.verdict_file import MAX_BYTES, verdict_json
+from epidote_loadgen.verdict_file import MAX_BYTES, verdict_json, write_verdict
 
 
 def found(number: int, outcome: Outcome) -> ObjectiveVerdict:
@@ -40,3 +41,12 @@ def test_many_objectives_are_cut_short_but_never_the_failed_ones() -> None:
     value = json.loads(text)
     assert value["num_objectives"] == 101
     assert value["objectives"][0]["class"] == "class-100"
+
+
+def test_a_file_that_is_a_mount_is_written_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "termination-log"
+    path.write_text("x" * 10_000)
+    before = path.stat().st_ino
+    write_verdict(path, verdict(found(0, Outcome.PASS)), num_requests=1)
+    assert path.stat().st_ino == before
+    assert json.loads(path.read_text())["num_requests"] == 1
