@@ -73,6 +73,13 @@ class Service:
             time.sleep(0.1)
         return time.monotonic() - started_s
 
+    def wait_for_in_flight(self, wanted: int) -> None:
+        """Until the gateway has admitted so many requests."""
+        started_s = time.monotonic()
+        while f"epidote_requests_in_flight {wanted}.0" not in self.http.get("/metrics").text:
+            assert time.monotonic() - started_s < PATIENCE_S
+            time.sleep(0.05)
+
     def pid_of(self, role: str) -> int:
         return next(int(w["pid"]) for w in self.fleet() if w["role"] == role)
 
@@ -93,7 +100,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             stderr=stderr,
             text=True,
             start_new_session=True,  # its own group: signals of this test run do not reach it
-            env={**os.environ, "EPIDOTE_API_KEY": KEY},
+            env={
+                **os.environ,
+                "EPIDOTE_API_KEY": KEY,
+                # a worker takes over in a second, on a machine that has the time
+                "EPIDOTE_GATEWAY_NO_WORKER_TIMEOUT_S": "200",
+            },
         )
     timer = threading.Timer(START_S, process.kill)
     timer.start()
@@ -126,8 +138,10 @@ def picture(seed: int = 3) -> bytes:
     return encode(draw(sample_scene(Random(seed))), ImageFormat.PNG)
 
 
-def image_question(text: str = "How many shapes are there?") -> list[dict[str, Any]]:
-    url = f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
+def image_question(
+    text: str = "How many shapes are there?", *, seed: int = 3
+) -> list[dict[str, Any]]:
+    url = f"data:image/png;base64,{base64.b64encode(picture(seed)).decode()}"
     image = {"type": "image_url", "image_url": {"url": url}}
     return [{"role": "user", "content": [image, {"type": "text", "text": text}]}]
 
@@ -247,25 +261,28 @@ def test_roles_are_set_by_the_command_line_while_requests_run(service: Service):
     assert service.roles() == SPLIT
 
 
-def test_a_stream_outlives_its_killed_worker_which_comes_back_in_the_missing_role(
+def test_a_request_outlives_a_killed_worker_of_each_stage_which_comes_back_in_the_missing_role(
     service: Service,
 ):
-    for role in ("decode", "prefill"):
-        truth, _ = long_answer(service, text_question("What is 4 + 5?"))
+    for seed, role in enumerate(("encode", "prefill", "decode"), 10):
+        question = image_question(seed=seed)  # a picture that no cache has
         started = threading.Event()
+        victim = service.pid_of(role)
+        if role != "decode":
+            os.kill(victim, signal.SIGSTOP)  # its part of the work begins, and never ends
         with ThreadPoolExecutor(4) as pool:  # enough streams for every decode worker
-            streams = [
-                pool.submit(long_answer, service, text_question("What is 4 + 5?"), started)
-                for _ in range(4)
-            ]
-            assert started.wait(PATIENCE_S)
+            streams = [pool.submit(long_answer, service, question, started) for _ in range(4)]
+            if role == "decode":
+                assert started.wait(PATIENCE_S)
+            else:
+                service.wait_for_in_flight(4)
             service.note_processes()
-            os.kill(service.pid_of(role), signal.SIGKILL)
+            os.kill(victim, signal.SIGKILL)
             answers = [stream.result(timeout=PATIENCE_S) for stream in streams]
+        truth, _ = long_answer(service, question)
         for pieces, extension in answers:
             assert "".join(pieces) == "".join(truth), extension
-        if role == "decode":
-            assert any(extension["num_resumes"] for _, extension in answers)
+        assert any(extension["num_resumes"] for _, extension in answers)
         print(f"{role} killed: whole again after {service.wait_for(SPLIT):.1f} s")
         service.note_processes()
 

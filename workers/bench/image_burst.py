@@ -4,7 +4,11 @@
    encoder and on the same number of workers with role `all`.
 2. Time to first token of a request with eight pictures, with one, two and three encoders.
 
-    python workers/bench/image_burst.py --json out.json
+Quiet and burst alternate in short phases, so that a machine that is busy with other things is so
+in both; still the figures of a loaded machine say little, and the load average is written down.
+
+    python workers/bench/image_burst.py --json workers/bench/results/image_burst.json
+    python workers/bench/image_burst.py --only burst --rounds 8 --seconds 5
 """
 
 import argparse
@@ -18,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from result_file import conditions, write_result
 from service import epidote
 from streams import quantile, stream_chat
 
@@ -134,19 +139,22 @@ def main() -> None:
     parser.add_argument("--burst-rps", type=float, default=4.0)
     parser.add_argument("--images", type=int, default=4, help="pictures in each burst request")
     parser.add_argument("--seed", type=int, default=random.randrange(2**31))
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--only", choices=("burst", "encoders"), help="one of the two questions")
+    parser.add_argument("--json", type=Path, help="also write a dated result here")
     options = parser.parse_args()
     print(f"# {vars(options)}", file=sys.stderr)
-    report = {
-        "text_ttft_disaggregated_1e1p1d": burst_figures(
-            ["--workers", "3", "--roles", "encode=1,prefill=1,decode=1"], options
-        ),
-        "text_ttft_one_worker_all": burst_figures(["--workers", "1", "--roles", "all=1"], options),
-        "eight_images_by_encoders": encoder_figures(options),
-    }
+    report: dict[str, Any] = {}
+    if options.only != "encoders":
+        split = ["--workers", "3", "--roles", "encode=1,prefill=1,decode=1"]
+        report["text_ttft_disaggregated_1e1p1d"] = burst_figures(split, options)
+        whole = ["--workers", "1", "--roles", "all=1"]
+        report["text_ttft_one_worker_all"] = burst_figures(whole, options)
+    if options.only != "burst":
+        report["eight_images_by_encoders"] = encoder_figures(options)
     print(json.dumps(report, indent=2))
     if options.json:
-        options.json.write_text(json.dumps(report))
+        settings = {name: value for name, value in vars(options).items() if name != "json"}
+        write_result(options.json, {**conditions("ray", "torch"), "settings": settings, **report})
 
 
 if __name__ == "__main__":
