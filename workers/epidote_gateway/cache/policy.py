@@ -172,7 +172,8 @@ class FeedbackSpec(Spec):
     """What a report that a hit was wrong does, besides evicting the entry."""
 
     tighten_step: float = Field(default=0.01, ge=0.0, le=0.5)
-    """Added to the category's threshold at each report; lasts until the policy changes it."""
+    """Added to the category's threshold at each report, in the gateway that is told, until the
+    policy changes that threshold or the gateway restarts."""
     max_tightening: float = Field(default=0.10, ge=0.0, le=1.0)
     """Most that reports may add."""
 
