@@ -5,59 +5,44 @@ Contract: docs/seams.md, section 1.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 
 from epidote_core.errors import EpidoteError, InvalidRequest
-from epidote_core.generation import GenerateRequest, MediaPixels, TokenChunk, TokenLogprob
+from epidote_core.generation import GenerateRequest, TokenChunk, TokenLogprob
 from epidote_core.roles import Role
 from epidote_core.worker_view import WorkerLoad
 from epidote_engine.blocks import BlockPool
 from epidote_engine.config import load_model_spec
-from epidote_engine.detokenizer import Vocabulary, load_vocabulary
 from epidote_engine.encode_queue import EncodeQueue
+from epidote_engine.engine_media import EngineMedia
 from epidote_engine.events import (
     CacheChanges,
     Event,
     FirstToken,
     KvReady,
     KvReserved,
-    MediaFailed,
-    MediaReady,
-    MediaRows,
-    PrefillDone,
-    RequestFailed,
     TokensOut,
 )
 from epidote_engine.intake import Capacity, check_request
 from epidote_engine.media_cache import MediaCache
 from epidote_engine.media_needs import MediaNeeds
 from epidote_engine.model_parts import ModelParts
-from epidote_engine.outputs import ChoiceOutput, Clock
 from epidote_engine.pools import Allocate, kv_pool, media_pool, plain_allocate
 from epidote_engine.prompt_positions import PromptPositions
-from epidote_engine.recent_times import RecentMean
+from epidote_engine.requests import Requests
 from epidote_engine.rows import BatchRows
 from epidote_engine.runner import Runner
 from epidote_engine.sampler import Sampled
 from epidote_engine.scheduler import Limits, Plan, Scheduler
 from epidote_engine.sequence import Mode, Phase, Sequence, sequences_of
 from epidote_engine.settings import EngineConfig
-from epidote_engine.stop import OutputText
 
 __all__ = ["Engine", "EngineConfig"]
 
 
-@dataclass(slots=True, eq=False)
-class _Work:
-    """One request: its unfinished sequences with their outputs."""
-
-    request: GenerateRequest
-    outputs: dict[Sequence, ChoiceOutput] = field(default_factory=dict)
-
-
-class Engine:
+class Engine(EngineMedia):
     """See docs/seams.md. `on_layer` is called in this thread while a step runs."""
 
     def __init__(self, config: EngineConfig, *, allocate: Allocate = plain_allocate) -> None:
@@ -93,12 +78,11 @@ class Engine:
         self._rows = BatchRows(config.max_num_seqs, -(-self._capacity.max_len // config.block_size))
         self._positions = PromptPositions(spec)
         self._encode_queue = EncodeQueue(self._media, self.media_pool.tensor)
-        self._vocabulary: Vocabulary | None = load_vocabulary(spec.path)
-        self._work: dict[str, _Work] = {}
+        self._requests = Requests(spec, max_len=self._capacity.max_len, worker_id=config.worker_id)
         self._outbox: list[Event] = []
         self._arrivals = 0
         self._may_progress = False  # something changed since a step found nothing to do
-        self._ttft, self._tpot = RecentMean(), RecentMean()
+        self._encodes_next = False
         self._parts = ModelParts(spec, config, dtype, self._make_runner)
         self._parts.take_role(config.role)
 
@@ -113,28 +97,27 @@ class Engine:
         Raises:
             InvalidRequest: it could never be finished here; nothing was changed.
         """
-        if request.request_id in self._work:
+        if request.request_id in self._requests:
             raise InvalidRequest(f"request_id: {request.request_id!r} is in use", "request_id")
         if self._parts.runner is None:
             raise InvalidRequest(f"role {self.role} has no language model")
         check_request(request, mode, self._capacity)
-        outputs, ended = self._outputs(request)
+        outputs, ended = self._requests.outputs_of(request, time.perf_counter())
         if ended and mode is not Mode.PREFILL:
             self._emit(request.request_id, ended)
         if not outputs:
             if mode is Mode.PREFILL:
                 raise InvalidRequest("choices: are all finished", "choices")
             return
-        live = [choice for choice in request.choices if choice.index in outputs]
-        work = _Work(replace(request, choices=tuple(live)))
-        for seq in sequences_of(work.request, mode, self._arrivals):
-            work.outputs[seq] = outputs[seq.choice.index]
+        live = tuple(choice for choice in request.choices if choice.index in outputs)
+        sequences = list(sequences_of(replace(request, choices=live), mode, self._arrivals))
+        self._requests.open(request.request_id, sequences, outputs)
+        for seq in sequences:
             if seq.phase is Phase.WAITING and request.media:
                 self._scheduler.hold_prefix(seq, len(seq.token_ids) - 1)
                 self._needs.take(seq)
             self._scheduler.add(seq)
-        self._work[request.request_id] = work
-        self._arrivals += len(work.outputs)
+        self._arrivals += len(sequences)
         self._may_progress = True
 
     def abort(self, request_id: str) -> None:
@@ -142,10 +125,8 @@ class Engine:
 
         In Mode.DECODE stop copying first: its blocks may belong to another sequence at once.
         """
-        work = self._work.pop(request_id, None)
-        if work is not None:
-            for seq in list(work.outputs):
-                self._drop(seq)
+        for seq in self._requests.close(request_id):
+            self._drop(seq)
             self._may_progress = True
 
     def release_kv(self, request_id: str) -> None:
@@ -161,61 +142,9 @@ class Engine:
         self._scheduler.commit(seq)
         self._rows.assign(seq, self._positions.delta(seq))
         now_s = time.perf_counter()
-        self._work[request_id].outputs[seq].clock.started_s = now_s
+        self._requests.start(seq, now_s)
         self._start_forks(seq)
         self._emit(request_id, [self._push(seq, first.token_id, first.logprob, now_s)])
-        self._may_progress = True
-
-    # -- media --------------------------------------------------------------------------------
-
-    def submit_media(self, pixels: MediaPixels) -> None:
-        """Encode a medium here; `MediaReady` follows, at once if it is cached."""
-        if self._parts.encoder is None:
-            self._fail_medium(pixels.key, f"role {self.role} has no encoder")
-        elif pixels.num_tokens > self._media.num_rows:
-            self._fail_medium(pixels.key, "larger than the encoder cache")
-        elif self._media.is_ready(pixels.key):
-            self._outbox.append(MediaReady(key=pixels.key))
-        elif pixels.key not in self._encode_queue:
-            self._encode_queue.add(pixels)
-        self._may_progress = True
-
-    def reserve_media(self, key: str, num_tokens: int) -> MediaRows | None:
-        """Rows to copy an embedding into; with `ready` set if there is nothing to copy.
-
-        None: no room now, or the medium is just being filled; ask again later.
-
-        Raises:
-            InvalidRequest: larger than the whole pool.
-        """
-        if num_tokens > self._media.num_rows:
-            raise InvalidRequest(f"media: {num_tokens} embeddings do not fit", "media")
-        if self._media.is_known(key):
-            return self._media.rows(key) if self._media.is_ready(key) else None
-        return self._media.reserve(key, num_tokens)
-
-    def commit_media(self, key: str) -> None:
-        """The reserved rows are filled; `MediaReady` follows."""
-        if self._media.is_known(key) and not self._media.is_ready(key):
-            self._media.commit(key)
-            self._note_ready(key)
-
-    def cancel_media(self, key: str) -> None:
-        """The reserved rows could not be filled: they are free again."""
-        if self._media.is_known(key) and not self._media.is_ready(key):
-            self._media.cancel(key)
-            self._may_progress = True
-
-    def acquire_media(self, key: str, owner: str) -> MediaRows | None:
-        """Keep a ready embedding from being evicted until `release_media`; None: not ready."""
-        if not self._media.is_ready(key):
-            return None
-        self._media.hold(key, f"peer:{owner}")
-        return self._media.rows(key)
-
-    def release_media(self, key: str, owner: str) -> None:
-        """Undo `acquire_media`; without one nothing happens."""
-        self._media.let_go(key, f"peer:{owner}")
         self._may_progress = True
 
     # -- work ---------------------------------------------------------------------------------
@@ -229,31 +158,38 @@ class Engine:
         )
 
     def step(self) -> list[Event]:
-        """One language step, then one encoder batch; [] when idle."""
-        self._may_progress = False
-        if self._parts.runner is not None and self._work:
-            self._language_step(self._parts.runner)
-        if len(self._encode_queue) and self._parts.encoder is not None:
-            for event in self._encode_queue.step(self._parts.encoder.encode):
-                if isinstance(event, MediaReady):
-                    self._note_ready(event.key)
-                else:
-                    self._fail_medium(event.key, event.message)
+        """Events that wait, at once; else those of a language step or an encoder batch.
+
+        Where both have work they take turns, so that the tokens of one are not held back by the
+        other. [] when idle.
+        """
+        if not self._outbox:
+            self._compute()
         events, self._outbox = self._outbox, []
         return events
 
-    def _language_step(self, runner: Runner) -> None:
+    def _compute(self) -> None:
+        self._may_progress = False
+        for encodes in (self._encodes_next, not self._encodes_next):
+            if self._encoder_step() if encodes else self._language_step():
+                self._encodes_next = not encodes
+                self._may_progress = True  # for the other
+                return
+
+    def _language_step(self) -> bool:
+        """Whether there was anything to do."""
+        runner = self._parts.runner
+        if runner is None or not self._requests:
+            return False
         plan = self._scheduler.schedule()
         if plan.is_empty:
-            return
-        self._may_progress = True
+            return False
         now_s = time.perf_counter()
         for seq in plan.preempted:
             self._rows.release(seq)
         for seq in plan.admitted:
             self._rows.assign(seq, self._positions.delta(seq))
-            clock = self._work[seq.request_id].outputs[seq].clock
-            clock.started_s = clock.started_s or now_s
+            self._requests.start(seq, now_s)
         for seq in plan.grown:
             if seq.row >= 0:
                 self._rows.follow_blocks(seq)
@@ -275,6 +211,7 @@ class Engine:
                 on_layer=self.on_layer,
             )
             self._take_tokens(plan, sampled)
+        return True
 
     def _announce_cached(self, plan: Plan) -> None:
         """Tell a waiting peer about the part of the prompt that needs no computing."""
@@ -300,15 +237,16 @@ class Engine:
             if seq.request.media:
                 self._start_forks_if_prefilled(seq)
                 self._needs.give_back(seq)
-        rows = torch.tensor([seq.row for seq in sampling], dtype=torch.int64).numpy()
-        self._rows.append(rows, sampled.token_ids)
+        self._rows.append(sampled.rows, sampled.token_ids)
         chunks: dict[str, list[TokenChunk]] = {}
         may_fork = bool(self._scheduler.forking)
         for seq, token_id, logprob in zip(
             sampling, sampled.token_ids.tolist(), sampled.logprobs, strict=True
         ):
             if seq.mode is Mode.PREFILL:
-                self._lease(seq, token_id, logprob, now_s)
+                self._scheduler.lease(seq)
+                self._rows.release(seq)
+                self._outbox.append(self._requests.prefilled(seq, token_id, logprob, now_s))
                 continue
             if may_fork:
                 self._start_forks_if_prefilled(seq)
@@ -325,38 +263,10 @@ class Engine:
         self, seq: Sequence, token_id: int, logprob: TokenLogprob | None, now_s: float
     ) -> TokenChunk:
         """A running sequence's new token, which `token_ids` has already; it may end with it."""
-        output = self._work[seq.request_id].outputs[seq]
-        chunk = output.push(token_id, logprob, max(seq.num_cached, 0))
-        clock = output.clock
-        if not clock.first_token_s:
-            clock.first_token_s = now_s
-            self._ttft.note(now_s - clock.added_s, now_s)
-        if not output.is_finished:
-            return chunk
-        if output.num_tokens > 1:
-            self._tpot.note((now_s - clock.first_token_s) / (output.num_tokens - 1), now_s)
-        work = self._work[seq.request_id]
-        del work.outputs[seq]
-        if not work.outputs:
-            del self._work[seq.request_id]
-        self._drop(seq)
-        return replace(chunk, timings=output.timings(self.config.worker_id, seq, now_s))
-
-    def _lease(
-        self, seq: Sequence, token_id: int, logprob: TokenLogprob | None, now_s: float
-    ) -> None:
-        self._scheduler.lease(seq)
-        self._rows.release(seq)
-        clock = self._work[seq.request_id].outputs[seq].clock
-        self._ttft.note(now_s - clock.added_s, now_s)
-        self._outbox.append(
-            PrefillDone(
-                request_id=seq.request_id,
-                first=FirstToken(token_id=token_id, logprob=logprob),
-                num_cached_tokens=max(seq.num_cached, 0),
-                timing=clock.prefill(self.config.worker_id, len(seq.token_ids), now_s),
-            )
-        )
+        chunk = self._requests.push(seq, token_id, logprob, now_s)
+        if chunk.finish_reason is not None:
+            self._drop(seq)
+        return chunk
 
     # -- role, weights and reports ------------------------------------------------------------
 
@@ -373,7 +283,7 @@ class Engine:
 
     def is_drained(self) -> bool:
         """No request, no lease, no medium queued or being filled."""
-        return not (self._work or len(self._encode_queue) or self._media.num_filling)
+        return not (self._requests or len(self._encode_queue) or self._media.num_filling)
 
     def load(self) -> WorkerLoad:
         """Queues and memory now."""
@@ -396,8 +306,8 @@ class Engine:
             num_preemptions=scheduler.num_preemptions,
             prefix_hit_tokens=scheduler.hit_tokens,
             prefix_query_tokens=scheduler.query_tokens,
-            ttft_s=self._ttft.mean(now_s),
-            tpot_s=self._tpot.mean(now_s),
+            ttft_s=self._requests.ttft.mean(now_s),
+            tpot_s=self._requests.tpot.mean(now_s),
         )
 
     def take_cache_changes(self) -> CacheChanges:
@@ -414,9 +324,9 @@ class Engine:
         """Every block, media row, batch row and reference accounted for; [] when sound."""
         found = self._scheduler.errors() + self._media.errors()
         sequences = set(self._scheduler.sequences())
-        known = {seq for work in self._work.values() for seq in work.outputs}
-        if sequences != known:
-            found.append(f"{len(sequences ^ known)} sequences without request or the reverse")
+        strangers = sequences ^ self._requests.sequences()
+        if strangers:
+            found.append(f"{len(strangers)} sequences without request or the reverse")
         found += self._needs.errors(sequences)
         found += self._rows.errors(self._scheduler.running)
         runner = self._parts.runner
@@ -426,29 +336,6 @@ class Engine:
         return found
 
     # -- inside -------------------------------------------------------------------------------
-
-    def _outputs(
-        self, request: GenerateRequest
-    ) -> tuple[dict[int, ChoiceOutput], list[TokenChunk]]:
-        """Outputs of the choices that go on, and last chunks of those that ended before."""
-        going: dict[int, ChoiceOutput] = {}
-        ended: list[TokenChunk] = []
-        limit = self._capacity.max_len - len(request.prompt_token_ids)
-        now_s = time.perf_counter()
-        for choice in request.choices:
-            text = OutputText(
-                request.sampling,
-                self._vocabulary.stream() if self._vocabulary is not None else None,
-                eos_token_ids=self._spec.eos_token_ids,
-                max_outputs=min(request.sampling.max_tokens, limit),
-            )
-            output = ChoiceOutput(choice.index, text, Clock(now_s))
-            last = output.replay(choice.emitted_token_ids)
-            if last is None:
-                going[choice.index] = output
-            else:
-                ended.append(last)
-        return going, ended
 
     def _start_forks_if_prefilled(self, seq: Sequence) -> None:
         if seq.num_computed == len(seq.token_ids):
@@ -471,19 +358,6 @@ class Engine:
 
     def _emit(self, request_id: str, chunks: list[TokenChunk]) -> None:
         self._outbox.append(TokensOut(request_id=request_id, chunks=tuple(chunks)))
-
-    def _note_ready(self, key: str) -> None:
-        self._outbox.append(MediaReady(key=key))
-        for seq in self._scheduler.waiting:
-            seq.missing_media.discard(key)
-        self._may_progress = True
-
-    def _fail_medium(self, key: str, message: str) -> None:
-        self._outbox.append(MediaFailed(key=key, message=message))
-        failed = {s.request_id for s in self._scheduler.waiting if key in s.missing_media}
-        for request_id in failed:
-            self.abort(request_id)
-            self._outbox.append(RequestFailed(request_id=request_id, message=message))
 
     def _make_runner(self, parts: ModelParts) -> Runner:
         on_gpu = torch.device(self.config.device).type == "cuda"

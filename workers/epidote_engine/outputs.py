@@ -1,6 +1,6 @@
 """This file is about how a choice's tokens look to the client: chunks with text and timing."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from epidote_core.generation import StageTiming, TokenChunk, TokenLogprob
 from epidote_engine.sequence import Mode, Sequence
@@ -33,7 +33,6 @@ class ChoiceOutput:
     text: OutputText
     clock: Clock
     num_tokens: int = 0  # sampled here
-    is_finished: bool = field(default=False, init=False)
 
     def push(
         self, token_id: int, logprob: TokenLogprob | None, num_cached_tokens: int
@@ -41,7 +40,6 @@ class ChoiceOutput:
         """The chunk of one more token; without timings."""
         verdict = self.text.push(token_id)
         self.num_tokens += 1
-        self.is_finished = verdict.finish_reason is not None
         return TokenChunk(
             index=self.index,
             token_ids=(token_id,),
@@ -70,7 +68,6 @@ class ChoiceOutput:
         for token_id in token_ids:
             verdict = self.text.push(token_id)
             if verdict.finish_reason is not None:
-                self.is_finished = True
                 return TokenChunk(
                     index=self.index,
                     token_ids=(),

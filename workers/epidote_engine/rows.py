@@ -44,7 +44,7 @@ class BatchRows:
         self.num_logprobs = np.full(max_rows, -1, np.int64)  # -1: none wanted
         self.owners: list[Sequence | None] = [None] * max_rows
         self.version = 0  # grows whenever a row changes hands
-        self.stay = [0] * max_rows  # `version` when the row's owner came
+        self.stay = np.zeros(max_rows, np.int64)  # `version` when the row's owner came
         self._free = list(range(max_rows - 1, -1, -1))
 
     def assign(self, seq: Sequence, delta: int) -> None:

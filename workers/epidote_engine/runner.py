@@ -8,6 +8,7 @@ from torch import Tensor
 
 from epidote_engine.decode_graphs import DecodeGraphs, bucket_sizes
 from epidote_engine.events import KvReady, MediaRows
+from epidote_engine.models.cpu_decode import CpuDecode
 from epidote_engine.models.decoder import DecoderLM
 from epidote_engine.rows import BatchRows, Ints
 from epidote_engine.sampler import Sampled, Sampler
@@ -43,6 +44,8 @@ class Runner:
         self._sampler = Sampler(rows, model.config.vocab, eos_token_ids)
         self._buckets = bucket_sizes(rows.max_rows) if static_shapes else []
         self._graphs = DecodeGraphs(model, kv) if cuda_graphs else None
+        lean = model.device.type == "cpu" and not static_shapes
+        self._cpu_decode = CpuDecode(model, kv, rows) if lean else None
         self._parked: dict[Sequence, Tensor] = {}
 
     def move_blocks(self, plan: Plan) -> None:
@@ -74,7 +77,7 @@ class Runner:
         on_layer: OnLayer | None,
     ) -> Sampled:
         """Run the model on `plan` and sample: one token per decode, then per finished prompt."""
-        rows = np.fromiter((seq.row for seq in plan.decodes), np.int64, len(plan.decodes))
+        rows = np.array([seq.row for seq in plan.decodes], np.int64)
         if not plan.prefills:
             return self._sampler.sample(self._decode(rows), rows)
         inputs = self._buffers.mixed(rows, plan.prefills, axes)
@@ -87,10 +90,14 @@ class Runner:
         done = [seq.row for seq, _, end in plan.prefills if end == len(seq.token_ids)]
         rows = np.concatenate((rows, np.array(done, np.int64)))
         if not len(rows):
-            return Sampled(np.empty(0, np.int64), [])
+            return Sampled(rows, np.empty(0, np.int64), [])
         return self._sampler.sample(self.model.logits(hidden), rows)
 
     def _decode(self, rows: Ints) -> Tensor:
+        if self._cpu_decode is not None:
+            logits = self._cpu_decode.logits(rows)
+            if logits is not None:
+                return logits
         padded = next((size for size in self._buckets if size >= len(rows)), None)
         inputs = self._buffers.decodes(rows, padded)
         if self._graphs is not None and padded is not None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from epidote_engine.layers.cpu_decode import CpuDecode
 from epidote_engine.layers.linear import Linear
 from epidote_engine.layers.norm import HeadsNorm
 from epidote_engine.models.step_inputs import StepInputs
@@ -24,9 +23,8 @@ class Attention:
     head_dim: int
 
     def write_and_attend(
-        self, x: Tensor, rope: tuple[Tensor, Tensor], layer: Tensor, inputs: StepInputs,
-        lean: CpuDecode | None,
-    ) -> Tensor:  # fmt: skip
+        self, x: Tensor, rope: tuple[Tensor, Tensor], layer: Tensor, inputs: StepInputs
+    ) -> Tensor:
         """Normed hidden states [T, hidden] → heads' outputs [T, num_heads·head_dim], before `out`.
 
         `layer` [2, NB, BS, K, D] is this layer's KV. It is mutated: the step's keys and values are
@@ -36,18 +34,16 @@ class Attention:
         qkv = self.qkv(x).view(x.shape[0], heads + 2 * kv_heads, dim)
         if self.qk_norm is not None:
             self.qk_norm.in_place(qkv[:, : heads + kv_heads])
-        if lean is not None:
-            return lean.attend(qkv, heads, layer, self._scale)
         q, k, v = torch.split(qkv, [heads, kv_heads, kv_heads], dim=1)
         q = ops.rope_kv_write(q, k, v, *rope, layer[0], layer[1], inputs.slots)
         return self._attend(q, layer[0], layer[1], inputs).view(x.shape[0], heads * dim)
 
     @property
-    def _scale(self) -> float:
+    def scale(self) -> float:
         return float(self.head_dim**-0.5)
 
     def _attend(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, inputs: StepInputs) -> Tensor:
-        scale = self._scale
+        scale = self.scale
         split = inputs.num_decodes
         parts = []
         if split:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from epidote_engine.layers.attention import Attention
-from epidote_engine.layers.cpu_decode import CpuDecode
 from epidote_engine.layers.linear import Linear
 from epidote_engine.layers.norm import HeadsNorm, RmsNorm
 from epidote_engine.layers.rotary import inverse_frequencies
@@ -43,7 +42,7 @@ class DecoderConfig:
 
 
 @dataclass(slots=True, eq=False)
-class _Layer:
+class Layer:
     input_norm: RmsNorm
     attention: Attention
     middle_norm: RmsNorm
@@ -71,11 +70,12 @@ class DecoderLM:
         def take(name: str) -> Tensor:
             return weights[name].to(device=self.device, dtype=dtype).contiguous()
 
-        self._embedding = take("embed_tokens.weight")
-        self._layers = [_layer(config, take, i) for i in range(config.num_layers)]
-        self._norm = RmsNorm(take("norm.weight"), config.rms_eps)
+        self.embedding = take("embed_tokens.weight")
+        self.layers = [_layer(config, take, i) for i in range(config.num_layers)]
+        self.norm = RmsNorm(take("norm.weight"), config.rms_eps)
         tied = config.tie_embeddings or "lm_head.weight" not in weights
-        self._head = Linear(self._embedding if tied else take("lm_head.weight"))
+        head = self.embedding if tied else take("lm_head.weight")
+        self._head = Linear(self.norm.fold_into(head))
         frequencies, scaling = inverse_frequencies(
             config.head_dim, config.rope, config.max_positions
         )
@@ -92,19 +92,18 @@ class DecoderLM:
         after_layer  called with each layer's index once its keys and values are filed
         """
         config = self.config
-        x = torch.nn.functional.embedding(inputs.token_ids, self._embedding)
+        x = torch.nn.functional.embedding(inputs.token_ids, self.embedding)
         if inputs.media is not None and inputs.media_rows is not None:
             x.index_copy_(0, inputs.media_rows, inputs.media[:, : config.hidden].to(x.dtype))
-        rope = self._rope(inputs.positions)
-        lean = CpuDecode.of(inputs, rope, kv, self.dtype)
+        rope = self.rope(inputs.positions)
         residual: Tensor | None = None
         last = config.num_layers - 1
-        for index, layer in enumerate(self._layers):
+        for index, layer in enumerate(self.layers):
             if residual is None:
                 residual, x = x, layer.input_norm(x)
             else:
                 x, residual = layer.input_norm.of_sum(x, residual)
-            x = layer.attention.write_and_attend(x, rope, kv[index], inputs, lean)
+            x = layer.attention.write_and_attend(x, rope, kv[index], inputs)
             if after_layer is not None:
                 after_layer(index)
             if index == last and last >= config.num_deepstack and inputs.sample_rows is not None:
@@ -124,13 +123,14 @@ class DecoderLM:
         if last < config.num_deepstack and inputs.sample_rows is not None:
             x = x.index_select(0, inputs.sample_rows)
             residual = residual.index_select(0, inputs.sample_rows)
-        return self._norm.of_sum(x, residual)[0]
+        return self.norm.of_sum(x, residual)[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, hidden] → [N, vocab], in the model's dtype."""
         return self._head(hidden)
 
-    def _rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, each float32 [T, head_dim / 2]; positions as in `StepInputs`."""
         sections = self.config.mrope_sections
         if positions.dim() == 1 or sections is None:
             return ops.rope_cos_sin(self._rope_table, positions)
@@ -139,7 +139,7 @@ class DecoderLM:
         )
 
 
-def _layer(config: DecoderConfig, take: Callable[[str], Tensor], index: int) -> _Layer:
+def _layer(config: DecoderConfig, take: Callable[[str], Tensor], index: int) -> Layer:
     def of(name: str) -> Tensor:
         return take(f"layers.{index}.{name}")
 
@@ -154,9 +154,10 @@ def _layer(config: DecoderConfig, take: Callable[[str], Tensor], index: int) -> 
         )  # fmt: skip
     parts = [f"self_attn.{name}_proj" for name in "qkv"]
     biased = config.attention_bias
+    input_norm, middle_norm = norm("input_layernorm"), norm("post_attention_layernorm")
     attention = Attention(
         qkv=Linear.fused(
-            [of(f"{part}.weight") for part in parts],
+            [input_norm.fold_into(of(f"{part}.weight")) for part in parts],
             [of(f"{part}.bias") if biased else None for part in parts],
         ),
         out=Linear(
@@ -168,10 +169,13 @@ def _layer(config: DecoderConfig, take: Callable[[str], Tensor], index: int) -> 
         num_kv_heads=config.num_kv_heads,
         head_dim=config.head_dim,
     )
-    return _Layer(
-        input_norm=norm("input_layernorm"),
+    return Layer(
+        input_norm=input_norm,
         attention=attention,
-        middle_norm=norm("post_attention_layernorm"),
-        gate_up=Linear.fused([of("mlp.gate_proj.weight"), of("mlp.up_proj.weight")], [None, None]),
+        middle_norm=middle_norm,
+        gate_up=Linear.fused(
+            [middle_norm.fold_into(of(f"mlp.{name}_proj.weight")) for name in ("gate", "up")],
+            [None, None],
+        ),
         down=Linear(of("mlp.down_proj.weight")),
     )
