@@ -23,7 +23,15 @@ from epidote_gateway.cache.meaning.thresholds import (
     category_thresholds,
     outside_floor,
 )
-from epidote_gateway.cache.meaning.trials import Embedded, Trials, ask, halves, joined, pair_trials
+from epidote_gateway.cache.meaning.trials import (
+    BLOCK,
+    Embedded,
+    Trials,
+    ask,
+    halves,
+    joined,
+    pair_trials,
+)
 from epidote_gateway.cache.policy import DEFAULT_CATEGORY, CachePolicy, ClassifierSpec, Precision
 from epidote_gateway.cache.protocols import Guards, Vectors
 from epidote_gateway.cache.quantization import dequantize, quantize
@@ -173,10 +181,10 @@ def stored(vectors: Vectors, precision: Precision) -> Vectors:
 def embedded(
     questions: Sequence[Question], vectors: Vectors, classifier: ExemplarClassifier
 ) -> Embedded:
-    names = [
-        classifier.classify(vector, question.text).name
-        for vector, question in zip(vectors, questions, strict=True)
-    ]
+    names: list[str] = []
+    for start in range(0, len(vectors), BLOCK):
+        block = classifier.classify_all(vectors[start : start + BLOCK])
+        names += [category.name for category in block]
     return Embedded(questions=questions, vectors=vectors, categories=names)
 
 

@@ -33,22 +33,29 @@ class ExemplarClassifier:
         self._ends = np.cumsum(sizes)
         self._centres = unit_rows(np.stack([rows.mean(axis=0) for rows in present.values()]))
 
-    def similarities(self, vector: Vector) -> Vector:
-        """To each category, in the policy's order, [num_categories]."""
-        cosines = self._rows @ vector
-        near: Vector = np.empty(len(self._names), np.float32)
-        for number, part in enumerate(np.split(cosines, self._ends[:-1])):
-            top = part if len(part) <= NEAREST else np.partition(part, -NEAREST)[-NEAREST:]
-            near[number] = top.mean()
-        near += self._centres @ vector
+    def similarities(self, vectors: Vectors) -> Vectors:
+        """[num, dimensions] to each category, in the policy's order: [num, num_categories]."""
+        cosines = vectors @ self._rows.T
+        near = np.empty((len(vectors), len(self._names)), np.float32)
+        for number, part in enumerate(np.split(cosines, self._ends[:-1], axis=1)):
+            size = part.shape[1]
+            top = part if size <= NEAREST else np.partition(part, size - NEAREST)[:, -NEAREST:]
+            near[:, number] = top.mean(axis=1)
+        near += vectors @ self._centres.T
         near *= 0.5
         return near
 
     def classify(self, vector: Vector, text: str) -> Category:
         """See `protocols.Classifier.classify`; `text` is not needed."""
+        return self.classify_all(vector[None])[0]
+
+    def classify_all(self, vectors: Vectors) -> list[Category]:
+        """The same for many at once."""
         if not self._names:
-            return Category(name=DEFAULT_CATEGORY)
-        found = self.similarities(vector)
+            return [Category(name=DEFAULT_CATEGORY)] * len(vectors)
+        return [self._decide(row) for row in self.similarities(vectors)]
+
+    def _decide(self, found: Vector) -> Category:
         best = int(found.argmax())
         similarity = float(found[best])
         second = float(np.partition(found, -2)[-2]) if len(found) > 1 else -1.0

@@ -16,6 +16,7 @@ from epidote_gateway.cache.meaning.labelled_questions import LabelledPair, Quest
 from epidote_gateway.cache.protocols import Guards, Vectors
 
 NEIGHBOURS = 8  # as many as a look-up tries
+BLOCK = 512  # questions compared at once; bounds the memory
 NOTHING = -2.0  # similarity where no neighbour was found: below every cosine
 
 
@@ -93,24 +94,37 @@ def ask(asked: Embedded, cached: Embedded, guards: Guards | None) -> Trials:
     asked_names = np.asarray(asked.categories)
     for name in sorted(set(asked.categories) & set(cached.categories)):
         rows = np.flatnonzero(cached_names == name)
-        known = cached.vectors[rows]
-        for place in np.flatnonzero(asked_names == name):
-            cosines = known @ asked.vectors[place]
-            question = asked.questions[int(place)]
-            for near in np.argsort(-cosines, kind="stable")[:NEIGHBOURS]:
-                neighbour = cached.questions[int(rows[near])]
-                if guards is None or guards.check(question.text, neighbour.text) is None:
-                    similarity[place] = cosines[near]
-                    is_right[place] = question.answer is not None and (
-                        question.answer == neighbour.answer
-                    )
-                    break
+        places = np.flatnonzero(asked_names == name)
+        for start in range(0, len(places), BLOCK):
+            block = places[start : start + BLOCK]
+            cosines = asked.vectors[block] @ cached.vectors[rows].T
+            near = _nearest(cosines, 1 if guards is None else NEIGHBOURS)
+            for place, row, order in zip(block, cosines, near, strict=True):
+                question = asked.questions[int(place)]
+                for column in order:
+                    neighbour = cached.questions[int(rows[column])]
+                    if guards is None or guards.check(question.text, neighbour.text) is None:
+                        similarity[place] = row[column]
+                        is_right[place] = question.answer is not None and (
+                            question.answer == neighbour.answer
+                        )
+                        break
     return Trials(
         similarity=similarity,
         is_right=is_right,
         category=asked_names,
         is_outside=np.array([question.answer is None for question in asked.questions], np.bool_),
     )
+
+
+def _nearest(cosines: Vectors, count: int) -> NDArray[np.intp]:
+    """Columns of each row's `count` largest, largest first."""
+    if cosines.shape[1] > count:
+        some = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
+    else:
+        some = np.tile(np.arange(cosines.shape[1]), (len(cosines), 1))
+    order = np.argsort(-np.take_along_axis(cosines, some, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(some, order, axis=1)
 
 
 def pair_trials(
