@@ -48,7 +48,7 @@ clean: ## remove the environment and caches
 
 # From random weights; interrupted, it goes on where it was. See the model card.
 .PHONY: train-demo-model eval-demo-model
-train-demo-model: $(STAMP) ## train the shipped vision-language model again (about an hour on two cores)
+train-demo-model: $(STAMP) ## train the shipped vision-language model again (two hours on two cores)
 	$(BIN)/python workers/training/train.py
 
 eval-demo-model: $(STAMP) ## examine the shipped model on unseen pictures and questions

@@ -1,6 +1,6 @@
 """Train the demo model from nothing: first to see, then to answer.
 
-    python workers/training/train.py --steps 4000
+    python workers/training/train.py --steps 4600
 
 Two stages. The vision tower alone learns to say, token by token, what stands there; then the whole
 model learns to answer, with families of questions it gets wrong asked more often. Progress goes to
@@ -73,9 +73,9 @@ class Settings:
 def parse() -> Settings:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=4000, help="of the second stage")
+    parser.add_argument("--steps", type=int, default=4600, help="of the second stage")
     parser.add_argument("--vision-steps", type=int, default=700, help="of the first stage")
-    parser.add_argument("--decay-steps", type=int, default=2000)
+    parser.add_argument("--decay-steps", type=int, default=1300)
     parser.add_argument("--rows", type=int, default=16, help="rows of tokens a step")
     parser.add_argument("--muon-rate", type=float, default=4e-3)
     parser.add_argument("--adam-rate", type=float, default=2e-3)
