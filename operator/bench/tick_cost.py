@@ -165,7 +165,8 @@ async def measure(api: KubeApi, url: str, services: int, workers: int, ticks: in
 
 
 async def run(arguments: argparse.Namespace, cluster: LocalCluster) -> None:
-    await cluster.up(crds=load_crds(CRDS))
+    # No node: pods are objects here, and nothing of them runs.
+    await cluster.control_plane.start(crds=load_crds(CRDS))
     runner, url = await serve_gateway(arguments.workers)
     async with KubeApi.connected(guarded_credentials(cluster.kubeconfig)) as api:
         plural = paths.collection(paths.API_VERSION, "multimodalservices", NAMESPACE)

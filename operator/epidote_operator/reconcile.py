@@ -14,25 +14,28 @@ from epidote_operator.cache_policies import CachePolicies, Judged
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.kube.merge_patch import merge_patch
-from epidote_operator.loop import Tick, tick
+from epidote_operator.loop import Tick, slos_of, tick
 from epidote_operator.observe.cluster_observer import ClusterObserver, ServiceMemory
 from epidote_operator.resources.cache_config import cache_config_map
-from epidote_operator.resources.fleet_objects import fleet_objects
+from epidote_operator.resources.fleet_objects import revision_objects, shared_objects
 from epidote_operator.resources.fleet_values import Fleet
-from epidote_operator.resources.head import gateway_url
+from epidote_operator.resources.head import gateway_service, gateway_url
 from epidote_operator.resources.labels import Component, label_selector, selector
 from epidote_operator.resources.new_worker import new_worker
 from epidote_operator.resources.pods import GRACE_S
 from epidote_operator.resources.revision import revision_of
+from epidote_operator.rolling import Rolling, clean_up, of_revision
 from epidote_operator.settings import Settings
 from epidote_operator.spec.cache_policy import PolicyUserStatus
 from epidote_operator.spec.invalid import InvalidSpec
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
 from epidote_operator.spec.parsing import parse_service
 from epidote_operator.spec.planner_policy import planner_policy
+from epidote_operator.spec.scaling import ScalingMode
 from epidote_operator.spec.service_status import ConditionType, MultimodalServiceStatus
 from epidote_operator.status.conditions import FALSE, renewed
 from epidote_operator.status.render import Report, render
+from epidote_operator.status.rollout import RolloutStep, wanted_lanes
 from epidote_operator.telemetry import OperatorMetrics
 from epidote_planner import PlannerMemory
 
@@ -58,12 +61,15 @@ class ServiceState:
     admin_key: str | None = None
     applied: tuple[object, ...] = ()
     applied_s: float = float("-inf")
+    next_memory: ServiceMemory = field(default_factory=ServiceMemory)  # of a new revision
+    next_asked: Asked = field(default_factory=Asked)
     told_policy: dict[str, str] = field(default_factory=dict)  # digests by gateway
     latest: Manifest | None = None  # the resource as our last patch left it
 
     async def aclose(self) -> None:
-        await self.asked.aclose()
-        await self.memory.gateways.aclose()
+        for asked, memory in ((self.asked, self.memory), (self.next_asked, self.next_memory)):
+            await asked.aclose()
+            await memory.gateways.aclose()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +110,16 @@ class Reconciler:
             spec = parse_service(raw)
         fleet = self._fleet(resource, spec)
         self.metrics.show_promise(fleet.namespace, fleet.name, spec.slo.slo())
-        await self._ensure_objects(fleet, state, before, now_s)
-        done = await self._tick(fleet, state, before, now_s)
+        serving = before.revision or fleet.revision
+        rolls = serving != fleet.revision
+        await self._ensure_objects(fleet, state, before, now_s, shifts=not rolls)
+        done = await self._tick(fleet, state, before, now_s, serving)
+        if rolls:
+            serving = await self._roll(fleet, state, before, done, now_s, serving)
+        else:
+            await self._clean_up(fleet)
         await self._spread_policy(fleet, state, now_s)
-        status = await self._report(resource, fleet, done, before, raw, now_s)
+        status = await self._report(resource, fleet, done, before, raw, now_s, serving)
         if refusal is not None:
             status = self._refused(status, refusal, resource, now_s)
         return await self._write(resource, status, state)
@@ -124,20 +136,29 @@ class Reconciler:
         )
 
     async def _ensure_objects(
-        self, fleet: Fleet, state: ServiceState, before: MultimodalServiceStatus, now_s: float
+        self,
+        fleet: Fleet,
+        state: ServiceState,
+        before: MultimodalServiceStatus,
+        now_s: float,
+        *,
+        shifts: bool,
     ) -> None:
+        """`shifts`: the Service leads to this revision; else the rollout does that, later."""
         wanted = before.desired_workers
         policy = self._policy(fleet)
-        key = (fleet.spec, fleet.revision, wanted, policy.digest if policy else "")
+        key = (fleet.spec, fleet.revision, wanted, shifts, policy.digest if policy else "")
         if state.applied == key and now_s - state.applied_s < REAPPLY_S:
             return
         state.admin_key = await ensure_secret(self.api, fleet)
         if policy is not None:
             await apply_all(self.api, [cache_config_map(fleet, policy.spec)])
         versions = await policy_versions(self.api)
-        await apply_all(
-            self.api, fleet_objects(fleet, desired_workers=wanted, api_versions=versions)
-        )
+        objects = shared_objects(fleet, desired_workers=wanted, api_versions=versions)
+        objects += revision_objects(fleet)
+        if shifts:
+            objects.append(gateway_service(fleet))
+        await apply_all(self.api, objects)
         state.applied, state.applied_s = key, now_s
 
     def _policy(self, fleet: Fleet) -> Judged | None:
@@ -154,40 +175,110 @@ class Reconciler:
         await self.policies.report(fleet.namespace, name, user, policy, now_s)
 
     async def _tick(
-        self, fleet: Fleet, state: ServiceState, before: MultimodalServiceStatus, now_s: float
+        self,
+        fleet: Fleet,
+        state: ServiceState,
+        before: MultimodalServiceStatus,
+        now_s: float,
+        serving: str,
     ) -> Tick:
+        """One tick of the revision that serves. While another one comes up, nothing is decided."""
         spec, scaling = fleet.spec, fleet.spec.scaling
-        workers = self.pods(fleet.namespace, fleet.name, Component.WORKER)
-        observer = ClusterObserver(
-            memory=state.memory,
-            workers=workers,
-            gateways=self.pods(fleet.namespace, fleet.name, Component.GATEWAY),
-            admin_key=state.admin_key,
-            revision=fleet.revision,
-        )
-        hands = KubernetesHands(
-            api=self.api,
-            namespace=fleet.namespace,
-            service=fleet.name,
-            pods={pod["metadata"]["name"]: dict(pod) for pod in workers},
-            gateways=state.memory.gateways.all,
-            make_pod=lambda name, lane, at_s: new_worker(fleet, name, lane, at_s),
-            asked=state.asked,
-            grace_s=scaling.drain_deadline_seconds + GRACE_S,
-            max_pods=spec.pool.most,
-        )
+        rolls, mode = serving != fleet.revision, scaling.mode
+        if rolls and mode is ScalingMode.AUTO:
+            mode = ScalingMode.ADVISORY
         executor = Executor(
-            self.hands(hands),
+            self.hands(self._hands(fleet, state.memory, state.asked, serving)),
             drain_deadline_s=float(scaling.drain_deadline_seconds),
             stuck_s=self.stuck_s,
         )
         return await tick(
-            observer,
+            self._observer(fleet, state, state.memory, serving),
             executor,
             planner_policy(spec),
             _memory(before),
-            mode=scaling.mode,
+            mode=ScalingMode.ADVISORY
+            if rolls and scaling.mode is ScalingMode.AUTO
+            else scaling.mode,
             now_s=now_s,
+            keeps_minimum=not rolls,
+        )
+
+    def _observer(
+        self, fleet: Fleet, state: ServiceState, memory: ServiceMemory, revision: str
+    ) -> ClusterObserver:
+        where = (fleet.namespace, fleet.name)
+        return ClusterObserver(
+            memory=memory,
+            workers=of_revision(self.pods(*where, Component.WORKER), revision),
+            gateways=of_revision(self.pods(*where, Component.GATEWAY), revision),
+            admin_key=state.admin_key,
+            revision=fleet.revision,
+        )
+
+    def _hands(
+        self, fleet: Fleet, memory: ServiceMemory, asked: Asked, revision: str
+    ) -> KubernetesHands:
+        """Hands on one revision; names and the budget are of all pods of the service."""
+        workers = self.pods(fleet.namespace, fleet.name, Component.WORKER)
+        return KubernetesHands(
+            api=self.api,
+            namespace=fleet.namespace,
+            service=fleet.name,
+            pods={pod["metadata"]["name"]: dict(pod) for pod in workers},
+            gateways=memory.gateways.all,
+            make_pod=lambda name, lane, at_s: new_worker(fleet, name, lane, at_s),
+            asked=asked,
+            grace_s=fleet.spec.scaling.drain_deadline_seconds + GRACE_S,
+            max_pods=None if revision != fleet.revision else self._most(fleet),
+        )
+
+    def _most(self, fleet: Fleet) -> int:
+        """Pods at once. Without a GPU budget a rollout may go beyond the pool's maximum."""
+        pool = fleet.spec.pool
+        if pool.gpu_budget is None or not pool.gpus:
+            return pool.most + fleet.spec.rollout.max_surge_workers
+        return pool.gpu_budget // pool.gpus
+
+    async def _roll(
+        self,
+        fleet: Fleet,
+        state: ServiceState,
+        before: MultimodalServiceStatus,
+        done: Tick,
+        now_s: float,
+        serving: str,
+    ) -> str:
+        """One step towards the new revision; returns the one that serves now."""
+        policy = planner_policy(fleet.spec)
+        observer = self._observer(fleet, state, state.next_memory, fleet.revision)
+        new = (await observer.look(slos_of(policy), now_s)).fleet
+        rolling = Rolling(
+            api=self.api,
+            values=fleet,
+            hands_old=self._hands(fleet, state.memory, state.asked, serving),
+            hands_new=self._hands(fleet, state.next_memory, state.next_asked, fleet.revision),
+            surge=fleet.spec.rollout.max_surge_workers,
+        )
+        move = await rolling.step(done.observation.fleet, new, wanted_lanes(before, policy))
+        logger.info(
+            "rolling", extra={"service": fleet.name, "to": fleet.revision, "step": move.step}
+        )
+        if move.step is not RolloutStep.SHIFT:
+            return serving
+        old_memory, old_asked = state.memory, state.asked
+        state.memory, state.asked = state.next_memory, state.next_asked
+        state.next_memory, state.next_asked = ServiceMemory(), Asked()
+        await old_asked.aclose()
+        await old_memory.gateways.aclose()
+        return fleet.revision
+
+    async def _clean_up(self, fleet: Fleet) -> None:
+        await clean_up(
+            self.api,
+            fleet,
+            self.pods(fleet.namespace, fleet.name, Component.WORKER),
+            self.pods(fleet.namespace, fleet.name, Component.GATEWAY),
         )
 
     async def _report(
@@ -198,6 +289,7 @@ class Reconciler:
         before: MultimodalServiceStatus,
         raw: Mapping[str, Any],
         now_s: float,
+        serving: str,
     ) -> MultimodalServiceStatus:
         seen, spec = done.observation, fleet.spec
         status, decision = render(
@@ -238,7 +330,7 @@ class Reconciler:
         return status.model_copy(
             update={
                 "selector": label_selector(selector(fleet.name, Component.WORKER)),
-                "revision": fleet.revision,
+                "revision": serving,
                 "url": gateway_url(fleet),
                 "last_good_spec": dict(raw),
             }

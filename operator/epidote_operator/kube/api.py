@@ -118,6 +118,15 @@ class KubeApi:
             raise
         return True
 
+    async def delete_all(self, path: str, label_selector: str) -> None:
+        """Every object of a collection that has these labels; their dependents follow."""
+        await self.request(
+            "DELETE",
+            path,
+            params={"labelSelector": label_selector},
+            body={"propagationPolicy": "Background"},
+        )
+
     async def watch(self, path: str, *, version: str, **params: Any) -> AsyncIterator[Manifest]:
         """Events `{"type", "object"}` of a collection from `version` on; ends when the server does.
 

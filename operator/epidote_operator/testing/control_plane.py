@@ -26,6 +26,7 @@ from epidote_operator.testing.processes import ProcessFailed
 
 READY_S = 120.0  # 6 s on two idle cores; CI's are slow and shared
 POLL_S = 0.05
+RESTART_S, MAX_RESTARTS = 1.0, 10
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 # Stopped in this order: nobody reports the others as lost.
 PARTS = ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd")
@@ -145,6 +146,8 @@ class ControlPlane:
 
         async def ready() -> bool:
             try:
+                if await api.text("/readyz") != "ok":
+                    return False
                 await api.get("/api/v1/namespaces/default")
             except (KubeError, ValueError):
                 return False
@@ -196,38 +199,39 @@ class ControlPlane:
         )
 
     def _start_controllers(self) -> None:
-        pki = self.folder / "pki"
+        for part in ("kube-controller-manager", "kube-scheduler"):
+            self._start_controller(part)
+
+    def _start_controller(self, part: str) -> None:
+        pki, ports = self.folder / "pki", self._ports()
         # Old servers also listen on an insecure port unless told not to; new ones have no flag.
         insecure = ("--port=0",) if self.binaries.version() < (1, 23) else ()
-        for part, binary, port, more in (
-            (
-                "kube-controller-manager",
-                self.binaries.controller_manager,
-                self._ports().controller_manager,
-                (
-                    "--use-service-account-credentials=false",
-                    f"--service-account-private-key-file={pki}/service-accounts.key",
-                    f"--root-ca-file={pki}/ca.crt",
-                    f"--cluster-signing-cert-file={pki}/ca.crt",
-                    f"--cluster-signing-key-file={pki}/ca.key",
-                    "--horizontal-pod-autoscaler-sync-period=5s",
-                ),
-            ),
-            ("kube-scheduler", self.binaries.scheduler, self._ports().scheduler, ()),
-        ):
-            config = self.folder / f"{part}.kubeconfig"
-            self._spawn(
-                part,
-                binary,
-                f"--kubeconfig={config}",
-                f"--authentication-kubeconfig={config}",
-                f"--authorization-kubeconfig={config}",
-                "--bind-address=127.0.0.1",
-                f"--secure-port={port}",
-                "--leader-elect=false",
-                *insecure,
-                *more,
+        if part == "kube-scheduler":
+            binary, port = self.binaries.scheduler, ports.scheduler
+            more: tuple[str, ...] = ()
+        else:
+            binary, port = self.binaries.controller_manager, ports.controller_manager
+            more = (
+                "--use-service-account-credentials=false",
+                f"--service-account-private-key-file={pki}/service-accounts.key",
+                f"--root-ca-file={pki}/ca.crt",
+                f"--cluster-signing-cert-file={pki}/ca.crt",
+                f"--cluster-signing-key-file={pki}/ca.key",
+                "--horizontal-pod-autoscaler-sync-period=5s",
             )
+        config = self.folder / f"{part}.kubeconfig"
+        self._spawn(
+            part,
+            binary,
+            f"--kubeconfig={config}",
+            f"--authentication-kubeconfig={config}",
+            f"--authorization-kubeconfig={config}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={port}",
+            "--leader-elect=false",
+            *insecure,
+            *more,
+        )
 
     async def _until_serviceaccounts(self, api: KubeApi) -> None:
         """The controllers work once the default service account is there; the scheduler answers."""
@@ -236,7 +240,7 @@ class ControlPlane:
             path = "/api/v1/namespaces/default/serviceaccounts/default"
             return await api.get(path) is not None
 
-        await self._until(ready, "kube-controller-manager")
+        await self._until(ready, "kube-controller-manager", restarts=MAX_RESTARTS)
         async with httpx.AsyncClient(verify=False, trust_env=False) as http:
 
             async def healthy() -> bool:
@@ -246,16 +250,23 @@ class ControlPlane:
                     return False
                 return answer.is_success
 
-            await self._until(healthy, "kube-scheduler")
+            await self._until(healthy, "kube-scheduler", restarts=MAX_RESTARTS)
 
-    async def _until(self, ready: Callable[[], Awaitable[bool]], part: str) -> None:
+    async def _until(
+        self, ready: Callable[[], Awaitable[bool]], part: str, *, restarts: int = 0
+    ) -> None:
+        """Controllers give up on a slow API server; a kubelet would start them again."""
         try:
             async with asyncio.timeout(READY_S):
                 while not await ready():
                     if not processes.is_running(self.folder, part):
-                        raise ProcessFailed(
-                            f"{part} ended: {processes.last_words(self.folder, part)}"
-                        )
+                        if not restarts:
+                            raise ProcessFailed(
+                                f"{part} ended: {processes.last_words(self.folder, part)}"
+                            )
+                        restarts -= 1
+                        await asyncio.sleep(RESTART_S)
+                        self._start_controller(part)
                     await asyncio.sleep(POLL_S)
         except TimeoutError as error:
             raise ProcessFailed(

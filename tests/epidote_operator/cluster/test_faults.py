@@ -379,3 +379,25 @@ async def test_others_write_over_pods_and_status(story: Story) -> None:
     await heir.end()
     assert await epochs(story) <= before + 2
     story.nothing_failed()
+
+
+async def test_another_image_replaces_the_fleet_beside_it(story: Story) -> None:
+    """New head, gateways and workers come up first; then clients move; then the old ones leave."""
+    pods = await story.pods()
+    operator = story.operator()
+    await operator.tick()
+    old = (await get_service(story.api, NAME))["status"]["revision"]
+    await change_service(
+        story.api, NAME, {"pool": {"cpuThreads": 2}, "rollout": {"maxSurgeWorkers": 2}}
+    )
+    status = await operator.until(
+        lambda status: status.revision != old and settled(*AT_REST)(status),
+        "the new revision serves, and nothing else is left",
+    )
+    await operator.end()
+    after = await story.pods()
+    assert not {pod["metadata"]["uid"] for pod in after.values()} & {
+        pod["metadata"]["uid"] for pod in pods.values()
+    }
+    service = await story.api.request("GET", paths.item("v1", "services", NAMESPACE, NAME))
+    assert service["spec"]["selector"]["epidote.dev/revision"] == status.revision

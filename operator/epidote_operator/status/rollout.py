@@ -1,0 +1,84 @@
+"""This file is about replacing a fleet by one of another revision, beside it: the next step, pure.
+
+    new workers are missing, there is room     START some, at most `surge` at a time
+    missing, no room, none starting            RETIRE an old worker of a lane with another one
+    every lane has what it shall have          SHIFT: clients reach the new gateways
+    no room and nothing to retire, but every   SHIFT with fewer: the rest follows when the old
+      lane has somebody                          ones have left
+    otherwise                                  WAIT
+
+After the shift the old gateways end their streams, then the old workers leave.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from epidote_core.roles import WorkerState
+from epidote_operator.spec.service_status import MultimodalServiceStatus
+from epidote_operator.status.fleet import Fleet, FleetWorker
+from epidote_planner.lane import Lane
+from epidote_planner.policy import PlannerPolicy
+
+
+class RolloutStep(StrEnum):
+    """What to do next."""
+
+    START = "start"
+    RETIRE = "retire"
+    SHIFT = "shift"
+    WAIT = "wait"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutMove:
+    """A step and whom it concerns: a lane to start `count` in, or an old worker to retire."""
+
+    step: RolloutStep
+    lane: Lane | None = None
+    count: int = 0
+    worker: FleetWorker | None = None
+
+
+WAIT = RolloutMove(step=RolloutStep.WAIT)
+SHIFT = RolloutMove(step=RolloutStep.SHIFT)
+
+
+def next_move(
+    old: Fleet, new: Fleet, wanted: Mapping[Lane, int], *, surge: int, room: int
+) -> RolloutMove:
+    """The next step from `old` to `new`, which shall have `wanted`; `room` for more workers."""
+    ready, assigned = new.ready(), new.assigned()
+    if new.is_known and all(ready[lane] >= count for lane, count in wanted.items()):
+        return SHIFT
+    missing = Counter({lane: count - assigned[lane] for lane, count in wanted.items()})
+    starting = sum(worker.state is WorkerState.STARTING for worker in new.staying)
+    short = [lane for lane in missing if missing[lane] > 0]
+    if not short or starting >= surge:
+        return WAIT
+    lane = min(short, key=lambda lane: (assigned[lane], lane))  # empty lanes first
+    if room > 0:
+        count = min(room, surge - starting, missing[lane])
+        return RolloutMove(step=RolloutStep.START, lane=lane, count=count)
+    if starting or any(worker.is_leaving for worker in old.workers):
+        return WAIT
+    serving = old.ready()
+    for worker in sorted(old.staying, key=lambda w: (w.num_running + w.num_waiting, w.name)):
+        if worker.serves and serving[worker.lane] > 1:
+            return RolloutMove(step=RolloutStep.RETIRE, worker=worker)
+    covered = new.is_known and all(ready[lane] for lane, count in wanted.items() if count)
+    return SHIFT if covered else WAIT
+
+
+def wanted_lanes(before: MultimodalServiceStatus, policy: PlannerPolicy) -> dict[Lane, int]:
+    """What the new fleet shall have: the last decision's counts, the minima at least.
+
+    With several groups a role's count is shared out evenly: the planner moves workers later.
+    """
+    desired = {role.name.role: role.desired for role in before.roles}
+    sharers = Counter(lane.role for lane in policy.lanes)
+    return {
+        lane: max(policy.bounds(lane).least, desired.get(lane.role, 0) // sharers[lane.role])
+        for lane in policy.lanes
+    }

@@ -1,0 +1,62 @@
+"""Rollouts: whose turn it is, with and without room."""
+
+from dataclasses import replace
+
+from epidote_core.roles import Role, WorkerState
+from epidote_operator.status.fleet import Fleet, FleetWorker
+from epidote_operator.status.rollout import RolloutStep, next_move
+from epidote_planner.lane import Lane
+
+E, P, D = (Lane("default", role) for role in (Role.ENCODE, Role.PREFILL, Role.DECODE))
+WANTED = {E: 1, P: 1, D: 2}
+
+
+def fleet(*lanes: Lane, **changes: object) -> Fleet:
+    workers = tuple(
+        replace(
+            FleetWorker(name=f"w{n}", lane=lane, state=WorkerState.ROUTABLE, since_s=0.0),
+            **changes,  # type: ignore[arg-type]
+        )
+        for n, lane in enumerate(lanes)
+    )
+    return Fleet(at_s=0.0, workers=workers)
+
+
+OLD = fleet(E, P, D, D)
+
+
+def test_with_room_workers_start_a_few_at_a_time_empty_lanes_first() -> None:
+    first = next_move(OLD, fleet(), WANTED, surge=2, room=9)
+    assert (first.step, first.count) == (RolloutStep.START, 2)
+    assert first.lane == D, "the lane that comes first by name"
+    second = next_move(OLD, fleet(D, D, state=WorkerState.STARTING), WANTED, surge=3, room=7)
+    assert (second.step, second.lane, second.count) == (RolloutStep.START, E, 1)
+    enough = fleet(D, D, state=WorkerState.STARTING)
+    assert next_move(OLD, enough, WANTED, surge=2, room=7).step is RolloutStep.WAIT
+
+
+def test_clients_move_when_everybody_is_there_and_not_before() -> None:
+    assert next_move(OLD, fleet(E, P, D, D), WANTED, surge=1, room=0).step is RolloutStep.SHIFT
+    assert next_move(OLD, fleet(E, P, D), WANTED, surge=1, room=1).step is RolloutStep.START
+
+
+def test_without_room_an_old_worker_with_company_leaves_first() -> None:
+    move = next_move(OLD, fleet(), WANTED, surge=1, room=0)
+    assert move.step is RolloutStep.RETIRE
+    assert move.worker is not None
+    assert move.worker.lane == D
+
+
+def test_the_last_worker_of_a_lane_never_leaves_before_the_shift() -> None:
+    last = fleet(E, P, D)
+    assert next_move(last, fleet(), WANTED, surge=1, room=0).step is RolloutStep.WAIT
+
+
+def test_a_new_fleet_that_covers_every_lane_takes_over_where_there_is_no_room() -> None:
+    last = fleet(E, P, D)
+    assert next_move(last, fleet(E, P, D), WANTED, surge=1, room=0).step is RolloutStep.SHIFT
+
+
+def test_a_new_fleet_that_nobody_can_tell_about_does_not_take_over() -> None:
+    unknown = replace(fleet(E, P, D, D), is_known=False)
+    assert next_move(OLD, unknown, WANTED, surge=1, room=0).step is not RolloutStep.SHIFT
