@@ -111,11 +111,13 @@ def promises(frame: Frame, limits: Mapping[str, float]) -> list[str]:
 
 
 def in_flight_chart(requests: Sequence[Row], bins: Bins) -> str:
-    """Requests sent and not ended, and those whose turn had come but that were not sent."""
-    at = [i * bins.width_s for i in range(bins.count + 1)]
-    flying = _open_at(at, [(r["sent_s"], r["end_s"]) for r in requests if r["sent_s"] is not None])
-    due = [(row["intended_send_s"], row["sent_s"] or row["end_s"]) for row in requests]
-    waiting = _open_at(at, due)
+    """The most requests sent and not ended, and due but not sent, of every moment."""
+    at = [bins.middle_s(i) for i in range(bins.count)]
+    sent = [(row["sent_s"], row["end_s"]) for row in requests if row["sent_s"] is not None]
+    flying = most_open(bins, sent)
+    held = [row for row in requests if row["sent_s"] is None or (row["waited_for_cap_s"] or 0) > 0]
+    until = [(row["intended_send_s"], row["sent_s"] or row["end_s"]) for row in held]
+    waiting = most_open(bins, until)
     frame = Frame(
         title="In flight",
         height=120.0,
@@ -124,8 +126,8 @@ def in_flight_chart(requests: Sequence[Row], bins: Bins) -> str:
         x_label=clock,
     )
     lines = [("in flight", "c0", flying)]
-    if max(waiting) > 1:
-        lines.append(("held back by the client's limits", "c3", waiting))
+    if max(waiting) > 0:
+        lines.append(("held back or never sent", "c3", waiting))
     for name, colour, values in lines:
         points = [(frame.x(x), frame.y(y)) for x, y in zip(at, values, strict=True)]
         base = [(x, frame.y(0.0)) for x, _ in points]
@@ -135,17 +137,23 @@ def in_flight_chart(requests: Sequence[Row], bins: Bins) -> str:
     return frame.html()
 
 
-def _open_at(at: Sequence[float], spans: Sequence[tuple[float, float | None]]) -> list[float]:
-    """How many spans hold each of the times (ascending)."""
+def most_open(bins: Bins, spans: Sequence[tuple[float, float | None]]) -> list[float]:
+    """How many spans were open at once at most, in every bin; an end of None is the run's.
+
+    >>> most_open(Bins(end_s=3.0, width_s=1.0), [(0.1, 0.2), (0.3, 1.5), (0.4, 0.6)])
+    [2.0, 1.0, 0.0]
+    """
     changes = sorted(
         [(start, 1) for start, _ in spans] + [(end, -1) for _, end in spans if end is not None]
     )
     found, number, index = [], 0, 0
-    for now in at:
-        while index < len(changes) and changes[index][0] <= now:
+    for place in range(bins.count):
+        most = number
+        while index < len(changes) and changes[index][0] < (place + 1) * bins.width_s:
             number += changes[index][1]
+            most = max(most, number)
             index += 1
-        found.append(float(number))
+        found.append(float(most))
     return found
 
 
