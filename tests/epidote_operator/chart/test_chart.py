@@ -1,6 +1,7 @@
 """The chart renders to what Kubernetes knows, for every set of values; bad values are refused."""
 
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([tool, *arguments], capture_output=True, text=True, check=False)
 
 
+@cache
 def rendered(*arguments: str) -> list[Manifest]:
     done = helm("template", "release", str(CHART), "--namespace=system", *arguments)
     assert done.returncode == 0, done.stderr
