@@ -26,6 +26,7 @@ from epidote_loadgen.config.run_file import RunFile
 from epidote_loadgen.config.slo_section import slo_table
 from epidote_loadgen.plan import RunPlan, Target
 from epidote_loadgen.records import Schedule
+from epidote_loadgen.simulate.profiles import load_profile
 from epidote_loadgen.traces.trace_window import Trace
 from epidote_loadgen.workload.body import Api, BodyStyle
 from epidote_loadgen.workload.distributions import Fixed
@@ -54,17 +55,23 @@ def build_plan(
     """
     try:
         target = run.target.build(base)
-        model = run.target.model or ask_model(target)
         trace = run.arrivals.trace(base) if isinstance(run.arrivals, TraceSection) else None
         arrivals, duration_s = _arrivals(run, trace, base)
+        config = plain_config(run)
+        if trace is not None:
+            config["trace"] = _found_in(trace)
+        if run.watch is not None and run.watch.profile:
+            # Read now: after the run it would be too late to find it missing.
+            config["watch"]["profile"] = _checked_profile(run.watch.profile, base)
+        # The server last, so that what is wrong with the files is told without one.
+        model = run.target.model or ask_model(target)
+        config["target"]["model"] = model
         workload = MixedWorkload(
             {
                 name: _maker(name, section, run, trace, model)
                 for name, section in run.classes.items()
             }
         )
-        config = plain_config(run)
-        config["target"]["model"] = model
         return RunPlan(
             target=target,
             arrivals=arrivals,
@@ -91,6 +98,23 @@ def plain_config(run: RunFile) -> dict[str, Any]:
     if values["target"]["proxy_url"]:
         values["target"]["proxy_url"] = values["target"]["proxy_url"].rpartition("@")[2]
     return values
+
+
+def _found_in(trace: Trace) -> dict[str, Any]:
+    """What a trace turned out to hold, skipped rows included."""
+    return {
+        "num_rows": len(trace.rows),
+        "num_bad_rows": trace.bad.count,
+        "bad_rows": list(trace.bad.first),
+    }
+
+
+def _checked_profile(name: str, base: Path) -> str:
+    """The profile's name, or its path from here. Raises ValueError: there is none."""
+    if name.endswith(".json"):
+        name = str(base / name)
+    load_profile(name)
+    return name
 
 
 def digest(config: dict[str, Any]) -> str:

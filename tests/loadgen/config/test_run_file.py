@@ -99,6 +99,17 @@ def test_a_trace_needs_no_class(tmp_path: Path) -> None:
     assert (made.attributes.prompt_tokens, made.attributes.max_output_tokens) == (374, 44)
 
 
+def test_a_plan_tells_how_many_rows_of_a_trace_were_skipped(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(TRACE + "yesterday,1,2\n")
+    arrivals = {"kind": "trace", "path": "a.csv", "max_bad_rows": 3}
+    plan = build_plan(
+        load(run_file(tmp_path, changed(arrivals=arrivals, classes={}))), base=tmp_path
+    )
+    assert plan.config["trace"]["num_rows"] == 1
+    assert plan.config["trace"]["num_bad_rows"] == 1
+    assert "line 3: TIMESTAMP" in plan.config["trace"]["bad_rows"][0]
+
+
 def test_equal_files_have_equal_digests_and_outputs_do_not_count(tmp_path: Path) -> None:
     def digest(values: dict[str, Any]) -> str:
         return build_plan(load(run_file(tmp_path, values))).config_digest
@@ -175,6 +186,7 @@ WRONG: tuple[tuple[dict[str, Any], str], ...] = (
         {"slo": {"a": {"match": {"min_images": 3, "max_images": 2}, "objectives": [{}]}}},
         "max_images: must be >= the minimum 3, got 2",
     ),
+    ({"watch": {"metrics_url": "http://x", "profile": "gone"}}, "no profile 'gone'"),
     ({"watch": {"interval_s": 5}}, "want metrics_url, prometheus or kubernetes"),
 )
 
