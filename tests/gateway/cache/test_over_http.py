@@ -367,3 +367,48 @@ async def test_the_planners_pressure_is_taken_within_its_range(
     assert (await http.put("/admin/cache/pressure", json={"pressure": 0.5})).status_code == 200
     assert (await http.get("/admin/cache")).json()["signal"] == 0.5
     assert (await http.put("/admin/cache/pressure", json={"pressure": 2})).status_code == 400
+
+
+async def test_the_openapi_document_has_the_caches_endpoints(
+    gateway: Gateway, http: httpx.AsyncClient
+) -> None:
+    paths = (await http.get("/openapi.json")).json()["paths"]
+    found = {(m.upper(), path) for path, methods in paths.items() for m in methods}
+    assert {
+        ("GET", "/admin/cache"),
+        ("DELETE", "/admin/cache/entries/{entry_id}"),
+        ("PUT", "/admin/cache/policy"),
+        ("POST", "/v1/cache/feedback"),
+    } <= found
+    plain = create_app(FakeBackend.of(FLEET), FakeRenderer(), GatewaySettings())
+    assert not [path for path in plain.openapi()["paths"] if "cache" in path]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/admin/cache/lookup", {"text": ""}, 400),
+        ("POST", "/admin/cache/lookup", {"text": "x", "limit": 0}, 400),
+        ("POST", "/admin/cache/invalidate", {"older_than_s": -1}, 400),
+        ("POST", "/admin/cache/feedback", {"id": "unknown"}, 404),
+        ("POST", "/v1/cache/feedback", {}, 400),
+        ("PUT", "/admin/cache/policy", {"spec": {"nonsense": 1}}, 400),
+        ("PUT", "/admin/cache/pressure", {"pressure": None}, 400),
+        ("GET", "/admin/cache/entries/unknown", None, 404),
+        ("POST", "/admin/cache", None, 405),
+    ],
+)
+async def test_a_bad_call_is_an_ordinary_error(
+    http: httpx.AsyncClient, method: str, path: str, body: Any, status: int
+) -> None:
+    response = await http.request(method, path, json=body)
+    assert response.status_code == status, response.text
+    assert response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("cache", [{"max-age": -1}, {"no-cache": "yes"}, {"category": ""}, 5])
+async def test_a_bad_cache_field_is_named(http: httpx.AsyncClient, cache: Any) -> None:
+    body = {"messages": [{"role": "user", "content": "x"}], "cache": cache}
+    response = await http.post("/v1/chat/completions", json=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"].startswith("cache")
