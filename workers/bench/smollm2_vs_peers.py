@@ -4,19 +4,19 @@ Same machine, same run, bf16, one OpenMP thread each, greedy, 50 tokens a stream
 and 8. The servers take turns for some rounds, and each figure is the median of its rounds: on a
 busy machine only the ratios mean anything.
 
-    python workers/bench/smollm2_vs_peers.py --vllm-python PATH --rounds 3 --json out.json
+    python workers/bench/smollm2_vs_peers.py --vllm-python PATH --rounds 3 --json OUT
 """
 
 import argparse
 import asyncio
 import contextlib
-import json
 import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from result_file import conditions, write_result
 from service import epidote, free_port, running
 from streams import closed_loop
 
@@ -147,7 +147,16 @@ def main() -> None:
             ratios = "".join(f"{medians['epidote'][c] / rates[c]:8.2f}x" for c in (1, 4, 8))
             print(f"ours / {name:11s}{ratios}")
     if options.json:
-        options.json.write_text(json.dumps({"median_tokens_per_s": medians, "rounds": seen}))
+        report = {
+            **conditions("torch", "transformers"),
+            "dtype": "bfloat16",
+            "threads": 1,
+            "new_tokens": NUM_TOKENS,
+            "requests_per_stream_and_level": options.per_level,
+            "median_tokens_per_s": medians,
+            "rounds": seen,
+        }
+        write_result(options.json, report)
 
 
 if __name__ == "__main__":
