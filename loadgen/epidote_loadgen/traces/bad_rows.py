@@ -39,7 +39,7 @@ class BadRows:
         if self.count > self.allowed:
             listed = "; ".join(self.first)
             hint = f"{self.allowed} bad rows are allowed" if self.allowed else "none is allowed"
-            raise TraceError(f"{self.path}: {listed} ({hint}: raise trace.max_bad_rows to skip)")
+            raise TraceError(f"{self.path}: {listed} ({hint}: raise max_bad_rows to skip)")
 
 
 def whole(value: object, column: str, *, least: int = 0) -> int:
