@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,7 @@ from epidote_workers.joined_node import address_towards, parse_head
 from epidote_workers.node_settings import NodeSettings
 from epidote_workers.node_workers import NodeWorkers
 from epidote_workers.probe_app import probe_app
+from epidote_workers.process_tree import runs_below
 from epidote_workers.ray_environment import is_loopback, ray_environment, shared_token
 from epidote_workers.ray_patience import ATTEMPTS, start_patiently
 from epidote_workers.rpc.secret import secret_from
@@ -149,3 +151,17 @@ def test_a_start_that_fails_is_tried_again_and_not_for_ever() -> None:
     with pytest.raises(RuntimeError, match="too slow"):
         start_patiently(lambda: start(100), lambda: cleared.append(1))
     assert len(tries) == ATTEMPTS
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+def test_a_zombie_does_not_run() -> None:
+    child = subprocess.Popen(["sleep", "600"])
+    try:
+        while not runs_below("sleep"):
+            time.sleep(0.01)
+        child.kill()
+        while runs_below("sleep"):  # nobody has waited for it: it is a zombie now
+            time.sleep(0.01)
+    finally:
+        child.kill()
+        child.wait()

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from epidote_core.errors import InvalidRequest
-from epidote_workers.process_tree import adopt_orphans, descendants, end
+from epidote_workers.process_tree import adopt_orphans, descendants, end, runs_below
 from epidote_workers.ray_node import NodeOrder
 from epidote_workers.supervisor import StartFailed, temporary_directory
 
@@ -136,8 +136,7 @@ class JoinedNode:
         """Raises `StartFailed` if the node has ended, as it does when the head is gone."""
         if self._node is None or self._node.poll() is not None:
             raise StartFailed(self._told.get("failed") or self._last_words())
-        raylets = [p for p in descendants(self._node.pid) if _is_raylet(p[0])]
-        if self._has_told.is_set() and not raylets:
+        if self._has_told.is_set() and not runs_below("raylet", self._node.pid):
             raise StartFailed("Ray's process on this node ended: the head is gone, or let it go")
 
     @property
@@ -182,9 +181,3 @@ def _listens(head: str) -> bool:
             return True
     except OSError:
         return False
-
-
-def _is_raylet(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text().strip() == "raylet"
-    return False

@@ -65,6 +65,11 @@ def command_name(process: Process) -> str:
         return ""
 
 
+def runs_below(name: str, root: int | None = None) -> bool:
+    """Whether a process with this executable runs below `root` (this one); zombies do not."""
+    return any(command_name(p) == name and is_running(p) for p in descendants(root))
+
+
 def end(processes: Iterable[Process], *, patience_s: float) -> list[Process]:
     """Wait for processes to end, then SIGKILL those that did not; returns the killed ones."""
     left = [process for process in processes if is_running(process)]

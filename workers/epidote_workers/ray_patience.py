@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from epidote_workers.process_tree import command_name, descendants
+from epidote_workers.process_tree import runs_below
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,7 @@ def wait_for_slow_nodes(patience_s: float = NODE_START_S) -> None:
                 try:
                     return get_node(*arguments, **named)
                 except RuntimeError:  # not registered yet
-                    runs = any(command_name(process) == "raylet" for process in descendants())
-                    if not runs or time.monotonic() > deadline_s:
+                    if not runs_below("raylet") or time.monotonic() > deadline_s:
                         raise
                     time.sleep(LOOK_S)
 
