@@ -16,8 +16,15 @@ _CODE = re.compile(rb'"(?:code|type)"\s*:\s*"?([\w.-]{1,40})"?')
 
 
 class Owner(Protocol):
-    """What a connection tells its pool."""
+    """What a connection tells its pool.
 
+    `due_s` is when the next send is due, of `time.monotonic`: a loop that is busy with replies
+    comes round to its timers late, so whoever reads a reply looks at the clock for it.
+    """
+
+    due_s: float
+
+    def send_due(self) -> None: ...
     def opened(self, connection: "Connection") -> None: ...
     def freed(self, connection: "Connection") -> None: ...
     def lost(self, connection: "Connection", unanswered: Exchange | None) -> None: ...
@@ -58,6 +65,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._now_s = time.monotonic()
+        if self._now_s >= self._owner.due_s:
+            self._owner.send_due()
         self._answered = True
         try:
             self._parser.feed_data(data)

@@ -5,6 +5,7 @@ how long it waited, and for which gate, is kept apart from our own lateness.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +19,10 @@ from epidote_loadgen.records import PlannedRequest, RequestRecord, RequestStatus
 
 SWEEP_S = 0.1  # how late a deadline may be noticed
 STALE_S = 1.0  # a reply that was judged has so long to end; then its connection is closed
+
+
+def _nothing() -> None:
+    """No pacer has come yet."""
 
 
 class Dispatcher:
@@ -48,6 +53,8 @@ class Dispatcher:
         self._open: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self._admitting = False
+        self.due_s = math.inf  # when `send_due` wants to be called, by whoever is up then
+        self.send_due: Callable[[], None] = _nothing
         self.num_in_flight = self.max_in_flight = 0
         self.num_sent = self.num_connections = self.num_socket_errors = 0
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)

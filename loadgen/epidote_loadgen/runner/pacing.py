@@ -2,12 +2,14 @@
 
 import asyncio
 import heapq
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
 
 from epidote_loadgen.arrivals.closed_loop import ClosedLoop
+from epidote_loadgen.client.dispatcher import Dispatcher
 from epidote_loadgen.precise_timer import PreciseTimer
 from epidote_loadgen.records import PlannedRequest, RequestRecord, Slot, Workload
 from epidote_loadgen.runner.preparing import PayloadFailed, Preparer
@@ -23,10 +25,12 @@ class OpenPacer:
     """Submits each request at `start_s` + its intended send, whatever became of the others."""
 
     def __init__(
-        self, preparer: Preparer, submit: Submit, *, start_s: float, stop: asyncio.Event
+        self, preparer: Preparer, dispatcher: Dispatcher, *, start_s: float, stop: asyncio.Event
     ) -> None:
         self._preparer = preparer
-        self._submit = submit
+        self._dispatcher = dispatcher
+        self._submit = dispatcher.submit
+        dispatcher.send_due = self._tick
         self._start_s = start_s
         self._stop = stop
         self._timer = PreciseTimer(asyncio.get_running_loop(), self._tick)
@@ -38,16 +42,24 @@ class OpenPacer:
         """Until the last request was submitted, or `stop`. Raises PayloadFailed."""
         stopping = asyncio.ensure_future(self._stop.wait())
         try:
-            self._timer.arm(self._start_s - EARLY_S)
+            self._arm(self._start_s - EARLY_S)
             both: set[asyncio.Future[Any]] = {self._done, stopping}
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if self._done.done():
                 self._done.result()
         finally:
             stopping.cancel()
+            self._dispatcher.due_s = math.inf
             self._timer.close()
 
+    def _arm(self, at_s: float) -> None:
+        self._dispatcher.due_s = at_s
+        self._timer.arm(at_s)
+
     def _tick(self) -> None:
+        self._dispatcher.due_s = math.inf  # sending may read, but not send again
+        if self._done.done():
+            return
         try:
             next_s = self._send_due()
         except Exception as error:  # it belongs to whoever awaits the run
@@ -56,7 +68,7 @@ class OpenPacer:
         if next_s is None:
             self._done.set_result(None)
         else:
-            self._timer.arm(next_s)
+            self._arm(next_s)
 
     def _send_due(self) -> float | None:
         """Submit what is due; when to come back, None: all is done."""

@@ -76,7 +76,7 @@ async def run_part(plan: RunPlan, part: int, control: PartControl) -> PartWatch:
         )
         pacer: OpenPacer | ClosedPacer
         if preparer is not None:
-            pacer = OpenPacer(preparer, dispatcher.submit, start_s=start_s, stop=control.stop)
+            pacer = OpenPacer(preparer, dispatcher, start_s=start_s, stop=control.stop)
         else:
             assert isinstance(plan.arrivals, ClosedLoop)
             assert executor is not None
