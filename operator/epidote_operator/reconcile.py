@@ -233,12 +233,10 @@ class Reconciler:
             max_pods=None if revision != fleet.revision else self._most(fleet),
         )
 
-    def _most(self, fleet: Fleet) -> int:
-        """Pods at once. Without a GPU budget a rollout may go beyond the pool's maximum."""
+    def _most(self, fleet: Fleet) -> int | None:
+        """Pods at once, both revisions together; None without a GPU budget."""
         pool = fleet.spec.pool
-        if pool.gpu_budget is None or not pool.gpus:
-            return pool.most + fleet.spec.rollout.max_surge_workers
-        return pool.gpu_budget // pool.gpus
+        return None if pool.gpu_budget is None or not pool.gpus else pool.gpu_budget // pool.gpus
 
     async def _roll(
         self,

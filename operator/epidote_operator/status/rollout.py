@@ -59,10 +59,11 @@ def next_move(
         return WAIT
     lane = min(short, key=lambda lane: (assigned[lane], lane))  # empty lanes first
     if room > 0:
-        count = min(room, surge - starting, missing[lane])
+        # One for each lane before the second of any: three cover every stage.
+        count = min(room, surge - starting, missing[lane]) if assigned[lane] else 1
         return RolloutMove(step=RolloutStep.START, lane=lane, count=count)
-    if starting or any(worker.is_leaving for worker in old.workers):
-        return WAIT
+    if starting or not new.is_known or any(worker.is_leaving for worker in old.workers):
+        return WAIT  # nobody old leaves for somebody new that has not been heard of
     serving = old.ready()
     for worker in sorted(old.staying, key=lambda w: (w.num_running + w.num_waiting, w.name)):
         if worker.serves and serving[worker.lane] > 1:

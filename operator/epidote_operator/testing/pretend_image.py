@@ -9,6 +9,9 @@ from pathlib import Path
 SCRIPT = """#!{python}
 import os, sys
 python, folder = {python!r}, {folder!r}
+heads = [argument for argument in sys.argv if argument.startswith("--head=")]
+if heads:  # each head has a fleet of its own
+    folder = os.path.join(folder, heads[0].removeprefix("--head=").partition(":")[0])
 commands = {{
     "head": ["sleep", "infinity"],
     "worker": [python, "-m", "epidote_workers.pretend_pod", folder],

@@ -25,13 +25,16 @@ def fleet(*lanes: Lane, **changes: object) -> Fleet:
 OLD = fleet(E, P, D, D)
 
 
-def test_with_room_workers_start_a_few_at_a_time_empty_lanes_first() -> None:
-    first = next_move(OLD, fleet(), WANTED, surge=2, room=9)
-    assert (first.step, first.count) == (RolloutStep.START, 2)
-    assert first.lane == D, "the lane that comes first by name"
-    second = next_move(OLD, fleet(D, D, state=WorkerState.STARTING), WANTED, surge=3, room=7)
-    assert (second.step, second.lane, second.count) == (RolloutStep.START, E, 1)
-    enough = fleet(D, D, state=WorkerState.STARTING)
+def test_with_room_workers_start_a_few_at_a_time_one_for_each_lane_first() -> None:
+    lanes = []
+    for there in ((), (D,), (D, E)):
+        move = next_move(OLD, fleet(*there), WANTED, surge=2, room=9)
+        assert (move.step, move.count) == (RolloutStep.START, 1)
+        lanes.append(move.lane)
+    assert lanes == [D, E, P]
+    last = next_move(OLD, fleet(D, E, P), {**WANTED, D: 4}, surge=2, room=9)
+    assert (last.lane, last.count) == (D, 2)
+    enough = fleet(D, E, state=WorkerState.STARTING)
     assert next_move(OLD, enough, WANTED, surge=2, room=7).step is RolloutStep.WAIT
 
 
@@ -60,3 +63,8 @@ def test_a_new_fleet_that_covers_every_lane_takes_over_where_there_is_no_room() 
 def test_a_new_fleet_that_nobody_can_tell_about_does_not_take_over() -> None:
     unknown = replace(fleet(E, P, D, D), is_known=False)
     assert next_move(OLD, unknown, WANTED, surge=1, room=0).step is not RolloutStep.SHIFT
+
+
+def test_no_old_worker_leaves_while_nobody_can_tell_of_the_new_ones() -> None:
+    unknown = replace(fleet(E, P), is_known=False)
+    assert next_move(OLD, unknown, WANTED, surge=1, room=0).step is RolloutStep.WAIT
