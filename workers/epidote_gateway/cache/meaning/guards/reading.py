@@ -42,7 +42,6 @@ _MEASURED = words(
 _PAST = frozenset({"did", "was", "were", "had"})
 _FUTURE = frozenset({"will", "shall"})
 _IGNORED = frozenset({*FILLERS, *NEGATIONS, *PARTICLES, *QUANTIFIERS, *POSSESSIVES, *_PREPOSITIONS})
-MAX_TOKENS = 512  # of a question: reading stays below a millisecond
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +67,7 @@ class Reading:
 @lru_cache(maxsize=4096)
 def read(text: str) -> Reading:
     """Cached: an entry is compared again and again."""
-    tokens = tokens_of(text)[:MAX_TOKENS]
+    tokens = tokens_of(text)
     said = [token.value if token.kind is Kind.WORD else "" for token in tokens]
     content = _content(tokens)
     return Reading(

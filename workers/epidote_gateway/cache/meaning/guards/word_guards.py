@@ -13,6 +13,8 @@ from epidote_gateway.cache.meaning.guards.reading import Reading, read
 from epidote_gateway.cache.policy import GuardsSpec
 from epidote_gateway.cache.protocols import Reason, Refusal
 
+MAX_CHARACTERS = 4096  # of a question that is read: some 10 ms; a sentence model reads less
+
 
 class WordGuards:
     """Two questions agree if what is left of them without fillers and synonyms is the same.
@@ -40,7 +42,10 @@ class WordGuards:
         """See `protocols.Guards.check`."""
         if not self._on or asked == cached:
             return None
-        for refusal in differences(read(asked), read(cached)):
+        if max(len(asked), len(cached)) > MAX_CHARACTERS:
+            return Refusal(reason=Reason.ENTITIES, detail="too long to compare")
+        one, other = sorted((asked, cached))  # the same verdict in either order
+        for refusal in differences(read(one), read(other)):
             if refusal.reason in self._on:
                 return refusal
         return None
