@@ -11,7 +11,7 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-def _groups(text: str) -> Mapping[str, str]:
+def groups(text: str) -> Mapping[str, str]:
     """Each line's words to the line's first word."""
     lines = [line.split() for line in text.strip().splitlines()]
     return {word: line[0] for line in lines for word in line}
@@ -50,7 +50,7 @@ LIGHT = words(
 )
 
 # Everyday words that stand for each other in a question.
-SYNONYMS = _groups(
+SYNONYMS = groups(
     """
     buy purchase purchasing bought
     fix repair mend
@@ -155,7 +155,7 @@ SYNONYMS = _groups(
 )
 
 # Plurals and past forms that no rule finds.
-IRREGULAR = _groups(
+IRREGULAR = groups(
     """
     do does did doing done
     have has had having
@@ -264,7 +264,7 @@ NEGATING_VERBS = words("fail refuse avoid stop prevent lack unable unsuccessful"
 # A verb goes one way or the other by these alone.
 PARTICLES = frozenset({"off", "out", "down", "away", "up", "back", "over"})
 
-OPPOSITES = _groups(
+OPPOSITES = groups(
     """
     from to
     before after
@@ -276,7 +276,7 @@ OPPOSITES = _groups(
     """
 )
 
-QUANTIFIERS = _groups(
+QUANTIFIERS = groups(
     """
     all every each everyone everybody everything always entire whole
     most majority mostly
@@ -306,7 +306,7 @@ QUANTIFIERS = _groups(
     """
 )
 
-POSSESSIVES = _groups(
+POSSESSIVES = groups(
     """
     my mine our ours
     your yours
@@ -329,75 +329,3 @@ ANTONYMS = (
 )
 OPPOSITE_WORDS = frozenset(frozenset(pair.split()) for pair in ANTONYMS.split(","))
 OPPOSING_PREFIXES = ("un", "in", "im", "il", "ir", "dis", "non", "de", "mis", "anti")
-
-UNITS = _groups(
-    """
-    kilometre km kilometer kilometers kilometres kms
-    metre meter meters metres
-    centimetre cm centimeter centimeters centimetres cms
-    millimetre mm millimeter millimeters millimetres
-    mile miles mi
-    yard yards yd
-    foot feet ft
-    inch inches
-    kilogram kg kilograms kilo kilos kgs
-    gram grams g gramme grammes
-    milligram mg milligrams
-    microgram mcg micrograms
-    pound lb lbs pounds
-    ounce oz ounces
-    tonne ton tons tonnes
-    litre liter liters litres l
-    millilitre ml milliliter milliliters millilitres
-    gallon gallons gal
-    pint pints
-    quart quarts
-    cup cups
-    tablespoon tbsp tablespoons
-    teaspoon tsp teaspoons
-    celsius centigrade °c
-    fahrenheit °f
-    kelvin
-    millisecond ms milliseconds
-    second seconds sec secs
-    minute minutes min mins
-    hour hours hr hrs
-    day days
-    week weeks wk
-    fortnight fortnights
-    month months
-    year years yr yrs
-    decade decades
-    century centuries
-    hertz hz
-    kilohertz khz
-    megahertz mhz
-    gigahertz ghz
-    byte bytes
-    kilobyte kb kilobytes
-    megabyte mb megabytes
-    gigabyte gb gigabytes gig gigs
-    terabyte tb terabytes
-    watt watts
-    kilowatt kw kilowatts
-    calorie calories kcal
-    joule joules
-    usd $ dollar dollars bucks
-    eur € euro euros
-    gbp £ sterling quid
-    jpy ¥ yen
-    inr ₹ rupee rupees
-    chf franc francs
-    cny yuan renminbi
-    percent % percentage
-    kph kmh
-    mph
-    acre acres
-    hectare hectares
-    degree degrees °
-    volt volts
-    ampere amps amp
-    psi
-    bar
-    """
-)

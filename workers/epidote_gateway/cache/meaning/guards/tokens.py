@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import takewhile
 
-from epidote_gateway.cache.meaning.guards.lexicon import IRREGULAR, PHRASES, UNITS, words
+from epidote_gateway.cache.meaning.guards.lexicon import IRREGULAR, PHRASES, words
+from epidote_gateway.cache.meaning.guards.unit_names import UNITS
 from epidote_gateway.cache.meaning.guards.written_dates import date_value
 from epidote_gateway.cache.meaning.guards.written_numbers import (
     NUMBER_WORDS,
