@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from prometheus_client import CollectorRegistry, Counter
 from epidote_core.errors import InvalidRequest
 from epidote_core.roles import Role
 from epidote_engine.settings import EngineConfig
+from epidote_workers.cli_worker import _watch
 from epidote_workers.fakes import FakeEngine
 from epidote_workers.in_process_fleet import until
-from epidote_workers.joined_node import address_towards, parse_head
+from epidote_workers.joined_node import JoinedNode, address_towards, parse_head
 from epidote_workers.node_settings import NodeSettings
 from epidote_workers.node_workers import NodeWorkers
 from epidote_workers.probe_app import probe_app
@@ -26,6 +28,7 @@ from epidote_workers.ray_patience import ATTEMPTS, start_patiently
 from epidote_workers.rpc.secret import secret_from
 from epidote_workers.self_check import tiny_picture
 from epidote_workers.sibling_metrics import SiblingMetrics
+from epidote_workers.supervisor import StartFailed
 from epidote_workers.worker import Worker
 from epidote_workers.worker_settings import WorkerSettings
 
@@ -165,3 +168,15 @@ def test_a_zombie_does_not_run() -> None:
     finally:
         child.kill()
         child.wait()
+
+
+async def test_a_node_that_ends_by_itself_is_said_so_plainly(tmp_path: Path) -> None:
+    class Node(JoinedNode):
+        def __init__(self) -> None:
+            self.run_directory = tmp_path
+
+        def check(self) -> None:
+            raise StartFailed("the head is gone")
+
+    with pytest.raises(StartFailed, match="the head is gone"):
+        await _watch(Node(), threading.Event(), threading.Event(), "127.0.0.1", 0, 1.0)

@@ -19,6 +19,7 @@ from epidote_workers.service_settings import WORKER_RESOURCE
 from epidote_workers.supervisor import StartFailed
 
 LOOK_S = 0.5
+PROBES_END_S = 2.0
 JOIN_S = 600.0  # a head that pulls its image takes minutes
 
 
@@ -101,31 +102,38 @@ async def _watch(
         OSError: the probes' port can't be had.
     """
     workers = NodeWorkers(node.run_directory)
-    async with asyncio.TaskGroup() as group:
-        following = group.create_task(workers.run())
-        probes = None
+    probes = None
+    beside = [asyncio.create_task(workers.run())]
+    try:
         if probe_port:
             app = probe_app(workers, is_well=lambda: node.is_well, model="")
             config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
             probes = uvicorn.Server(config)
-            probes.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
             sock = listening_socket(probe_host, probe_port)
-            group.create_task(probes._serve([sock]))
-        try:
-            was_ready = False
-            while not stop.is_set():
-                await asyncio.sleep(LOOK_S)
-                node.check()
-                if workers.is_ready and not was_ready:
-                    view = next(v for v in workers.workers())
-                    note(f"serving: worker {view.worker_id} as {view.role.value}")
-                was_ready = workers.is_ready
-            retiring = asyncio.ensure_future(workers.retire(drain_s))
-            while not retiring.done() and not hurry.is_set():
-                await asyncio.wait([retiring], timeout=LOOK_S)
-            retiring.cancel()
-            await asyncio.gather(retiring, return_exceptions=True)
-        finally:
-            following.cancel()
-            if probes is not None:
-                probes.should_exit = True
+            # `serve` would take the signals, which are ours
+            beside.append(asyncio.create_task(probes._serve([sock])))
+        await _until_stopped(node, workers, stop)
+        retiring = asyncio.create_task(workers.retire(drain_s))
+        while not retiring.done() and not hurry.is_set():
+            await asyncio.wait([retiring], timeout=LOOK_S)
+        retiring.cancel()
+        await asyncio.gather(retiring, return_exceptions=True)
+    finally:
+        if probes is not None:
+            probes.should_exit = True
+            await asyncio.wait(beside[1:], timeout=PROBES_END_S)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
+
+
+async def _until_stopped(node: JoinedNode, workers: NodeWorkers, stop: threading.Event) -> None:
+    """Raises `StartFailed` if the node ends by itself."""
+    was_ready = False
+    while not stop.is_set():
+        await asyncio.sleep(LOOK_S)
+        node.check()
+        if workers.is_ready and not was_ready:
+            view = workers.workers()[0]
+            note(f"serving: worker {view.worker_id} as {view.role.value}")
+        was_ready = workers.is_ready
