@@ -387,9 +387,8 @@ async def test_another_image_replaces_the_fleet_beside_it(story: Story) -> None:
     operator = story.operator()
     await operator.tick()
     old = (await get_service(story.api, NAME))["status"]["revision"]
-    await change_service(
-        story.api, NAME, {"pool": {"cpuThreads": 2}, "rollout": {"maxSurgeWorkers": 2}}
-    )
+    pool = {"cpuThreads": 2, "gpuBudget": 6}  # all that the node has: one old decoder must leave
+    await change_service(story.api, NAME, {"pool": pool, "rollout": {"maxSurgeWorkers": 2}})
     status = await operator.until(
         lambda status: status.revision != old and settled(*AT_REST)(status),
         "the new revision serves, and nothing else is left",
