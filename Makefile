@@ -5,7 +5,7 @@ DEMO_KEEP ?= 0
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
-.PHONY: help install demo test bench bench-gpu lint format clean
+.PHONY: help install demo test bench bench-gpu lint format clean cluster-build cluster-up cluster-down
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/'
@@ -28,10 +28,22 @@ bench: $(STAMP) ## gateway, RPC, transfer, engine beside transformers (minutes)
 	$(BIN)/python workers/bench/gateway_throughput.py
 	$(BIN)/python workers/bench/rpc_frames.py
 	$(BIN)/python workers/bench/transfer.py
+	$(BIN)/python workers/bench/overhead.py
 	$(BIN)/python workers/bench/demo_vs_transformers.py
+	$(BIN)/python workers/bench/cache_traps.py
+	$(BIN)/python loadgen/bench/stall.py
 
 bench-gpu: $(STAMP) ## kernels against the device's peak
 	$(BIN)/python kernels/bench/bench_ops.py
+
+cluster-build: $(STAMP) ## build Kubernetes for the test cluster once (Debian, as root, minutes)
+	$(BIN)/python -m epidote_operator.testing build --work build/kubernetes
+
+cluster-up: $(STAMP) ## a real control plane on loopback, whose node runs pods as processes; prints its KUBECONFIG
+	$(BIN)/python -m epidote_operator.testing up
+
+cluster-down: $(STAMP) ## end it
+	$(BIN)/python -m epidote_operator.testing down
 
 lint: $(STAMP) ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
