@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import signal
+import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -22,6 +23,15 @@ FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 10.0  # a kubelet's are 10 s and 5 min
 def timestamp() -> str:
     """Now, as Kubernetes writes it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _hides_programs(path: str) -> bool:
+    """Whether a volume there would cover this interpreter or our own files (a checkout in /tmp).
+
+    Such a volume is left out: the pod then shares that folder with the machine.
+    """
+    ours = (Path(sys.prefix), Path(sys.executable), Path(__file__).resolve())
+    return any(place.is_relative_to(path) for place in ours)
 
 
 class Container:
@@ -138,7 +148,8 @@ class Container:
         if program is None:
             raise ValueError(f"container {self.name}: no program {arguments[0]!r} in its image")
         arguments[0] = program
-        mounts = sorted(spec.get("volumeMounts", []), key=self._hides_us)
+        mounts = [m for m in spec.get("volumeMounts", []) if not _hides_programs(m["mountPath"])]
+        mounts.sort(key=self._hides_us)
         script = "".join(
             f"mkdir -p {shlex.quote(mount['mountPath'])} && "
             f"mount --bind {shlex.quote(str(self._source(mount)))} "
