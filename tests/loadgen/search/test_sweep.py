@@ -39,6 +39,7 @@ def test_a_rate_over_the_capacity_never_holds_and_is_stopped_early() -> None:
         tolerance=0.9,
         cool_down_s=0.1,
         max_cool_down_s=10.0,
+        max_probes=3,
     )
     probes: list[Probe] = []
     law = LatencyLaw(ttft_s=0.01, itl_s=0.0, capacity_rps=40.0)
