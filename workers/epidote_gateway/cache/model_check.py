@@ -5,6 +5,7 @@ good as the model; where there is a cross-encoder, that is a cheaper `protocols.
 """
 
 import asyncio
+import json
 import uuid
 from contextlib import aclosing
 
@@ -32,11 +33,13 @@ class ModelCheck:
         self._renderer = renderer
 
     async def agrees(self, asked: str, cached: str, answer: str) -> bool:
-        """Yes only if the model's first word is yes, within the deadline (else TimeoutError)."""
-        task = _TASK.format(asked=asked, cached=cached, answer=answer[:MAX_ANSWER_CHARS])
+        """Yes only if the model says yes and nothing else, within the deadline (else TimeoutError)."""
+        # quoted, so that a question can't pass for a part of the task
+        texts = {"asked": asked, "cached": cached, "answer": answer[:MAX_ANSWER_CHARS]}
+        task = _TASK.format(**{name: json.dumps(text) for name, text in texts.items()})
         async with asyncio.timeout(DEADLINE_S):
             said = await self._generate(task)
-        return said.strip().lower().startswith("yes")
+        return said.strip().rstrip(".!").lower() == "yes"
 
     async def _generate(self, task: str) -> str:
         prompt = self._renderer.render_chat([{"role": "user", "content": task}], media=())
