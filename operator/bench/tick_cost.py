@@ -174,7 +174,9 @@ async def run(arguments: argparse.Namespace, cluster: LocalCluster) -> None:
         made: list[Any] = []
         for number in range(arguments.services):
             name = f"bench-{number}"
-            made.append(api.create(plural, service_manifest(name, "none", pool=pool)))
+            # Advisory: the pods never change, so that a plan carried out would be made for ever.
+            manifest = service_manifest(name, "none", pool=pool, scaling={"mode": "Advisory"})
+            made.append(api.create(plural, manifest))
             for worker in range(arguments.workers):
                 given = labels(name, Component.WORKER) | role_labels(SHARE[worker % len(SHARE)])
                 made.append(api.create(PODS, pod(f"{name}-worker-{worker}", given)))
