@@ -10,8 +10,9 @@ from rich.console import Console
 
 from epidote_loadgen import cli_flags as flag
 from epidote_loadgen.cli_results import STDOUT, OutputPaths, show, write_outputs
-from epidote_loadgen.cli_session import check_writable, exit_codes, interruptible, plan_of, say_plan
+from epidote_loadgen.cli_session import check_writable, exit_codes, interruptible, say_plan
 from epidote_loadgen.cli_values import Flags, run_file
+from epidote_loadgen.config.building import build_plan
 from epidote_loadgen.config.run_file import OutputSection
 from epidote_loadgen.live.view import LiveView
 from epidote_loadgen.outputs.saving import Files
@@ -169,7 +170,7 @@ def run_and_tell(
     base = config.parent if config is not None else Path()
     paths = _completed(paths, file.output)
     check_writable(paths.by_flag())
-    plan = plan_of(file, base=base)
+    plan = build_plan(file, base=base)
     watcher = build_watcher(file.watch, base=base)
     say_plan(plan)
     with interruptible() as interrupt, progress_view(plan, quiet=quiet) as view:

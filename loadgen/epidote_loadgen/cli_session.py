@@ -10,10 +10,8 @@ from typing import Any
 
 import typer
 
-from epidote_loadgen.config.building import build_plan
 from epidote_loadgen.config.invalid import InvalidConfig
-from epidote_loadgen.config.model_discovery import ModelUnknown, discover_model
-from epidote_loadgen.config.run_file import RunFile
+from epidote_loadgen.config.model_discovery import ModelUnknown
 from epidote_loadgen.plan import RunPlan
 from epidote_loadgen.runner.running import Interrupt, RunFailed, TargetUnreachable
 from epidote_loadgen.verdict.verdict import ExitCode
@@ -34,19 +32,6 @@ def exit_codes() -> Iterator[None]:
     except ValueError as error:  # InvalidConfig, InvalidTarget, TraceError, UnreadableRun
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(ExitCode.USAGE) from error
-
-
-def plan_of(run_file: RunFile, *, base: Path) -> RunPlan:
-    """The plan, with the model that the server names where the file names none.
-
-    Raises:
-        InvalidConfig, ModelUnknown
-    """
-    if not run_file.target.model:
-        model = discover_model(run_file.target.build(base))
-        target = run_file.target.model_copy(update={"model": model})
-        run_file = run_file.model_copy(update={"target": target})
-    return build_plan(run_file, base=base)
 
 
 @contextlib.contextmanager

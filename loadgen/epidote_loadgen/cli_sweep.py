@@ -12,8 +12,9 @@ from rich.table import Table
 
 from epidote_loadgen import cli_flags as flag
 from epidote_loadgen.cli_results import STDOUT
-from epidote_loadgen.cli_session import check_writable, exit_codes, interruptible, plan_of, say_plan
+from epidote_loadgen.cli_session import check_writable, exit_codes, interruptible, say_plan
 from epidote_loadgen.cli_values import Flags, run_file
+from epidote_loadgen.config.building import build_plan
 from epidote_loadgen.outputs.writing import write_text
 from epidote_loadgen.search.sweep import Probe, SweepResult, SweepSettings
 from epidote_loadgen.search.sweep import sweep as search
@@ -78,7 +79,7 @@ def sweep(
     with exit_codes():
         file = run_file(config, given)
         check_writable({"--json": json_out})
-        plan = plan_of(file, base=config.parent if config is not None else Path())
+        plan = build_plan(file, base=config.parent if config is not None else Path())
         settings = SweepSettings(
             start_rps=start_rps,
             min_rps=min(min_rps, start_rps),

@@ -157,9 +157,10 @@ def test_a_trace_with_bad_rows_exits_2_naming_the_line(quick: str, tmp_path: Pat
     path = tmp_path / "trace.csv"
     header = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
     path.write_text(header + "2023-11-16 18:15:46.68,374,44\n2023-11-16 18:15:47.0,many,4\n")
-    done = cli("replay", str(path), "-t", quick)
-    assert done.exit_code == 2
-    assert "line 3" in done.stderr
+    for target in (quick, "http://127.0.0.1:9"):  # the files are read before the target is asked
+        done = cli("replay", str(path), "-t", target)
+        assert done.exit_code == 2
+        assert "line 3" in done.stderr
 
 
 @pytest.mark.parametrize(
