@@ -1,7 +1,6 @@
-# ruff: noqa: INP001
 """This file is about what a tick costs with many services: time and calls of a real API server.
 
-    python operator/bench/tick_cost.py [--services 100] [--workers 10] [--unrelated 0,2000]
+    python -m epidote_operator.testing.tick_cost [--services 100] [--workers 10] [--unrelated 0,2000]
 
 Services and pods are real objects of a test cluster (pods that no node takes), gateways are one
 local server that answers for all of them. Everything a tick does is done: two calls of a gateway,
@@ -35,7 +34,7 @@ from epidote_operator.testing.service_story import service_manifest
 
 NAMESPACE = "default"
 SHARE = (Role.ENCODE, Role.PREFILL, Role.DECODE, Role.DECODE)
-CRDS = Path(__file__).resolve().parents[2] / "crds"
+CRDS = Path(__file__).resolve().parents[3] / "crds"
 PODS = paths.collection("v1", "pods", NAMESPACE)
 
 
