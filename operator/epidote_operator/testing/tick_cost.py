@@ -1,6 +1,7 @@
 """This file is about what a tick costs with many services: time and calls of a real API server.
 
-    python -m epidote_operator.testing.tick_cost [--services 100] [--workers 10] [--unrelated 0,2000]
+    python -m epidote_operator.testing.tick_cost [--services 100] [--workers 10]
+        [--unrelated 0,2000]
 
 Services and pods are real objects of a test cluster (pods that no node takes), gateways are one
 local server that answers for all of them. Everything a tick does is done: two calls of a gateway,
@@ -127,7 +128,7 @@ async def measure(api: KubeApi, url: str, services: int, workers: int, ticks: in
         return []
 
     # Gateways are found by their pods' addresses; here one server answers for all of them.
-    cluster_observer.gateway_urls = lambda pods: [gateways["now"]]  # type: ignore[assignment]
+    cluster_observer.gateway_urls = lambda pods: [gateways["now"]]
     reconciler = Reconciler(
         api=api,
         pods=find,
