@@ -17,6 +17,13 @@ def test_component_folder_is_not_a_package(folder: str) -> None:
     assert not (ROOT / f"{folder}.py").exists()
 
 
+def test_operator_holds_modules_in_its_packages_only() -> None:
+    """pytest would import `operator/bench/x.py`, for doctests, as part of a module `operator`."""
+    modules = (ROOT / "operator").rglob("*.py")
+    packages = {path.relative_to(ROOT / "operator").parts[0] for path in modules}
+    assert packages == {"epidote_core", "epidote_planner", "epidote_operator"}
+
+
 def test_test_folders_are_not_packages() -> None:
     """`tests/operator/__init__.py` would make pytest install it as `sys.modules["operator"]`."""
     assert not list((ROOT / "tests").rglob("__init__.py"))

@@ -47,6 +47,7 @@ class Service:
     url: str
     directory: Path
     http: httpx.Client
+    shared_before: set[str]  # other programs' shared memory
     seen: set[Process] = field(default_factory=set)
 
     @property
@@ -93,6 +94,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     command = [sys.executable, "-m", "epidote_workers.cli", "serve", "--model", "demo"]
     command += ["--roles", "encode=1,prefill=1,decode=2", "--port", "0", "--device", "cpu"]
     command += ["--dtype", "float32"]  # tokens are then equal whatever shares the batch
+    shared_before = shared_memory()
     with log.open("w") as stderr:
         process = subprocess.Popen(
             command,
@@ -122,7 +124,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     directory = Path(re.search(r"(/[^\0= ]*epidote-[^/\0]+)/r/session", arguments).group(1))  # type: ignore[union-attr]
     headers = {"authorization": f"Bearer {KEY}"}
     with httpx.Client(base_url=found.group(1), headers=headers, timeout=PATIENCE_S) as http:
-        running = Service(process, found.group(1), directory, http)
+        running = Service(process, found.group(1), directory, http, shared_before)
         running.note_processes()
         yield running
     if process.poll() is None:
@@ -338,12 +340,8 @@ def test_ctrl_c_ends_everything_it_started(service: Service):
     print(f"stopped after {time.monotonic() - started_s:.1f} s")
     assert [process for process in service.seen if is_running(process)] == []
     assert not service.directory.exists()
-    left = [
-        path.name
-        for path in Path("/dev/shm").glob("*")
-        if path.name.startswith("epidote") or owned_by(path.name, pids)
-    ]
-    assert left == []
+    left = shared_memory() - service.shared_before
+    assert [n for n in left if n.startswith("epidote") or owned_by(n, pids)] == []
 
 
 def epidote(service: Service, *arguments: str) -> str:
@@ -381,6 +379,10 @@ def title(process: Process) -> str:
         return Path(f"/proc/{process[0]}/cmdline").read_text()
     except OSError:
         return ""
+
+
+def shared_memory() -> set[str]:
+    return {path.name for path in Path("/dev/shm").glob("*")}
 
 
 def owned_by(name: str, pids: set[int]) -> bool:

@@ -33,7 +33,7 @@ class ModelCheck:
         self._renderer = renderer
 
     async def agrees(self, asked: str, cached: str, answer: str) -> bool:
-        """Yes only if the model says yes and nothing else, within the deadline (else TimeoutError)."""
+        """Whether the model says yes and nothing else. TimeoutError: not in time."""
         # quoted, so that a question can't pass for a part of the task
         texts = {"asked": asked, "cached": cached, "answer": answer[:MAX_ANSWER_CHARS]}
         task = _TASK.format(**{name: json.dumps(text) for name, text in texts.items()})
