@@ -120,7 +120,10 @@ def _quick(flags: Flags) -> dict[str, Any]:
         "e2e_ms": flags.e2e_ms,
     }
     given = {name: value for name, value in limits.items() if value is not None}
-    objective = {**(given or {"ttft_ms": 1000.0}), "ratio": flags.ratio or 0.99}
+    objective = {
+        **(given or {"ttft_ms": 1000.0}),
+        "ratio": 0.99 if flags.ratio is None else flags.ratio,
+    }
     values: dict[str, Any] = {
         "target": {},
         "arrivals": arrivals,

@@ -161,6 +161,8 @@ def test_a_trace_with_bad_rows_exits_2_naming_the_line(quick: str, tmp_path: Pat
         done = cli("replay", str(path), "-t", target)
         assert done.exit_code == 2
         assert "line 3" in done.stderr
+    path.write_text(header + "2023-11-16 18:15:46.68,99999999999,44\n")
+    assert "from 0 to 10000000" in cli("replay", str(path), "-t", quick).stderr
 
 
 @pytest.mark.parametrize(

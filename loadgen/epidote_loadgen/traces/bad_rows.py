@@ -42,20 +42,23 @@ class BadRows:
             raise TraceError(f"{self.path}: {listed} ({hint}: raise max_bad_rows to skip)")
 
 
-def whole(value: object, column: str, *, least: int = 0) -> int:
-    """A whole number of at least `least`, from text or JSON.
+MOST = 10_000_000  # tokens or images of one request: more is a slip, and would fill the memory
+
+
+def whole(value: object, column: str, *, least: int = 0, most: int = MOST) -> int:
+    """A whole number from `least` to `most`, from text or JSON.
 
     Raises:
         BadRow: it is none.
     """
-    wanted = f"a whole number >= {least}"
+    wanted = f"a whole number from {least} to {most}"
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise BadRow(column, wanted, value)
     try:
         number = int(value)
     except ValueError:
         raise BadRow(column, wanted, value) from None
-    if number < least:
+    if not least <= number <= most:
         raise BadRow(column, wanted, value)
     return number
 

@@ -90,7 +90,7 @@ def _object(line: str) -> Mapping[str, Any]:
 def _wholes(value: object, column: str) -> tuple[int, ...]:
     if not isinstance(value, list):
         raise BadRow(column, "a list of whole numbers", value)
-    return tuple(whole(entry, column) for entry in value)
+    return tuple(whole(entry, column, most=2**64) for entry in value)
 
 
 def _texts(value: object, column: str) -> tuple[str, ...]:

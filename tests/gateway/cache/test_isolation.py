@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -145,3 +146,22 @@ def test_another_revision_epoch_or_weights_share_nothing() -> None:
         assert isinstance(asked, Asked)
         found |= {asked.exact, asked.context}
     assert len(found) == 8
+
+
+def test_pictures_with_captions_of_their_own_are_never_compared_by_meaning() -> None:
+    """Whose caption is whose is in the order of the parts, which no sentence model sees."""
+    job = make_job("Who is taller?", media=("a", "b"))
+    *earlier, last = job.messages or ()
+    pictures = [part for part in last["content"] if part["type"] != "text"]
+
+    def captioned(one: str, other: str) -> Asked:
+        texts = [{"type": "text", "text": said} for said in (one, other, "Who is taller?")]
+        content = [texts[0], pictures[0], texts[1], pictures[1], texts[2]]
+        messages = (*earlier, {**last, "content": content})
+        found = fingerprint(replace(job, messages=messages), POLICY, Lineages())
+        assert isinstance(found, Asked)
+        return found
+
+    first, second = captioned("Tom:", "Anna:"), captioned("Anna:", "Tom:")
+    assert (first.text, second.text) == ("", "")
+    assert first.exact != second.exact

@@ -243,3 +243,10 @@ async def test_kill_9_amid_writes_leaves_whole_entries_only(tmp_path: Path) -> N
         with closing(sqlite3.connect(file)) as db:
             assert db.execute("pragma integrity_check").fetchone() == ("ok",)
         await store.aclose()
+
+
+def test_a_store_is_its_owners_alone(tmp_path: Path) -> None:
+    SqliteStore(tmp_path / "cache.sqlite")
+    modes = {path.name: path.stat().st_mode & 0o077 for path in tmp_path.iterdir()}
+    assert modes
+    assert set(modes.values()) == {0}

@@ -193,6 +193,9 @@ def _last(message: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if isinstance(content, str):
         return content.strip(), {**message, "content": "text"}
     parts = content or ()
+    texts = sum(part["type"] == "text" for part in parts)
+    if 1 < texts < len(parts):  # which text belongs to which picture can't be told by meaning
+        return "", dict(message)
     text = "\n".join(part["text"] for part in parts if part["type"] == "text")
     kinds = [{"type": "text"} if part["type"] == "text" else part for part in parts]
     return text.strip(), {**message, "content": kinds}

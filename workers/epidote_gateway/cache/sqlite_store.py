@@ -56,6 +56,7 @@ class SqliteStore:
     def _connect(self) -> sqlite3.Connection:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.touch(mode=0o600)  # people's questions; SQLite's other files follow it
             db = sqlite3.connect(
                 self._path, timeout=BUSY_MS / 1e3, isolation_level=None, check_same_thread=False
             )
