@@ -25,8 +25,6 @@ app.command()(replay)
 app.command()(sweep)
 app.command()(report)
 app.command()(compare)
-app.command()(report)
-app.command()(compare)
 app.command("mock-server")(mock_server)
 
 
