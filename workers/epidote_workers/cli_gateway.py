@@ -12,6 +12,7 @@ import typer
 
 from epidote_core.errors import EpidoteError
 from epidote_gateway.settings import GatewaySettings
+from epidote_workers import cli_options as option
 from epidote_workers.cli_running import EXIT_FAILED, EXIT_USAGE, fail, note, stop_on_signals
 from epidote_workers.gateway_host import GatewayOrder
 from epidote_workers.joined_node import JoinedNode, address_towards, parse_head
@@ -28,7 +29,7 @@ def gateway(
         str, typer.Option(help="The head's host:port, as it says.", envvar="EPIDOTE_HEAD")
     ],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    port: option.Port = 8000,
     node_host: Annotated[
         str, typer.Option(help="Address others reach this machine by. [default: towards the head]")
     ] = "",

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from epidote_core.errors import EpidoteError
+from epidote_workers import cli_options as option
 from epidote_workers.cli_running import EXIT_USAGE, fail, run
 from epidote_workers.cli_serve import choice, gateway_settings, model_stages, split
 from epidote_workers.port_reservation import PortReservation, PortTaken
@@ -30,24 +31,18 @@ def head(
         int, typer.Option(min=0, help="HTTP processes here. 0: only `epidote gateway` ones.")
     ] = 1,
     host: Annotated[str, typer.Option(help="Address the gateways listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    port: option.Port = 8000,
     api_key: Annotated[
         list[str] | None, typer.Option(help="As for serve.", envvar="EPIDOTE_API_KEY")
     ] = None,
-    dtype: Annotated[
-        str, typer.Option(help="auto (as stored), float32, bfloat16 or float16.")
-    ] = "auto",
+    dtype: option.Dtype = "auto",
     device: Annotated[str, typer.Option(help="auto: as each worker finds; cpu or cuda.")] = "auto",
-    kv_blocks: Annotated[
-        int | None, typer.Option(min=1, help="KV blocks a worker. [default: from free memory]")
-    ] = None,
-    max_model_len: Annotated[
-        int | None, typer.Option(min=1, help="Longest sequence in tokens. [default: the model's]")
-    ] = None,
+    kv_blocks: option.KvBlocks = None,
+    max_model_len: option.MaxModelLen = None,
     drain: Annotated[
         float, typer.Option(min=0.0, help="Seconds for work under way on a worker that goes.")
     ] = 30.0,
-    keep_logs: Annotated[bool, typer.Option(help="Keep Ray's directory with all logs.")] = False,
+    keep_logs: option.KeepLogs = False,
 ) -> None:
     """Start the head of a fleet: its register and gateways. Workers join with `epidote worker`.
 

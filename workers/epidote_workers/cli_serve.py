@@ -10,6 +10,7 @@ import typer
 from epidote_core.errors import EpidoteError, InvalidRequest
 from epidote_core.roles import Role, Stage
 from epidote_gateway.settings import GatewaySettings, InvalidSettings
+from epidote_workers import cli_options as option
 from epidote_workers.assignment import (
     EVERY_STAGE,
     TEXT_STAGES,
@@ -37,7 +38,7 @@ def serve(
         str, typer.Option(help="Who does what: encode=1,prefill=1,decode=2, or all=4.")
     ] = "",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    port: option.Port = 8000,
     api_key: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,16 +47,10 @@ def serve(
             envvar="EPIDOTE_API_KEY",
         ),
     ] = None,
-    dtype: Annotated[
-        str, typer.Option(help="auto (as stored), float32, bfloat16 or float16.")
-    ] = "auto",
+    dtype: option.Dtype = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    kv_blocks: Annotated[
-        int | None, typer.Option(min=1, help="KV blocks a worker. [default: from free memory]")
-    ] = None,
-    max_model_len: Annotated[
-        int | None, typer.Option(min=1, help="Longest sequence in tokens. [default: the model's]")
-    ] = None,
+    kv_blocks: option.KvBlocks = None,
+    max_model_len: option.MaxModelLen = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads a worker computes with.")] = 1,
     gateways: Annotated[int, typer.Option(min=1, help="HTTP processes sharing the port.")] = 1,
     ingress: Annotated[
@@ -68,7 +63,7 @@ def serve(
         str, typer.Option(help="sqlite:PATH or redis://HOST:PORT/DB. [default: in ~/.cache]")
     ] = "",
     dashboard: Annotated[bool, typer.Option(help="Start Ray's dashboard too.")] = False,
-    keep_logs: Annotated[bool, typer.Option(help="Keep Ray's directory with all logs.")] = False,
+    keep_logs: option.KeepLogs = False,
 ) -> None:
     """Serve a model on this machine until Ctrl-C.
 

@@ -1,0 +1,15 @@
+"""This file is about the options that `epidote serve`, `head` and `gateway` have in common."""
+
+from typing import Annotated
+
+import typer
+
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")]
+Dtype = Annotated[str, typer.Option(help="auto (as stored), float32, bfloat16 or float16.")]
+KvBlocks = Annotated[
+    int | None, typer.Option(min=1, help="KV blocks a worker. [default: from free memory]")
+]
+MaxModelLen = Annotated[
+    int | None, typer.Option(min=1, help="Longest sequence in tokens. [default: the model's]")
+]
+KeepLogs = Annotated[bool, typer.Option(help="Keep Ray's directory with all logs.")]
