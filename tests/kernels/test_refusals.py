@@ -11,6 +11,7 @@ import torch
 
 from epidote_kernels import arguments, ops
 from epidote_kernels.fakes import cumulative, paged_batch
+from epidote_kernels.ops import dispatch
 
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
@@ -180,21 +181,21 @@ def test_layout_checks_of_the_kernels_name_strides() -> None:
 )
 def test_setting_decides_who_computes(value: str | None, has_triton: bool, choice: str) -> None:
     environment = {} if value is None else {"EPIDOTE_KERNELS": value}
-    assert ops.read_choice(environment, has_triton=has_triton) == choice
+    assert dispatch.read_choice(environment, has_triton=has_triton) == choice
 
 
 def test_setting_that_cannot_be_met_is_refused() -> None:
     with pytest.raises(ValueError, match="must be auto, torch or triton, got 'cuda'"):
-        ops.read_choice({"EPIDOTE_KERNELS": "cuda"}, has_triton=True)
+        dispatch.read_choice({"EPIDOTE_KERNELS": "cuda"}, has_triton=True)
     with pytest.raises(ValueError, match="is triton, but no triton is installed"):
-        ops.read_choice({"EPIDOTE_KERNELS": "triton"}, has_triton=False)
+        dispatch.read_choice({"EPIDOTE_KERNELS": "triton"}, has_triton=False)
 
 
 def test_triton_on_a_cpu_without_the_interpreter_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ops, "_CHOICE", "triton")
-    monkeypatch.setattr(ops, "_INTERPRETED", False)
+    monkeypatch.setattr(dispatch, "_CHOICE", "triton")
+    monkeypatch.setattr(dispatch, "_INTERPRETED", False)
     with pytest.raises(ValueError, match="tensors on cpu only under TRITON_INTERPRET=1"):
         ops.silu_mul(torch.ones(1, 4))
 

@@ -1,0 +1,73 @@
+"""This file is about the op that rotates queries and keys and files keys and values."""
+
+import torch
+from torch import Tensor
+
+from epidote_kernels import arguments, reference
+from epidote_kernels.ops.dispatch import by_kernel
+
+
+def rope_kv_write(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slots: Tensor,
+) -> Tensor:
+    """Rotate queries and keys by their positions; file keys and values in the paged cache.
+
+    q        [T, H, D]  fp, last dimension of stride 1 (k and v alike): views of one projection do
+    k, v     [T, K, D]  like q; left as they were
+    cos, sin [T, D/2]  fp32, of `rope_cos_sin` or `mrope_cos_sin`; rounded to q's dtype before use
+    k_cache  [NB, BS, K, D]  like q, every block contiguous (v_cache alike). Mutated.
+    slots    [T]  int64: block·BS + offset; negative is padding, written nowhere. Distinct.
+    returns  rotated q, [T, H, D]. May or may not share memory with the argument q: use only it.
+    The rotation pairs element i with i + D/2 ("neox"), every product rounded to q's dtype.
+    Traffic: (2·T·H·D + 4·T·K·D)·itemsize + 8·T·(D/2 + 1) bytes.
+    Twin: reference.rope_kv_write. Sources: Su et al., 2021; Kwon et al., SOSP 2023.
+
+    Raises:
+        ValueError: shapes, dtypes, devices or strides do not fit.
+    """
+    if q.dim() != 3 or k.dim() != 3:
+        raise ValueError(
+            f"q, k: must have shapes [T, H, D] and [T, K, D], "
+            f"got {list(q.shape)} and {list(k.shape)}"
+        )
+    tokens, _, dim = q.shape
+    num_kv_heads = k.shape[1]
+    if k.shape != (tokens, num_kv_heads, dim):
+        arguments.fits("k", k, (tokens, "K", dim))
+    if v.shape != k.shape:
+        arguments.fits("v", v, k.shape)
+    half = (tokens, dim // 2)
+    if dim % 2 or cos.shape != half or sin.shape != half:
+        arguments.fits("cos", cos, half)
+        arguments.fits("sin", sin, half)
+        raise ValueError(f"q: head_dim must be even, got {dim}")
+    if k_cache.dim() != 4 or k_cache.shape[2:] != (num_kv_heads, dim):
+        arguments.fits("k_cache", k_cache, ("NB", "BS", num_kv_heads, dim))
+    if v_cache.shape != k_cache.shape:
+        arguments.fits("v_cache", v_cache, k_cache.shape)
+    if slots.shape != (tokens,) or slots.dtype is not torch.int64:
+        arguments.fits("slots", slots, (tokens,))
+        arguments.is_int("slots", slots, torch.int64)
+    arguments.is_float("q", q)
+    arguments.are_alike("q, k, v, k_cache, v_cache", q, k, v, k_cache, v_cache)
+    if by_kernel(q):
+        arguments.are_alike("cos, sin", cos, sin)
+        arguments.are_together("q, cos, slots", q, cos, slots)
+        arguments.head_dim_is_supported(dim)
+        for name, tensor in (("q", q), ("k", k), ("v", v)):
+            arguments.rows_are_whole(name, tensor)
+        for name, tensor in (("cos", cos), ("sin", sin)):
+            arguments.rows_are_whole(name, tensor)
+        arguments.blocks_are_whole("k_cache", k_cache)
+        arguments.blocks_are_whole("v_cache", v_cache)
+        from epidote_kernels.rope_kv_write import rope_kv_write as kernel
+
+        return kernel(q, k, v, cos, sin, k_cache, v_cache, slots)
+    return reference.rope_kv_write(q, k, v, cos, sin, k_cache, v_cache, slots)
