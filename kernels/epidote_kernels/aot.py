@@ -22,6 +22,7 @@ MODULES = (
     "paged_decode_attention",
     "paged_prefill_attention",
     "rope_kv_write",
+    "sampling",
     "silu_mul",
     "vision_attention",
 )

@@ -5,17 +5,20 @@ from epidote_kernels.reference.norms import add_rms_norm, rms_norm
 from epidote_kernels.reference.paged_decode_attention import paged_decode_attention
 from epidote_kernels.reference.paged_prefill_attention import paged_prefill_attention
 from epidote_kernels.reference.rope_kv_write import rope_kv_write
+from epidote_kernels.reference.sampling import apply_penalties, sample_tokens
 from epidote_kernels.reference.silu_mul import silu_mul
 from epidote_kernels.reference.vision_attention import vision_attention
 
 __all__ = [
     "add_rms_norm",
+    "apply_penalties",
     "copy_blocks",
     "gather_blocks",
     "paged_decode_attention",
     "paged_prefill_attention",
     "rms_norm",
     "rope_kv_write",
+    "sample_tokens",
     "scatter_blocks",
     "silu_mul",
     "vision_attention",
