@@ -17,7 +17,6 @@ from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.kube.errors import KubeError
 from epidote_operator.kube.merge_patch import merge_patch
-from epidote_operator.observe.pods import unix_time
 from epidote_operator.resources.fleet_values import Defaults, owner_reference
 from epidote_operator.resources.labels import LOAD_TEST, load_test_labels
 from epidote_operator.resources.load_test_job import load_test_objects
@@ -31,7 +30,15 @@ from epidote_operator.spec.load_test import (
     Verdict,
 )
 from epidote_operator.spec.parsing import parse_load_test
-from epidote_operator.status.conditions import FALSE, TRUE, UNKNOWN, Finding, renewed, timestamp
+from epidote_operator.status.conditions import (
+    FALSE,
+    TRUE,
+    UNKNOWN,
+    Finding,
+    renewed,
+    timestamp,
+    unix_time,
+)
 
 logger = logging.getLogger(__name__)
 

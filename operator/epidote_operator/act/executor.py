@@ -5,10 +5,11 @@ executor remembers nothing; what must survive is in the fleet itself.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 
 from epidote_core.errors import EpidoteError
 from epidote_core.roles import WorkerState
-from epidote_operator.act.hands import Hands
+from epidote_operator.act.hands import CannotAct, Hands
 from epidote_operator.act.switches import STUCK_S, Step, next_step
 from epidote_operator.status.fleet import Done, Fleet, FleetWorker, Outcome, SwitchIntent
 from epidote_planner.decision import (
@@ -43,7 +44,7 @@ class Executor:
                 await self._hands.advise(NO_ADVICE)
             for action in actions:
                 done += await self._take(action, fleet, assigned, deferred)
-            if fleet.is_known:
+            if fleet.is_known and _may_match(fleet, done):
                 await self._hands.match_size(assigned)
         except EpidoteError as error:
             return Outcome(done=tuple(done), failure=str(error), deferred=tuple(deferred))
@@ -52,6 +53,9 @@ class Executor:
     async def _continue(self, worker: FleetWorker, fleet: Fleet) -> list[Done]:
         if worker.is_leaving or not fleet.is_known:
             return []
+        if worker.adrift_since_s is not None:
+            is_stuck = fleet.at_s > worker.adrift_since_s + self._drain_deadline_s + self._stuck_s
+            return await self._replace(worker) if is_stuck else []
         if worker.intent is None:
             return await self._heal(worker, fleet.at_s)
         intent = worker.intent
@@ -68,10 +72,13 @@ class Executor:
                 what = f"{_moved(worker, intent)}: {why}"
                 return [Done(verb="RolledBack", what=what, is_start=False)]
             case Step.REPLACE:
-                await self._hands.remove_worker(worker, drain=False)
-                return [Done(verb="Replace", what=f"{worker.name} (stuck)", is_start=False)]
+                return await self._replace(worker)
             case _:
                 return []
+
+    async def _replace(self, worker: FleetWorker) -> list[Done]:
+        await self._hands.remove_worker(worker, drain=False)
+        return [Done(verb="Replace", what=f"{worker.name} (stuck)", is_start=False)]
 
     async def _heal(self, worker: FleetWorker, now_s: float) -> list[Done]:
         """A worker in another role than its assignment, or off its routes, is put right.
@@ -99,6 +106,11 @@ class Executor:
                 worker = fleet.worker(action.worker)
                 if worker is None or worker.is_leaving or worker.intent is not None:
                     return []
+                if adrift := [w.name for w in fleet.staying if w.adrift_since_s is not None]:
+                    raise CannotAct(  # where it goes is unknown: one switch more may be too many
+                        f"{', '.join(adrift)} switches without having been asked by this operator; "
+                        "roles are decided when that has ended"
+                    )
                 await self._switch(worker, action, fleet.at_s)
                 assigned[action.source] -= 1
                 assigned[action.target] += 1
@@ -131,6 +143,18 @@ class Executor:
         )
         await self._hands.mark_switch(worker, intent)
         await self._hands.ask_switch(worker, intent)
+
+
+def _may_match(fleet: Fleet, done: Iterable[Done]) -> bool:
+    """Whether the register may be told counts: only while it would switch nobody to reach them.
+
+    Told in mid-switch it would take the worker under way for one of its old role, and switch
+    another one as well. The same goes for a worker that leaves, while another one is missing.
+    """
+    if not fleet.is_settled or any(step.verb == SwitchRole.__name__ for step in done):
+        return False
+    starts = any(worker.state is WorkerState.STARTING for worker in fleet.staying)
+    return not (starts and len(fleet.staying) < len(fleet.workers))
 
 
 def _moved(worker: FleetWorker, intent: SwitchIntent) -> str:

@@ -24,6 +24,8 @@ from epidote_planner.lane import Lane
 
 logger = logging.getLogger(__name__)
 
+REGISTER = ""  # the register's call among those of workers, whose names are never empty
+
 MakePod = Callable[[str, Lane, float], Manifest]  # name, lane, now
 
 
@@ -62,7 +64,8 @@ class KubernetesHands:
         await self._patch(worker, marked(intent))
 
     async def ask_switch(self, worker: FleetWorker, intent: SwitchIntent) -> None:
-        """One call at a time."""
+        """One call at a time, and none while the register takes in counts: it would add the
+        switch to counts that have it already."""
         if worker.name in self.asked.switches:
             return
         task = asyncio.create_task(self._ask(worker, intent))
@@ -71,9 +74,11 @@ class KubernetesHands:
 
     async def _ask(self, worker: FleetWorker, intent: SwitchIntent) -> None:
         deadline_s = max(1.0, intent.deadline_s - intent.started_s)
+        if (register := self.asked.switches.get(REGISTER)) is not None:
+            await asyncio.wait([register])
         try:
             answer = await self._gateway().switch_role(
-                worker.worker_id, intent.target.role, deadline_s=deadline_s
+                worker.worker_id, intent.target.role, deadline_s=deadline_s, epoch=worker.epoch
             )
         except EpidoteError as error:  # the next tick sees what became of it
             logger.warning("switch unanswered", extra={"pod": worker.name, "error": str(error)})
@@ -122,7 +127,7 @@ class KubernetesHands:
         for lane, count in assigned.items():
             counts[lane.role] += count
         counts = +counts
-        if counts == self.asked.size or not counts or "register" in self.asked.switches:
+        if counts == self.asked.size or not counts or self.asked.switches:
             return
         gateway = self._gateway()
         try:
@@ -132,13 +137,13 @@ class KubernetesHands:
                 raise
         self.asked.size = counts
         task = asyncio.create_task(self._leave_roles(gateway, counts))
-        self.asked.switches["register"] = task
-        task.add_done_callback(lambda _: self.asked.switches.pop("register", None))
+        self.asked.switches[REGISTER] = task
+        task.add_done_callback(lambda _: self.asked.switches.pop(REGISTER, None))
 
     async def _leave_roles(self, gateway: GatewayClient, counts: Counter[Role]) -> None:
         """Newcomers shall take the roles that are missing; those who serve are in theirs already.
 
-        It waits for switches under way, hence not within a tick.
+        It may wait for switches that others asked for, hence not within a tick.
         """
         try:
             await gateway.set_roles(counts)

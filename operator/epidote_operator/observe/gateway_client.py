@@ -102,17 +102,23 @@ class GatewayClient:
         except (GatewayUnreachable, GatewayRefused):
             return False
 
-    async def switch_role(self, worker_id: str, role: Role, *, deadline_s: float) -> SwitchAnswer:
+    async def switch_role(
+        self, worker_id: str, role: Role, *, deadline_s: float, epoch: int | None = None
+    ) -> SwitchAnswer:
         """Drain, switch and verify one worker; returns when that has ended, either way.
 
+        `epoch`: only if it is still the worker's.
+
         Raises:
-            GatewayRefused: no such worker (404), or it was lost meanwhile (409).
+            GatewayRefused: no such worker (404), it was lost meanwhile, or its epoch is another
+                one (409).
             GatewayUnreachable: the switch may go on without us.
         """
         answer = await self._send(
             "PUT",
             f"/admin/workers/{quote(worker_id, safe='')}/role",
-            body={"role": role.value, "deadline_s": deadline_s},
+            body={"role": role.value, "deadline_s": deadline_s}
+            | ({} if epoch is None else {"epoch": epoch}),
             timeout_s=deadline_s * 2 + SWITCH_MARGIN_S,
             allowed=(409,),
         )

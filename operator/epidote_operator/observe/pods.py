@@ -8,24 +8,27 @@ so that nobody is given up because somebody else is away.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from epidote_core.roles import WorkerState
 from epidote_operator.observe.gateway_client import FleetReport, WorkerReport
 from epidote_operator.resources.labels import REVISION
 from epidote_operator.resources.pod_notes import PodNotes, read_notes
+from epidote_operator.status.conditions import unix_time
 from epidote_operator.status.fleet import Fleet, FleetWorker
 from epidote_planner.lane import Lane
 
+BETWEEN_ROLES = (WorkerState.DRAINING, WorkerState.SWITCHING, WorkerState.VERIFYING)
 NODE_ID = "epidote.dev/node-id"  # annotation: how the worker's own node is called
 
 
 @dataclass
 class PodFleet:
-    """Joins pods and workers; remembers since when a worker is missing from the gateway's list."""
+    """Joins pods and workers; remembers since when a worker is missing from the gateway's list, or
+    switches without an intent."""
 
     _missing_since: dict[str, float] = field(default_factory=dict)  # by pod uid
+    _adrift_since: dict[str, float] = field(default_factory=dict)
 
     def fleet(
         self,
@@ -39,9 +42,9 @@ class PodFleet:
         """The fleet now. `report` None: no gateway answered, `message` says why."""
         listed = sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))
         uids = {pod["metadata"]["uid"] for pod in listed}
-        self._missing_since = {
-            uid: at_s for uid, at_s in self._missing_since.items() if uid in uids
-        }
+        for kept in (self._missing_since, self._adrift_since):
+            for uid in kept.keys() - uids:
+                del kept[uid]
         reports = list(report.workers) if report is not None else []
         return Fleet(
             at_s=now_s,
@@ -66,21 +69,42 @@ class PodFleet:
         notes = read_notes(pod, created_s)
         state, since_s = self._state(pod, notes, is_known, report, now_s, created_s)
         own = (metadata.get("labels") or {}).get(REVISION, "")
+        said = Lane(notes.lane.group, report.role) if report else None
+        # Whatever became of its notes, a worker without a switch of ours is what it says.
+        believed = said is not None and notes.intent is None and state is not WorkerState.STARTING
+        lane = said if believed and said is not None else notes.lane
         return FleetWorker(
             name=metadata["name"],
             worker_id=report.worker_id if report else "",
-            lane=notes.lane,
-            said=Lane(notes.lane.group, report.role) if report else None,
+            lane=lane,
+            said=said,
             state=state,
             since_s=since_s,
             epoch=report.epoch if report else (notes.intent.epoch if notes.intent else 0),
             intent=notes.intent,
             is_leaving="deletionTimestamp" in metadata,
-            is_labelled=notes.is_labelled,
+            is_labelled=notes.is_labelled and notes.lane == lane,
+            is_ready=is_ready(pod),
+            adrift_since_s=self._adrift(metadata, notes, report, state, now_s),
             is_outdated=bool(revision and own and own != revision),
             num_running=report.num_running if report else 0,
             num_waiting=report.num_waiting + report.num_encoding if report else 0,
         )
+
+    def _adrift(
+        self,
+        metadata: Mapping[str, Any],
+        notes: PodNotes,
+        report: WorkerReport | None,
+        state: WorkerState,
+        now_s: float,
+    ) -> float | None:
+        """Since when it is between two roles unasked. A first role (epoch 0) is no switch."""
+        switches = report is not None and report.epoch > 0 and state in BETWEEN_ROLES
+        if not switches or notes.intent is not None or "deletionTimestamp" in metadata:
+            self._adrift_since.pop(metadata["uid"], None)
+            return None
+        return self._adrift_since.setdefault(metadata["uid"], now_s)
 
     def _state(
         self,
@@ -129,11 +153,3 @@ def is_ready(pod: Mapping[str, Any]) -> bool:
         condition["type"] == "Ready" and condition["status"] == "True"
         for condition in pod.get("status", {}).get("conditions") or []
     )
-
-
-def unix_time(timestamp: str) -> float:
-    """
-    >>> unix_time("1970-01-01T00:01:00Z")
-    60.0
-    """
-    return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()

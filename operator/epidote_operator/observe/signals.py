@@ -15,6 +15,7 @@ from epidote_planner.distribution import Distribution
 from epidote_planner.lane import SPLIT_ROLES
 from epidote_planner.snapshot import Attainment, CacheSignals, ModalityTraffic, RoleSignals
 
+COLLAPSED = "collapsed"
 SHED_CODES = ("overloaded", "queue_full", "rate_limit_exceeded")
 
 
@@ -104,11 +105,17 @@ def attainment(grown: Scrape, slos: Mapping[Modality, Slo]) -> Attainment | None
 
 
 def cache_signals(grown: Scrape) -> CacheSignals:
-    """Hit ratios of the window; 0 where nothing was looked up."""
-    hits = grown.total("epidote_response_cache_hits_total")
-    misses = grown.total("epidote_response_cache_misses_total")
+    """Hit ratios of the window; 0 where nothing was looked up.
+
+    The response cache's is the share of arrivals that need no worker: hits, and those that shared
+    the answer of an equal question under way. What it never looked up counts as arrived.
+    """
+    hits = grown.total(f"{names.EPIDOTE_CACHE_HITS}_total")
+    misses = grown.total(f"{names.EPIDOTE_CACHE_MISSES}_total")
+    shared = grown.total(f"{names.EPIDOTE_CACHE_MISSES}_total", why=COLLAPSED)
+    bypasses = grown.total(f"{names.EPIDOTE_CACHE_BYPASSES}_total")
     return CacheSignals(
-        response_hit_ratio=_ratio(hits, hits + misses),
+        response_hit_ratio=_ratio(hits + shared, hits + misses + bypasses),
         prefix_hit_ratio=_ratio(
             grown.total(f"{names.VLLM_PREFIX_CACHE_HITS}_total"),
             grown.total(f"{names.VLLM_PREFIX_CACHE_QUERIES}_total"),

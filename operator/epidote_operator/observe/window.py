@@ -50,16 +50,17 @@ class MetricsWindow:
                 del self._scrapes[gateway]
 
     def read(self, slos: Mapping[Modality, Slo], now_s: float) -> Traffic:
-        """Arrivals since the tick before, attainment over the window.
+        """Arrivals since the tick before (since an earlier one, if that was a moment ago),
+        attainment over the window.
 
         When no gateway answered this tick, the last reading stays, and grows stale.
         """
         recent, long, seconds, queue = [], [], [], 0.0
         for kept in self._scrapes.values():
-            if len(kept) < 2 or kept[-1].at_s < now_s:
-                continue
-            before, after = kept[-2], kept[-1]
-            if after.at_s - before.at_s < MIN_GAP_S:
+            after = kept[-1]
+            earlier = (s for s in reversed(kept) if after.at_s - s.at_s >= MIN_GAP_S)
+            before = next(earlier, None)
+            if before is None or after.at_s < now_s:
                 continue
             recent.append(growth(before, after))
             long.append(growth(kept[0], after))

@@ -141,6 +141,21 @@ class GpuStatus(StatusModel):
     """Most it may hold."""
 
 
+class RolloutStatus(StatusModel):
+    """How far a change of model, image or hardware has come."""
+
+    revision: str
+    """Revision that comes up beside the one that serves."""
+    ready_workers: int
+    """Workers of it that serve."""
+    old_workers: int
+    """Workers of the revision that it replaces."""
+    progressed_at: Timestamp
+    """When either of these numbers changed last."""
+    failed: bool = False
+    """Whether that is longer ago than `rollout.progressDeadlineSeconds`."""
+
+
 class MultimodalServiceStatus(StatusModel):
     """What the operator saw and decided last."""
 
@@ -172,6 +187,8 @@ class MultimodalServiceStatus(StatusModel):
     """When the number of workers was changed last."""
     revision: str = ""
     """Hash of what worker pods are made from; pods of another revision are replaced."""
+    rollout: RolloutStatus | None = None
+    """The change under way; absent while there is none."""
     url: str = ""
     """Address of the API inside the cluster."""
     last_good_spec: Annotated[dict[str, Any], Field(json_schema_extra=PASS_THROUGH)] | None = None

@@ -10,7 +10,12 @@ from datetime import UTC, datetime
 
 from epidote_core.roles import Role, WorkerState
 from epidote_operator.spec.scaling import ScalingMode
-from epidote_operator.spec.service_status import Condition, ConditionStatus, ConditionType
+from epidote_operator.spec.service_status import (
+    Condition,
+    ConditionStatus,
+    ConditionType,
+    RolloutStatus,
+)
 from epidote_operator.status.fleet import Fleet, Outcome
 from epidote_planner.decision import AddWorkers, Constraint, Plan, Reason, RemoveWorker
 from epidote_planner.lane import Lane
@@ -38,6 +43,7 @@ class Facts:
     attainment: Attainment | None
     target_ratio: float
     metrics_message: str = ""
+    rollout: RolloutStatus | None = None
 
 
 def timestamp(at_s: float) -> str:
@@ -46,6 +52,14 @@ def timestamp(at_s: float) -> str:
     '1970-01-01T00:00:00Z'
     """
     return datetime.fromtimestamp(int(at_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def unix_time(timestamp: str) -> float:
+    """
+    >>> unix_time("1970-01-01T00:01:00Z")
+    60.0
+    """
+    return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
 
 
 def conditions(
@@ -103,6 +117,12 @@ def _progressing(facts: Facts) -> Finding:
     starting = [w for w in facts.fleet.staying if w.state is WorkerState.STARTING]
     leaving = [w for w in facts.fleet.workers if w.is_leaving]
     outdated = [w for w in facts.fleet.staying if w.is_outdated]
+    if (rollout := facts.rollout) is not None and rollout.failed:
+        told = (
+            f"revision {rollout.revision} has come no further since {rollout.progressed_at}, "
+            f"{rollout.ready_workers} workers ready; {rollout.old_workers} old ones serve on"
+        )
+        return FALSE, "ProgressDeadlineExceeded", told
     if outdated:
         return TRUE, "RollingUpdate", f"{len(outdated)} workers are of an older revision"
     if starting:

@@ -53,8 +53,10 @@ class FleetWorker:
     """One worker: where it belongs, what it says of itself, what is being done with it.
 
     `name` is what plans call it: the pod's name, or the worker's id where there are no pods.
-    `worker_id` is what the gateway calls it, "" before the gateway knows it. `lane` is the
-    assignment; `said` is the role it reports, None before it reports one.
+    `worker_id` is what the gateway calls it, "" before the gateway knows it. `lane` is where it
+    is: what it says of itself, or its assignment before it speaks and while it switches. `said` is
+    the role it reports, None before it reports one. `adrift_since_s`: it has been between two roles
+    since then without an intent of ours; somebody else asked, or the intent was lost.
     """
 
     name: str
@@ -66,7 +68,9 @@ class FleetWorker:
     epoch: int = 0
     intent: SwitchIntent | None = None
     is_leaving: bool = False
-    is_labelled: bool = True  # requests may be routed to it by its label
+    is_labelled: bool = True  # its pod's label and assignment say its lane
+    adrift_since_s: float | None = None
+    is_ready: bool = True  # its pod's readiness probe agrees that it serves
     is_outdated: bool = False  # made from an older revision of the spec
     num_running: int = 0
     num_waiting: int = 0
@@ -115,9 +119,14 @@ class Fleet:
         """Staying workers by the lane they are in or on their way to."""
         return Counter(w.intent.target if w.intent else w.lane for w in self.staying)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nobody who stays is on the way from one role to another."""
+        return all(w.intent is None and w.adrift_since_s is None for w in self.staying)
+
     def ready(self) -> Counter[Lane]:
-        """Workers that serve, by lane."""
-        return Counter(worker.lane for worker in self.workers if worker.serves)
+        """Workers that serve, by lane: the gateway routes to them, and their pods are ready."""
+        return Counter(w.lane for w in self.workers if w.serves and w.is_ready)
 
     def switching(self) -> Counter[Lane]:
         """Switches under way, by where they lead."""

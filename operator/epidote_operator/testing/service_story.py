@@ -5,7 +5,6 @@ listed instead of watched, and a life can be ended in the middle of a tick.
 """
 
 import asyncio
-import contextlib
 import copy
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -41,25 +40,6 @@ def service_manifest(name: str, image: str, **spec: Any) -> Manifest:
         "pool": {
             "minWorkers": 4,
             "maxWorkers": 4,
-            "template": {
-                "spec": {
-                    "containers": [
-                        {
-                            "name": "worker",
-                            "env": [
-                                {
-                                    "name": "EPIDOTE_ROLE",
-                                    "valueFrom": {
-                                        "fieldRef": {
-                                            "fieldPath": "metadata.labels['epidote.dev/role']"
-                                        }
-                                    },
-                                }
-                            ],
-                        }
-                    ]
-                }
-            },
         },
         "slo": {"ttftMilliseconds": 5000, "tpotMilliseconds": 500},
         "scaling": {
@@ -135,17 +115,24 @@ class OperatorLife:
         An API server that is away or starts is waited for, as the real ticker does.
         """
         status: MultimodalServiceStatus | None = None
+        trouble, num_ticks = "", 0
         try:
             async with asyncio.timeout(PATIENCE_S):
                 while status is None or not good(status):
-                    with contextlib.suppress(KubeError):
+                    num_ticks += 1
+                    try:
                         status = await self.tick()
+                        trouble = ""
+                    except KubeError as error:
+                        trouble = str(error)
                     await asyncio.sleep(TICK_S)
         except TimeoutError:
             hidden = {"memory", "last_good_spec", "decisions"}
             shown = status.model_dump_json(exclude=hidden, indent=1) if status else "no status"
             last = [decision.text for decision in status.decisions[:3]] if status else []
-            raise AssertionError(f"never came true: {what}; {last}; {shown}") from None
+            raise AssertionError(
+                f"never came true in {num_ticks} ticks: {what}; {trouble}; {last}; {shown}"
+            ) from None
         return status
 
     async def end(self) -> None:

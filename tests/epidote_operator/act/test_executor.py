@@ -135,3 +135,41 @@ async def test_a_fleet_nobody_can_tell_about_is_left_alone() -> None:
     executor = Executor(hands, drain_deadline_s=30.0)
     await executor.run((), Fleet(at_s=0.0, workers=hands.fleet(0.0).workers, is_known=False))
     assert hands.calls == []
+
+
+async def matched(hands: PretendHands, *actions: Action) -> bool:
+    """Whether the register was told counts."""
+    hands.calls.clear()
+    await Executor(hands, drain_deadline_s=30.0).run(actions, hands.fleet(10.0))
+    return any(call.startswith("match_size") for call in hands.calls)
+
+
+async def test_the_register_hears_no_counts_while_a_worker_switches() -> None:
+    """It would take that worker for one of its old role, and switch another one as well."""
+    hands = hands_with(worker("a"), worker("b"), worker("c", ENCODE))
+    assert await matched(hands)
+    assert not await matched(hands, SWITCH), "just asked"
+    assert not await matched(hands), "under way"
+    assert await matched(hands), "written down at the look before"
+
+
+async def test_the_register_hears_no_counts_while_one_leaves_and_another_is_missing() -> None:
+    hands = hands_with(
+        worker("a", is_leaving=True),
+        worker("b"),
+        worker("c", ENCODE, state=WorkerState.STARTING, said=None),
+    )
+    assert not await matched(hands)
+    del hands.workers["a"]
+    assert await matched(hands)
+
+
+async def test_a_worker_on_its_way_unasked_is_waited_for_and_replaced_if_it_never_arrives() -> None:
+    hands = hands_with(
+        worker("a"), worker("b", state=WorkerState.DRAINING, adrift_since_s=5.0), worker("c")
+    )
+    executor = Executor(hands, drain_deadline_s=30.0, stuck_s=60.0)
+    outcome = await executor.run((SWITCH,), hands.fleet(10.0))
+    assert "b switches without having been asked" in outcome.failure
+    assert hands.workers["a"].intent is None
+    assert await run(hands, at_s=96.0) == ["remove_worker b now"]

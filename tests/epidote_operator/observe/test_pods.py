@@ -116,6 +116,33 @@ def test_notes_that_somebody_spoilt_count_as_missing() -> None:
     assert (notes.lane, notes.since_s, notes.intent) == (DECODE, 5.0, None)
 
 
+def test_a_worker_whose_notes_were_spoilt_is_planned_for_as_what_it_says() -> None:
+    """Else a plan would be made, and carried out, for roles that nobody has."""
+    spoilt = pod("w", labels={ROLE: "prefill"}, annotations={ASSIGNMENT: "nonsense"})
+    (worker,) = PodFleet().fleet([spoilt], report(told("w", Role.ENCODE)), 200.0).workers
+    assert (worker.lane, worker.is_labelled) == (ENCODE, False)
+    assert worker.for_planner().role is Role.ENCODE
+
+
+def test_a_worker_between_two_roles_without_an_intent_is_adrift_since_it_was_seen() -> None:
+    fleet = PodFleet()
+
+    def adrift(state: WorkerState, at_s: float, **fields: Any) -> float | None:
+        seen = fleet.fleet([pod("w")], report(told("w", state=state, **fields)), at_s)
+        return seen.workers[0].adrift_since_s
+
+    assert adrift(WorkerState.DRAINING, 200.0) == 200.0
+    assert adrift(WorkerState.VERIFYING, 210.0) == 200.0
+    assert adrift(WorkerState.ROUTABLE, 220.0) is None
+    assert adrift(WorkerState.VERIFYING, 230.0, epoch=0) is None, "its first role"
+
+
+def test_a_worker_counts_as_ready_when_its_pod_is_ready_as_well() -> None:
+    fleet = PodFleet().fleet([pod("w"), pod("x", ready=False)], report(told("w"), told("x")), 200.0)
+    assert [worker.serves for worker in fleet.workers] == [True, True]
+    assert fleet.ready() == {DECODE: 1}
+
+
 def test_settling_drops_the_intent_and_restores_the_routes() -> None:
     metadata = settled(ENCODE, 9.0)["metadata"]
     assert metadata["annotations"]["epidote.dev/switch"] is None

@@ -1,10 +1,13 @@
 """Metrics to the planner's words: arrivals, sizes, attainment, queues."""
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from epidote_core.modality import Modality
 from epidote_core.roles import Role, WorkerState
 from epidote_core.slo import Slo
+from epidote_gateway.cache.cache_metrics import CacheMetrics
+from epidote_gateway.cache.outcome import Kind, Outcome, Status, Why
 from epidote_operator.observe.exposition import parse_scrape
 from epidote_operator.observe.gateway_client import FleetReport, WorkerReport
 from epidote_operator.observe.signals import attainment, cache_signals, role_signals, traffic
@@ -84,6 +87,21 @@ def test_without_requests_there_is_no_attainment() -> None:
     assert cache_signals(parse_scrape("", 0.0)).prefix_hit_ratio == 0.0
 
 
+def test_the_hit_ratio_is_read_from_what_the_cache_itself_exports() -> None:
+    """Six arrivals: two hits, one that shared an answer, two misses, one that was not looked up."""
+    registry = CollectorRegistry()
+    counted = CacheMetrics(registry, lambda: [])
+    for outcome in (
+        *[Outcome(status=Status.HIT, kind=Kind.EXACT, category="faq")] * 2,
+        Outcome(status=Status.MISS, why=Why.COLLAPSED, category="faq"),
+        *[Outcome(status=Status.MISS, why=Why.NOTHING_NEAR, category="faq")] * 2,
+        Outcome(status=Status.BYPASS, why=Why.ASKED),
+    ):
+        counted.observe(outcome, 0.001)
+    scrape = parse_scrape(generate_latest(registry).decode(), 0.0)
+    assert cache_signals(scrape).response_hit_ratio == 0.5
+
+
 def worker(name: str, role: Role, **fields: object) -> WorkerReport:
     return WorkerReport(worker_id=name, role=role, state=WorkerState.ROUTABLE, epoch=1, **fields)  # type: ignore[arg-type]
 
@@ -116,6 +134,17 @@ def test_one_scrape_says_nothing_two_say_a_rate() -> None:
     seen = window.read(SLOS, 10.0)
     assert seen.at_s == 10.0
     assert [t.arrival_rps for t in seen.arrivals] == [2.0]
+
+
+def test_looks_a_moment_apart_are_compared_with_an_earlier_one() -> None:
+    """An operator that ticks fast, or is woken by a change of the spec, sees traffic, too."""
+    window = MetricsWindow()
+    for number in range(4):
+        now_s = 0.3 * number
+        window.add(scrape(3 * number, now_s), now_s)  # type: ignore[arg-type]
+        seen = window.read(SLOS, now_s)
+        assert (seen.at_s is None) == (now_s < 0.5)
+    assert [t.arrival_rps for t in seen.arrivals] == [pytest.approx(10.0)]
 
 
 def test_a_gateway_that_is_silent_leaves_the_last_reading_to_grow_stale() -> None:
