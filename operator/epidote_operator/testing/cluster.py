@@ -25,10 +25,10 @@ DEFAULT_GPUS = 64  # pretended: enough for every test, so that the GPU budget is
 
 
 class LocalCluster:
-    """A test cluster in `folder`."""
+    """A test cluster in `folder`; `outlives_us` as for its control plane."""
 
-    def __init__(self, folder: Path, binaries: Binaries) -> None:
-        self.control_plane = ControlPlane(folder, binaries, node=NODE)
+    def __init__(self, folder: Path, binaries: Binaries, *, outlives_us: bool = True) -> None:
+        self.control_plane = ControlPlane(folder, binaries, node=NODE, outlives_us=outlives_us)
         self.folder = self.control_plane.folder
 
     @property
@@ -73,6 +73,8 @@ class LocalCluster:
                 *("--images", json.dumps(dict(images))),
             ],
             dict(os.environ),
+            # Its pods end with it: they get a signal of their own.
+            at_our_death=None if self.control_plane.outlives_us else signal.SIGTERM,
         )
 
     def down(self, *, keep: bool = False) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -60,10 +61,16 @@ class Ports:
 
 
 class ControlPlane:
-    """One control plane in `folder`; a later process finds it there again."""
+    """One control plane in `folder`; a later process finds it there again.
 
-    def __init__(self, folder: Path, binaries: Binaries, *, node: str = "node-0") -> None:
+    `outlives_us` False: its processes end with this one, whatever ends it.
+    """
+
+    def __init__(
+        self, folder: Path, binaries: Binaries, *, node: str = "node-0", outlives_us: bool = True
+    ) -> None:
         self.folder, self.binaries, self.node = folder.resolve(), binaries, node
+        self.outlives_us = outlives_us
         self.admin = self.folder / "admin.kubeconfig"
         self.node_kubeconfig = self.folder / "node.kubeconfig"
 
@@ -277,7 +284,8 @@ class ControlPlane:
     def _spawn(self, name: str, *arguments: str | Path) -> None:
         # The parts read variables of their own kind; ours may point elsewhere.
         clean = {key: value for key, value in os.environ.items() if not key.startswith("ETCD_")}
-        processes.spawn(self.folder, name, arguments, clean)
+        at_our_death = None if self.outlives_us else signal.SIGKILL
+        processes.spawn(self.folder, name, arguments, clean, at_our_death=at_our_death)
 
     def _ports(self) -> Ports:
         return Ports(**json.loads((self.folder / "ports.json").read_text()))

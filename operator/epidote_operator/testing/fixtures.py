@@ -31,7 +31,7 @@ def session_cluster() -> Iterator[LocalCluster]:
     with tempfile.TemporaryDirectory(prefix="epidote-", dir=SCRATCH) as scratch:
         folder = Path(scratch)
         programs = write_pretend_image(folder / "image", folder / "fleet")
-        cluster = LocalCluster(folder / "cluster", binaries)
+        cluster = LocalCluster(folder / "cluster", binaries, outlives_us=False)
         asyncio.run(cluster.up(crds=load_crds(CRDS), images={IMAGE: str(programs)}, gpus=GPUS))
         try:
             yield cluster

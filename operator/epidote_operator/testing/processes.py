@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from epidote_core.errors import EpidoteError
+from epidote_operator.testing.parent_death import signalled_at_our_death
 
 POLL_S = 0.02
 
@@ -27,8 +28,13 @@ def spawn(
     name: str,
     arguments: Sequence[str | Path],
     environ: Mapping[str, str] | None = None,
+    *,
+    at_our_death: signal.Signals | None = None,
 ) -> None:
-    """Start a process in a session of its own, its output in `{name}.log`."""
+    """Start a process in a session of its own, its output in `{name}.log`.
+
+    `at_our_death`: what it gets when this process ends, also by SIGKILL; None: it lives on.
+    """
     with (folder / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
             [str(argument) for argument in arguments],
@@ -38,6 +44,7 @@ def spawn(
             start_new_session=True,
             cwd=folder,
             env=environ,
+            preexec_fn=None if at_our_death is None else signalled_at_our_death(at_our_death),
         )
     note = {"pid": process.pid, "started": _start_time(process.pid)}
     (folder / f"{name}.pid").write_text(json.dumps(note))

@@ -205,7 +205,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"configuration: {vars(arguments)}")
     with tempfile.TemporaryDirectory() as scratch:
-        cluster = LocalCluster(Path(scratch) / "cluster", find_binaries())
+        cluster = LocalCluster(Path(scratch) / "cluster", find_binaries(), outlives_us=False)
         try:
             asyncio.run(run(arguments, cluster))
         finally:

@@ -15,6 +15,7 @@ from typing import Any
 
 from epidote_operator.testing.node.environment import PodEnvironment, expand
 from epidote_operator.testing.node.probes import Prober
+from epidote_operator.testing.parent_death import signalled_at_our_death
 
 TERMINATION_MESSAGE, MAX_MESSAGE_BYTES = "/dev/termination-log", 4096
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 10.0  # a kubelet's are 10 s and 5 min
@@ -179,6 +180,7 @@ class Container:
                 stderr=log,
                 start_new_session=True,
                 cwd=self._folder,
+                preexec_fn=signalled_at_our_death(signal.SIGKILL),
             )
 
     def _hides_us(self, mount: Mapping[str, Any]) -> bool:
