@@ -7,19 +7,16 @@ from typing import Any, Protocol
 
 from epidote_operator.act.events import tell
 from epidote_operator.act.executor import Executor, describe
+from epidote_operator.act.keeping import KeptObjects
 from epidote_operator.act.kubernetes_hands import Asked, KubernetesHands
-from epidote_operator.act.objects import apply_all, ensure_secret, policy_versions
 from epidote_operator.act.switches import STUCK_S, switch_state
 from epidote_operator.cache_policies import CachePolicies, Judged
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
-from epidote_operator.kube.merge_patch import merge_patch
 from epidote_operator.loop import Tick, slos_of, tick
 from epidote_operator.observe.cluster_observer import ClusterObserver, ServiceMemory
-from epidote_operator.resources.cache_config import cache_config_map
-from epidote_operator.resources.fleet_objects import revision_objects, shared_objects
 from epidote_operator.resources.fleet_values import Fleet
-from epidote_operator.resources.head import gateway_service, gateway_url
+from epidote_operator.resources.head import gateway_url
 from epidote_operator.resources.labels import Component, label_selector, selector
 from epidote_operator.resources.new_worker import new_worker
 from epidote_operator.resources.pods import GRACE_S
@@ -32,16 +29,19 @@ from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
 from epidote_operator.spec.parsing import parse_service
 from epidote_operator.spec.planner_policy import planner_policy
 from epidote_operator.spec.scaling import ScalingMode
-from epidote_operator.spec.service_status import ConditionType, MultimodalServiceStatus
+from epidote_operator.spec.service_status import (
+    ConditionType,
+    MultimodalServiceStatus,
+    RolloutStatus,
+)
 from epidote_operator.status.conditions import FALSE, renewed
+from epidote_operator.status.persistence import later, newest, read_memory, worthwhile_patch
 from epidote_operator.status.render import Report, render
 from epidote_operator.status.rollout import RolloutStep, wanted_lanes
 from epidote_operator.telemetry import OperatorMetrics
 from epidote_planner import PlannerMemory
 
 logger = logging.getLogger(__name__)
-
-REAPPLY_S = 300.0  # objects that somebody changed or deleted come back within this
 
 
 class PodSource(Protocol):
@@ -58,9 +58,8 @@ class ServiceState:
 
     memory: ServiceMemory = field(default_factory=ServiceMemory)
     asked: Asked = field(default_factory=Asked)
-    admin_key: str | None = None
-    applied: tuple[object, ...] = ()
-    applied_s: float = float("-inf")
+    kept: KeptObjects = field(default_factory=KeptObjects)
+    planner: PlannerMemory = field(default_factory=PlannerMemory)  # may be newer than the status'
     next_memory: ServiceMemory = field(default_factory=ServiceMemory)  # of a new revision
     next_asked: Asked = field(default_factory=Asked)
     told_policy: dict[str, str] = field(default_factory=dict)  # digests by gateway
@@ -95,7 +94,7 @@ class Reconciler:
         Raises:
             KubeError: the API server refused or can't be reached; the next tick tries again.
         """
-        resource = _newest(resource, state.latest)
+        resource = newest(resource, state.latest)
         before = MultimodalServiceStatus.model_validate(resource.get("status") or {})
         refusal: InvalidSpec | None = None
         raw = resource["spec"]
@@ -112,14 +111,23 @@ class Reconciler:
         self.metrics.show_promise(fleet.namespace, fleet.name, spec.slo.slo())
         serving = before.revision or fleet.revision
         rolls = serving != fleet.revision
-        await self._ensure_objects(fleet, state, before, now_s, shifts=not rolls)
+        policy = self._policy(fleet)
+        await state.kept.ensure(
+            self.api,
+            fleet,
+            desired_workers=before.desired_workers,
+            shifts=not rolls,
+            policy=None if policy is None else policy.spec,
+            now_s=now_s,
+        )
         done = await self._tick(fleet, state, before, now_s, serving)
+        rollout: RolloutStatus | None = None
         if rolls:
-            serving = await self._roll(fleet, state, before, done, now_s, serving)
+            serving, rollout = await self._roll(fleet, state, before, done, now_s, serving)
         else:
             await self._clean_up(fleet)
         await self._spread_policy(fleet, state, now_s)
-        status = await self._report(resource, fleet, done, before, raw, now_s, serving)
+        status = await self._report(resource, fleet, done, before, raw, now_s, serving, rollout)
         if refusal is not None:
             status = self._refused(status, refusal, resource, now_s)
         return await self._write(resource, status, state)
@@ -134,32 +142,6 @@ class Reconciler:
             revision=revision_of(spec, defaults),
             defaults=defaults,
         )
-
-    async def _ensure_objects(
-        self,
-        fleet: Fleet,
-        state: ServiceState,
-        before: MultimodalServiceStatus,
-        now_s: float,
-        *,
-        shifts: bool,
-    ) -> None:
-        """`shifts`: the Service leads to this revision; else the rollout does that, later."""
-        wanted = before.desired_workers
-        policy = self._policy(fleet)
-        key = (fleet.spec, fleet.revision, wanted, shifts, policy.digest if policy else "")
-        if state.applied == key and now_s - state.applied_s < REAPPLY_S:
-            return
-        state.admin_key = await ensure_secret(self.api, fleet)
-        if policy is not None:
-            await apply_all(self.api, [cache_config_map(fleet, policy.spec)])
-        versions = await policy_versions(self.api)
-        objects = shared_objects(fleet, desired_workers=wanted, api_versions=versions)
-        objects += revision_objects(fleet)
-        if shifts:
-            objects.append(gateway_service(fleet))
-        await apply_all(self.api, objects)
-        state.applied, state.applied_s = key, now_s
 
     def _policy(self, fleet: Fleet) -> Judged | None:
         name = fleet.spec.cache.policy_name
@@ -187,22 +169,24 @@ class Reconciler:
         rolls, mode = serving != fleet.revision, scaling.mode
         if rolls and mode is ScalingMode.AUTO:
             mode = ScalingMode.ADVISORY
+        memory = later(read_memory(before.memory), state.planner)
         executor = Executor(
             self.hands(self._hands(fleet, state.memory, state.asked, serving)),
             drain_deadline_s=float(scaling.drain_deadline_seconds),
             stuck_s=self.stuck_s,
         )
-        return await tick(
+        done = await tick(
             self._observer(fleet, state, state.memory, serving),
             executor,
             planner_policy(spec),
-            _memory(before),
-            mode=ScalingMode.ADVISORY
-            if rolls and scaling.mode is ScalingMode.AUTO
-            else scaling.mode,
+            memory,
+            mode=mode,
             now_s=now_s,
             keeps_minimum=not rolls,
         )
+        if done.plan is not None:
+            state.planner = done.plan.memory
+        return done
 
     def _observer(
         self, fleet: Fleet, state: ServiceState, memory: ServiceMemory, revision: str
@@ -212,7 +196,7 @@ class Reconciler:
             memory=memory,
             workers=of_revision(self.pods(*where, Component.WORKER), revision),
             gateways=of_revision(self.pods(*where, Component.GATEWAY), revision),
-            admin_key=state.admin_key,
+            admin_key=state.kept.admin_key,
             revision=fleet.revision,
         )
 
@@ -246,8 +230,8 @@ class Reconciler:
         done: Tick,
         now_s: float,
         serving: str,
-    ) -> str:
-        """One step towards the new revision; returns the one that serves now."""
+    ) -> tuple[str, RolloutStatus | None]:
+        """One step towards the new revision; returns the one that serves now, and how far it is."""
         policy = planner_policy(fleet.spec)
         observer = self._observer(fleet, state, state.next_memory, fleet.revision)
         new = (await observer.look(slos_of(policy), now_s)).fleet
@@ -257,19 +241,21 @@ class Reconciler:
             hands_old=self._hands(fleet, state.memory, state.asked, serving),
             hands_new=self._hands(fleet, state.next_memory, state.next_asked, fleet.revision),
             surge=fleet.spec.rollout.max_surge_workers,
+            deadline_s=float(fleet.spec.rollout.progress_deadline_seconds),
         )
-        move = await rolling.step(done.observation.fleet, new, wanted_lanes(before, policy))
+        old, lanes = done.observation.fleet, wanted_lanes(before, policy)
+        move, rollout = await rolling.step(old, new, lanes, before.rollout, now_s)
         logger.info(
             "rolling", extra={"service": fleet.name, "to": fleet.revision, "step": move.step}
         )
         if move.step is not RolloutStep.SHIFT:
-            return serving
+            return serving, rollout
         old_memory, old_asked = state.memory, state.asked
         state.memory, state.asked = state.next_memory, state.next_asked
         state.next_memory, state.next_asked = ServiceMemory(), Asked()
         await old_asked.aclose()
         await old_memory.gateways.aclose()
-        return fleet.revision
+        return fleet.revision, None
 
     async def _clean_up(self, fleet: Fleet) -> None:
         await clean_up(
@@ -288,6 +274,7 @@ class Reconciler:
         raw: Mapping[str, Any],
         now_s: float,
         serving: str,
+        rollout: RolloutStatus | None,
     ) -> MultimodalServiceStatus:
         seen, spec = done.observation, fleet.spec
         status, decision = render(
@@ -310,6 +297,8 @@ class Reconciler:
                 else (),
                 gpus_per_worker=spec.pool.gpus,
                 generation=resource["metadata"].get("generation"),
+                rollout=rollout,
+                num_pods=len(self.pods(fleet.namespace, fleet.name, Component.WORKER)),
             ),
             before,
         )
@@ -359,29 +348,12 @@ class Reconciler:
     async def _write(
         self, resource: Manifest, status: MultimodalServiceStatus, state: ServiceState
     ) -> MultimodalServiceStatus:
-        """One patch of what changed; none if nothing did."""
+        """One patch of what changed; none if nothing did that a reader or a heir would miss."""
         metadata = resource["metadata"]
         after = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        patch = merge_patch(resource.get("status") or {}, after)
+        patch = worthwhile_patch(resource.get("status") or {}, after)
         if patch:
             path = f"{paths.service(metadata['namespace'], metadata['name'])}/status"
             state.latest = await self.api.merge(path, {"status": patch})
         self.metrics.show(metadata["namespace"], metadata["name"], status)
         return status
-
-
-def _memory(before: MultimodalServiceStatus) -> PlannerMemory:
-    """The planner's memory; one that somebody has spoilt is worth a fresh start, not a failure."""
-    try:
-        return PlannerMemory.from_json(before.memory)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        logger.warning("planner's memory is unreadable", extra={"error": repr(error)})
-        return PlannerMemory()
-
-
-def _newest(resource: Manifest, latest: Manifest | None) -> Manifest:
-    """`resource` with the status that our last patch left, where the cache lags behind it."""
-    if latest is None or latest["metadata"]["uid"] != resource["metadata"]["uid"]:
-        return resource
-    ours, cached = (int(r["metadata"]["resourceVersion"]) for r in (latest, resource))
-    return {**resource, "status": latest.get("status")} if ours > cached else resource

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from epidote_core.roles import WorkerState
 from epidote_operator.act.executor import Executor
 from epidote_operator.act.kubernetes_hands import KubernetesHands
 from epidote_operator.act.objects import apply_all
@@ -17,8 +18,9 @@ from epidote_operator.resources.labels import (
     SERVICE,
     Component,
 )
+from epidote_operator.spec.service_status import RolloutStatus
 from epidote_operator.status.fleet import Fleet
-from epidote_operator.status.rollout import RolloutMove, RolloutStep, next_move
+from epidote_operator.status.rollout import RolloutMove, RolloutStep, next_move, progress
 from epidote_planner.decision import AddWorkers
 from epidote_planner.lane import Lane
 
@@ -43,14 +45,35 @@ class Rolling:
     hands_old: KubernetesHands
     hands_new: KubernetesHands
     surge: int
+    deadline_s: float  # without progress
 
-    async def step(self, old: Fleet, new: Fleet, wanted: Mapping[Lane, int]) -> RolloutMove:
+    async def step(
+        self,
+        old: Fleet,
+        new: Fleet,
+        wanted: Mapping[Lane, int],
+        before: RolloutStatus | None,
+        now_s: float,
+    ) -> tuple[RolloutMove, RolloutStatus]:
         """Take the next step; SHIFT has been carried out when it is returned."""
+        status = progress(
+            before,
+            revision=self.values.revision,
+            ready=new.ready().total(),
+            old=len(old.staying),
+            deadline_s=self.deadline_s,
+            now_s=now_s,
+        )
+        if status.failed:
+            for worker in new.staying:
+                if worker.state is WorkerState.STARTING:
+                    await self.hands_new.remove_worker(worker, drain=False)
         most = self.hands_new.max_pods
         room = 1_000_000 if most is None else most - len(old.workers) - len(new.workers)
         # Labels of new workers that came up in another role are put right.
         executor = Executor(self.hands_new, drain_deadline_s=float(self.hands_new.grace_s))
-        move = next_move(old, new, wanted, surge=self.surge, room=max(0, room))
+        surge = 0 if status.failed else self.surge
+        move = next_move(old, new, wanted, surge=surge, room=max(0, room))
         starts: tuple[AddWorkers, ...] = ()
         if move.step is RolloutStep.START and move.lane is not None:
             starts = (AddWorkers(lane=move.lane, count=move.count),)
@@ -59,7 +82,7 @@ class Rolling:
             await self.hands_old.remove_worker(move.worker, drain=True)
         if move.step is RolloutStep.SHIFT:
             await apply_all(self.api, [gateway_service(self.values)])
-        return move
+        return move, status
 
 
 async def clean_up(

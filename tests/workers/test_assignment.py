@@ -73,6 +73,18 @@ def test_newcomer_takes_what_is_most_missing(present, wanted, role):
 
 
 @pytest.mark.parametrize(
+    ("present", "prefers", "role"),
+    [
+        ("", Role.PREFILL, Role.PREFILL),  # though decode is missing more
+        ("ed", Role.DECODE, Role.DECODE),  # though nobody prefills yet: that one is on its way
+        ("e", Role.ENCODE, Role.DECODE),  # there are enough of those
+    ],
+)
+def test_newcomer_that_was_made_for_a_role_gets_it_where_it_is_missing(present, prefers, role):
+    assert role_for_newcomer(fleet(present), counts("epdd"), prefers=prefers) is role
+
+
+@pytest.mark.parametrize(
     ("present", "wanted", "switched"),
     [
         ("epdd", "epdd", []),

@@ -113,14 +113,21 @@ def _uncovered(roles: Iterable[Role], stages: Stages) -> list[Stage]:
 
 
 def role_for_newcomer(
-    workers: Iterable[WorkerView], counts: Mapping[Role, int], stages: Stages = EVERY_STAGE
+    workers: Iterable[WorkerView],
+    counts: Mapping[Role, int],
+    stages: Stages = EVERY_STAGE,
+    *,
+    prefers: Role = Role.ALL,
 ) -> Role:
     """The role that is most missing: first of a stage nobody serves, then the largest gap.
 
+    One that `prefers` a certain role gets it where it is missing at all.
     More workers than counted: the role that `resize` would give the next one.
     """
     held = Counter(worker.role for worker in _live(workers))
     gaps = {role: counts.get(role, 0) - held[role] for role in ORDER}
+    if prefers is not Role.ALL and gaps[prefers] > 0:
+        return prefers
     if max(gaps.values()) <= 0:
         grown = resize(counts or {Role.ALL: 1}, sum(held.values()) + 1)
         gaps = {role: grown.get(role, 0) - held[role] for role in ORDER}

@@ -8,6 +8,7 @@ import typer
 import uvicorn
 
 from epidote_core.errors import EpidoteError
+from epidote_core.roles import Role
 from epidote_workers.cli_running import EXIT_FAILED, EXIT_USAGE, fail, note, stop_on_signals
 from epidote_workers.gateway_socket import listening_socket
 from epidote_workers.joined_node import JoinedNode, address_towards, parse_head
@@ -38,6 +39,13 @@ def worker(
             envvar=["EPIDOTE_NODE_NAME", "POD_NAME"],
         ),
     ] = "",
+    role: Annotated[
+        str,
+        typer.Option(
+            help="encode, prefill or decode: taken if the fleet misses one. [default: as it likes]",
+            envvar="EPIDOTE_ROLE",
+        ),
+    ] = "",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads to compute with.")] = 1,
     drain: Annotated[
         float, typer.Option(min=0.0, help="Seconds for work under way after SIGTERM.")
@@ -52,6 +60,8 @@ def worker(
     Example: epidote worker --head 10.0.0.5:6379 --probe-host 0.0.0.0 --probe-port 8001
     """
     try:
+        if role and role not in set(Role):
+            fail(f"--role: must be one of {', '.join(Role)}, got {role!r}", EXIT_USAGE)
         head_host, head_port = parse_head(head)
         token = shared_token()
         host = host or address_towards(head_host, head_port)
@@ -65,7 +75,9 @@ def worker(
     try:
         environment = {
             **ray_environment(threads, host=head_host, token=token),
-            **NodeSettings(run_directory=str(node.run_directory), host=host, name=name).to_env(),
+            **NodeSettings(
+                run_directory=str(node.run_directory), host=host, name=name, role=role
+            ).to_env(),
         }
         node.start(
             f"{head_host}:{head_port}",

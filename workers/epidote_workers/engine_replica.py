@@ -84,6 +84,7 @@ class EngineReplica:
         from epidote_workers.worker_settings import WorkerSettings
 
         settings, here = self._settings, NodeSettings.from_env()
+        self._role = Role(here.role) if here.role else Role.ALL  # of the view that joins
         self._role = await self._membership.join()
         self._beating = asyncio.create_task(self._membership.run())
         config = EngineConfig(

@@ -66,11 +66,15 @@ class Fleet:
     # What workers say
 
     def register(self, view: WorkerView, *, wish: Wish | None, keeps_role: bool) -> Orders:
-        """Add a worker; `keeps_role` if an earlier life of this register gave it one."""
+        """Add a worker; `keeps_role` if an earlier life of this register gave it one.
+
+        Else `view.role` is what it would like to be (ALL: anything), and becomes if one is missing.
+        """
         self._learn(wish)
         role = view.role
         if not keeps_role:
-            role = role_for_newcomer(self._roster.staying(), self._wish.counts, self._wish.stages)
+            staying, wish = self._roster.staying(), self._wish
+            role = role_for_newcomer(staying, wish.counts, wish.stages, prefers=view.role)
         self._roster.put(replace(view, role=role))
         logger.info("worker registered", extra={"worker": view.worker_id, "role": role})
         return self._orders(role)

@@ -10,19 +10,22 @@ from dataclasses import dataclass
 DIRECTORY_VARIABLE = "EPIDOTE_NODE_DIRECTORY"
 HOST_VARIABLE = "EPIDOTE_NODE_HOST"
 NAME_VARIABLE = "EPIDOTE_NODE_NAME"
+ROLE_VARIABLE = "EPIDOTE_NODE_ROLE"
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeSettings:
-    """Where a worker's sockets lie, the address of this host that others reach it by, its name.
+    """Where a worker's sockets lie, the address that others reach it by, its name, its wish.
 
     The name (of the pod) is what the fleet shows as the worker's `node_id`; workers of one name try
-    to map each other's memory. All empty in a local service, where `ReplicaSettings` says it.
+    to map each other's memory. `role` is the one that whoever made the pod means it for: it gets it
+    if the fleet misses one of it. All empty in a local service, where `ReplicaSettings` says it.
     """
 
     run_directory: str = ""
     host: str = ""
     name: str = ""
+    role: str = ""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "NodeSettings":
@@ -30,6 +33,7 @@ class NodeSettings:
             run_directory=environ.get(DIRECTORY_VARIABLE, ""),
             host=environ.get(HOST_VARIABLE, ""),
             name=environ.get(NAME_VARIABLE, ""),
+            role=environ.get(ROLE_VARIABLE, ""),
         )
 
     def to_env(self) -> dict[str, str]:
@@ -37,4 +41,5 @@ class NodeSettings:
             DIRECTORY_VARIABLE: self.run_directory,
             HOST_VARIABLE: self.host,
             NAME_VARIABLE: self.name,
+            ROLE_VARIABLE: self.role,
         }

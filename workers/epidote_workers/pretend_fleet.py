@@ -19,7 +19,7 @@ from pathlib import Path
 
 import uvicorn
 
-from epidote_core.roles import Role
+from epidote_core.roles import Role, WorkerState
 from epidote_engine.settings import EngineConfig
 from epidote_gateway.app import create_app
 from epidote_gateway.fakes import FakeRenderer
@@ -84,6 +84,13 @@ class PretendFleet:
                 self._end(name, drain=False)
             elif not pod.is_leaving and (self.folder / f"{name}.leaving").exists():
                 self._end(name, drain=True)
+            self._tell_probe(name, pod)
+
+    def _tell_probe(self, name: str, pod: _Pod) -> None:
+        ready = self.folder / f"{name}.ready"
+        is_ready = name in self._pods and pod.worker.view().state is WorkerState.ROUTABLE
+        if is_ready != ready.exists():
+            ready.touch() if is_ready else ready.unlink(missing_ok=True)
 
     def _begin(self, name: str, role: Role, pid: int) -> None:
         worker = Worker(

@@ -7,6 +7,7 @@ gone there at once; on SIGTERM it drains there, and then this process ends. Star
 a process with torch takes seconds, so that tests can afford many pods.
 
     DIR/NAME.pod      written here: {"role", "pid"}; removed by the fleet when the worker is gone
+    DIR/NAME.ready    written by the fleet while the worker is routable: what GET /readyz answers
     DIR/NAME.leaving  written here on SIGTERM
     DIR/fleet.pid     written by the fleet: without one there is nothing to wait for
 """
@@ -16,6 +17,7 @@ import json
 import os
 import signal
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 POLL_S = 0.05
@@ -26,9 +28,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--role", default=os.environ.get("EPIDOTE_ROLE", "decode"))
+    parser.add_argument("--probe-host", default=os.environ.get("POD_IP", ""))
+    parser.add_argument("--probe-port", type=int, default=8001)
     arguments = parser.parse_args()
     name = os.environ.get("POD_NAME") or os.environ["HOSTNAME"]
+    if arguments.probe_host:
+        answer_probes(
+            arguments.folder / f"{name}.ready", arguments.probe_host, arguments.probe_port
+        )
     stand_for(name, arguments.role, arguments.folder)
+
+
+def answer_probes(ready: Path, host: str, port: int) -> None:
+    """`GET /readyz` as a worker answers it, in a thread of its own."""
+
+    class Probe(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if ready.exists() else 503)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer((host, port), Probe)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
 def stand_for(name: str, role: str, folder: Path) -> None:

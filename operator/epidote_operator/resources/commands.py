@@ -6,6 +6,7 @@ One place: the workers' side of it is described in docs/workers.md.
 from typing import Any
 
 from epidote_operator.resources.fleet_values import Fleet
+from epidote_operator.resources.labels import ROLE
 from epidote_operator.spec.model_source import ModelSource, ServedModality, parse_source
 from epidote_operator.spec.pool import Device
 
@@ -102,9 +103,10 @@ def common_environment(fleet: Fleet) -> list[EnvVar]:
 
 
 def worker_environment(fleet: Fleet) -> list[EnvVar]:
-    """What a worker knows besides."""
+    """What a worker knows besides: its role as the pod's label said when it started."""
     found = [
         *common_environment(fleet),
+        _from_field("EPIDOTE_ROLE", f"metadata.labels['{ROLE}']"),
         {"name": "OMP_NUM_THREADS", "value": str(fleet.spec.pool.cpu_threads)},
     ]
     if fleet.spec.pool.device is Device.CPU:

@@ -103,7 +103,17 @@ def pod_template(
 def worker_spec(fleet: Fleet) -> Manifest:
     """The spec of a worker pod, before the user's template."""
     pool = fleet.spec.pool
-    more: Manifest = {"ports": [{"name": "probes", "containerPort": PROBE_PORT}]}
+    more: Manifest = {
+        "ports": [{"name": "probes", "containerPort": PROBE_PORT}],
+        # Routable: loaded, and not between two roles. No liveness probe: a worker whose node is
+        # lost ends by itself, and one that hangs is replaced by the operator.
+        "readinessProbe": {
+            "httpGet": {"path": "/readyz", "port": PROBE_PORT, "scheme": "HTTP"},
+            "periodSeconds": 1,
+            "timeoutSeconds": 2,
+            "failureThreshold": 2,
+        },
+    }
     if pool.gpus:
         amount = {pool.gpu_resource_name: str(pool.gpus)}
         more["resources"] = {"limits": amount, "requests": amount}

@@ -11,6 +11,7 @@ from epidote_operator.spec.service_status import (
     GpuStatus,
     MultimodalServiceStatus,
     RoleStatus,
+    RolloutStatus,
     SwitchState,
     SwitchStatus,
 )
@@ -39,6 +40,8 @@ class Report:
     actions: tuple[str, ...] = ()
     gpus_per_worker: int = 0
     generation: int | None = None
+    rollout: RolloutStatus | None = None
+    num_pods: int | None = None  # of both revisions, where there are two
 
 
 def render(
@@ -46,6 +49,7 @@ def render(
 ) -> tuple[MultimodalServiceStatus, DecisionStatus | None]:
     """The status now, and the decision if it is one that people should hear of."""
     plan, fleet, now_s = report.plan, report.fleet, report.now_s
+    num_pods = len(fleet.workers) if report.num_pods is None else report.num_pods
     decision = None
     if plan is not None:
         acts = report.mode is ScalingMode.AUTO
@@ -61,6 +65,7 @@ def render(
         attainment=report.attainment,
         target_ratio=report.policy.slo.quantile,
         metrics_message=report.metrics_message,
+        rollout=report.rollout,
     )
     roles = tuple(_role(role, report) for role in SPLIT_ROLES)
     scaled = report.outcome.verbs() & {"AddWorkers", "RemoveWorker"}
@@ -70,13 +75,13 @@ def render(
             "conditions": conditions(
                 facts, before.conditions, now_s=now_s, generation=report.generation
             ),
-            "workers": len(fleet.workers),
+            "workers": num_pods,
             "ready_workers": fleet.ready().total(),
             "desired_workers": plan.total if plan is not None else len(fleet.staying),
             "roles": roles,
             "role_summary": "/".join(str(role.ready) for role in roles),
             "gpus": GpuStatus(
-                used=report.gpus_per_worker * len(fleet.workers), budget=report.policy.gpu_budget
+                used=report.gpus_per_worker * num_pods, budget=report.policy.gpu_budget
             ),
             "switches": tuple(
                 _switch(worker, report.switch_states.get(worker.name))
@@ -85,6 +90,7 @@ def render(
             ),
             "attainment": _attainment(report.attainment) or before.attainment,
             "decisions": decisions,
+            "rollout": report.rollout,
             "last_scale_time": timestamp(now_s) if scaled else before.last_scale_time,
             "memory": plan.memory.to_json() if plan is not None else before.memory,
         }

@@ -7,6 +7,10 @@
       lane has somebody                          ones have left
     otherwise                                  WAIT
 
+A rollout that has not moved for `progressDeadlineSeconds` has failed: its workers that never came
+up leave, so that their GPUs return to the budget, and nothing more is started until the spec
+changes.
+
 After the shift the old gateways end their streams, then the old workers leave.
 """
 
@@ -16,7 +20,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from epidote_core.roles import WorkerState
-from epidote_operator.spec.service_status import MultimodalServiceStatus
+from epidote_operator.spec.service_status import MultimodalServiceStatus, RolloutStatus
+from epidote_operator.status.conditions import timestamp, unix_time
 from epidote_operator.status.fleet import Fleet, FleetWorker
 from epidote_planner.lane import Lane
 from epidote_planner.policy import PlannerPolicy
@@ -70,6 +75,31 @@ def next_move(
             return RolloutMove(step=RolloutStep.RETIRE, worker=worker)
     covered = new.is_known and all(ready[lane] for lane, count in wanted.items() if count)
     return SHIFT if covered else WAIT
+
+
+def progress(
+    before: RolloutStatus | None,
+    *,
+    revision: str,
+    ready: int,
+    old: int,
+    deadline_s: float,
+    now_s: float,
+) -> RolloutStatus:
+    """How far the rollout has come; another revision begins anew."""
+    if before is None or (before.revision, before.ready_workers, before.old_workers) != (
+        revision,
+        ready,
+        old,
+    ):
+        return RolloutStatus(
+            revision=revision,
+            ready_workers=ready,
+            old_workers=old,
+            progressed_at=timestamp(now_s),
+        )
+    failed = now_s - unix_time(before.progressed_at) > deadline_s
+    return before.model_copy(update={"failed": failed})
 
 
 def wanted_lanes(before: MultimodalServiceStatus, policy: PlannerPolicy) -> dict[Lane, int]:

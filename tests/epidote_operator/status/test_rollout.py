@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from epidote_core.roles import Role, WorkerState
+from epidote_operator.spec.service_status import RolloutStatus
 from epidote_operator.status.fleet import Fleet, FleetWorker
-from epidote_operator.status.rollout import RolloutStep, next_move
+from epidote_operator.status.rollout import RolloutStep, next_move, progress
 from epidote_planner.lane import Lane
 
 E, P, D = (Lane("default", role) for role in (Role.ENCODE, Role.PREFILL, Role.DECODE))
@@ -68,3 +69,17 @@ def test_a_new_fleet_that_nobody_can_tell_about_does_not_take_over() -> None:
 def test_no_old_worker_leaves_while_nobody_can_tell_of_the_new_ones() -> None:
     unknown = replace(fleet(E, P), is_known=False)
     assert next_move(OLD, unknown, WANTED, surge=1, room=0).step is RolloutStep.WAIT
+
+
+def test_a_rollout_has_failed_when_it_has_not_moved_for_its_deadline() -> None:
+    def at(now_s: float, before: RolloutStatus | None, **now: object) -> RolloutStatus:
+        seen = {"revision": "b", "ready": 1, "old": 4, **now}
+        return progress(before, deadline_s=60.0, now_s=now_s, **seen)  # type: ignore[arg-type]
+
+    begun = at(1000.0, None)
+    assert not at(1060.0, begun).failed
+    stuck = at(1061.0, begun)
+    assert stuck.failed
+    assert at(1061.0, begun, ready=2).progressed_at != begun.progressed_at
+    assert not at(1062.0, stuck, old=3).failed, "one of the old ones left: it moves"
+    assert not at(1062.0, stuck, revision="c").failed, "the owner tries something else"
