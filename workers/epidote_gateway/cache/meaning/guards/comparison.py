@@ -1,14 +1,13 @@
-"""This file is about two readings: what one has that the other lacks, and what changed places."""
+"""This file is about two readings: what one has that the other lacks, or says in another way."""
 
-from collections.abc import Mapping
 from itertools import takewhile
 
+from epidote_gateway.cache.meaning.guards.grammar import STRANGERS
 from epidote_gateway.cache.meaning.guards.lexicon import (
     FORMS,
     LIGHT,
     OPPOSING_PREFIXES,
     OPPOSITE_WORDS,
-    OPPOSITES,
 )
 from epidote_gateway.cache.meaning.guards.reading import Reading
 from epidote_gateway.cache.meaning.guards.tokens import Kind, Token
@@ -66,6 +65,13 @@ def _match_compounds(parts: list[Token], reading: Reading, wholes: list[Token]) 
             parts[:] = [token for token in parts if token not in (first, second)]
 
 
+def verb_forms(asked: Reading, cached: Reading) -> dict[str, str]:
+    """Words of `asked` to those of `cached` that no rule gave the same form: invad(ed), invade."""
+    mine = [token.value for token in asked.bag if token not in cached.bag]
+    theirs = [token.value for token in cached.bag if token not in asked.bag]
+    return {word: other for word in mine for other in theirs if other in (word + "e", word[:-1])}
+
+
 def _match_forms(mine: list[Token], theirs: list[Token]) -> None:
     """Take out verb and noun of one stem: interact and interaction, direct and director."""
     for token in list(mine):
@@ -91,43 +97,6 @@ def _are_opposed(word: str, other: str) -> bool:
     return len(short) > 2 and any(long == prefix + short for prefix in OPPOSING_PREFIXES)
 
 
-def direction_difference(asked: Reading, cached: Reading) -> str:
-    """What changed places between two questions with the same content; "" if nothing did."""
-    shared = {token.value for token in asked.bag} & {token.value for token in cached.bag}
-    for preposition in asked.governed.keys() & cached.governed.keys():
-        mine = shared & asked.governed[preposition]
-        theirs = shared & cached.governed[preposition]
-        if mine - theirs and theirs - mine:
-            return f"{preposition} {sorted(mine - theirs)} and {sorted(theirs - mine)}"
-    before, after = _prepositions_of(asked), _prepositions_of(cached)
-    for word in before.keys() & after.keys():
-        for preposition in before[word] - after[word]:
-            pair = OPPOSITES.get(preposition, preposition)
-            if any(OPPOSITES.get(other) == pair for other in after[word] - before[word]):
-                return f"{preposition} {word}"
-    return _swapped(asked, cached)
-
-
-def _prepositions_of(reading: Reading) -> Mapping[str, frozenset[str]]:
-    found: dict[str, set[str]] = {}
-    for preposition, governed in reading.governed.items():
-        for word in governed:
-            found.setdefault(word, set()).add(preposition)
-    return {word: frozenset(prepositions) for word, prepositions in found.items()}
-
-
-def _swapped(asked: Reading, cached: Reading) -> str:
-    """`X verb Y` in one and `Y verb X` in the other, none of them behind a preposition."""
-    governed = set().union(*asked.governed.values(), *cached.governed.values())
-    mine = [token.value for _, token in asked.content if token.value not in governed]
-    theirs = [token.value for _, token in cached.content if token.value not in governed]
-    triples = set(zip(theirs, theirs[1:], theirs[2:], strict=False))
-    for triple in zip(mine, mine[1:], mine[2:], strict=False):
-        if triple not in triples and triple[::-1] in triples:
-            return f"{triple[0]} {triple[1]} {triple[2]}"
-    return ""
-
-
 def count_difference(asked: Reading, cached: Reading) -> str:
     """The same numbers, given to other things: 2 adults and 3 children, the other way round."""
     for word in asked.counted.keys() & cached.counted.keys():
@@ -136,27 +105,103 @@ def count_difference(asked: Reading, cached: Reading) -> str:
     return ""
 
 
+def case_difference(asked: Reading, cached: Reading) -> str:
+    """The same word as a name in one and not in the other."""
+    for word in asked.cases.keys() & cached.cases.keys():
+        if asked.cases[word] != cached.cases[word]:
+            return f"{word}: {asked.cases[word]} and {cached.cases[word]}"
+    return ""
+
+
+def scope_difference(asked: Reading, cached: Reading) -> str:
+    """The same `only` or `all`, about something else."""
+    for name in asked.scopes.keys() & cached.scopes.keys():
+        mine, theirs = asked.scopes[name], cached.scopes[name]
+        owners = asked.parts.governed.get("of", set()) | cached.parts.governed.get("of", set())
+        one, other = (mine - theirs).keys() - owners, (theirs - mine).keys() - owners
+        if one and other:  # all office costs, all costs of the office
+            return f"{name} {sorted(mine)} and {name} {sorted(theirs)}"
+    return ""
+
+
+def negation_difference(asked: Reading, cached: Reading) -> str:
+    """As many negations, and each about the same thing."""
+    if asked.negations != cached.negations:
+        return f"{asked.negations} and {cached.negations} negations"
+    left = list(cached.negated)
+    for about in asked.negated:
+        partner = next((other for other in left if about & other or about == other), None)
+        if partner is None:
+            return f"not {sorted(about)} and not {[sorted(other) for other in left]}"
+        left.remove(partner)
+    return ""
+
+
 def focus_difference(asked: Reading, cached: Reading) -> str:
-    """When and where, why and whether, my and your, did and will."""
+    """When and where, why and whether, may and should."""
     mine, theirs = asked.focus, cached.focus
     if mine != theirs:
         one_is_plain = not mine or not theirs
         plain = asked if not mine else cached
         if not one_is_plain or (mine or theirs) == "why" or plain.asks_yes_or_no:
             return f"{mine or 'whether'} and {theirs or 'whether'}"
-    if asked.asks_yes_or_no and cached.asks_yes_or_no and asked.obliges != cached.obliges:
-        return "may and should"
-    if asked.tense and cached.tense and asked.tense != cached.tense:
-        return f"{asked.tense} and {cached.tense}"
+    both_yes_or_no = asked.asks_yes_or_no and cached.asks_yes_or_no
+    may, must = asked.modality, cached.modality
+    if both_yes_or_no and may != must and {may, must} & {"must", "should"}:
+        return f"{may or 'may'} and {must or 'may'}"
+    if may and must and may != must:
+        is_advice = "first" in asked.persons and "must" not in (may, must)
+        if {may, must} != {"must", "should"} and not (is_advice or asked.asks_how):
+            return f"{may} and {must}"
+    if (both_yes_or_no or (mine and mine == theirs)) and "should" not in (
+        asked.modality,
+        cached.modality,
+    ):
+        one, other = asked.main_verbs, cached.main_verbs
+        if one and other and not one & other:
+            return f"{sorted(one)} and {sorted(other)}"
     return ""
 
 
-def owner_difference(asked: Reading, cached: Reading) -> str:
+def tense_difference(asked: Reading, cached: Reading) -> str:
+    """Is and was, did and will; a date says the future as well as a verb does.
+
+    Who directed it and who is its director ask the same: the verb is no word of the other question.
+    """
+    mine, theirs = asked.tense, cached.tense
+    if mine and theirs:
+        has_date = any(token.kind is Kind.DATE for token in asked.bag)
+        is_dated = has_date and {mine, theirs} == {"present", "future"}
+        return "" if mine == theirs or is_dated else f"{mine} and {theirs}"
+    if not mine and not theirs:
+        shared = {t.value: t.value for t in asked.bag if t in cached.bag}
+        shared |= verb_forms(asked, cached)
+        changed = [a for a, b in shared.items() if (a in asked.past) != (b in cached.past)]
+        return f"another tense of {sorted(changed)}" if changed else ""
+    told, other = (asked, cached) if mine else (cached, asked)
+    if told.tense == "past" or not other.past:
+        return ""
+    doers = ("er", "or", "ers", "ors")
+    verbs = {t.value for _, t in told.content if not t.written.lower().endswith(doers)}
+    changed_verbs = verbs & other.past - told.past
+    return f"{told.tense} and past" if changed_verbs else ""
+
+
+def person_difference(asked: Reading, cached: Reading) -> str:
+    """Whose it is, and who does it to whom. Who asks need not be named: I, we and nobody agree."""
     for word in asked.owners.keys() & cached.owners.keys():
         if asked.owners[word] != cached.owners[word]:
             return f"{asked.owners[word]} {word} and {cached.owners[word]} {word}"
-    strangers = {"your", "his", "her", "their"}
+    strangers = {"your", "his", "her"}
     mine, theirs = set(asked.owners.values()), set(cached.owners.values())
     if (mine ^ theirs) & strangers:
         return f"{sorted(mine)} and {sorted(theirs)}"
+    one, other = set(asked.persons), set(cached.persons)
+    changed = (asked.passives ^ cached.passives) & {token.value for token in asked.bag}
+    if changed & {token.value for token in cached.bag} and one & other & {"first", *STRANGERS}:
+        return f"{sorted(changed)} by and of {sorted(one & other)}"
+    if (one ^ other) & STRANGERS:
+        return f"{asked.persons} and {cached.persons}"
+    if one == other and len(one) > 1 and asked.persons != cached.persons:
+        return f"{asked.persons} and {cached.persons}"
     return ""

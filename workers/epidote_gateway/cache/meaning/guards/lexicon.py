@@ -38,6 +38,9 @@ FILLERS = words(
     """
 )
 
+# Fillers that people put in capitals without naming anything.
+GREETINGS = words("ok okay please kindly hey hi hello thanks yes id hows whats whos a i")
+
 # Say little: one question may have them and the other one nothing in their place. They are verbs
 # that stand for many, and nouns that only say what kind of thing a name names.
 LIGHT = words(
@@ -45,7 +48,7 @@ LIGHT = words(
     take make come put keep hold happen exist consider become go run bring try check see look
     work process procedure provide offer mean people person film movie song book singer actor
     company city country river mountain planet language team game app website brand product
-    item food drink person place word example common
+    item food drink person place word example common own
     """
 )
 
@@ -112,8 +115,7 @@ SYNONYMS = groups(
     logout signout
     password passphrase passcode
     invoice bill
-    shipping delivery
-    ship deliver
+    ship deliver shipping delivery
     ticket fare
     reservation booking
     book reserve
@@ -150,6 +152,7 @@ SYNONYMS = groups(
     install setup
     pay payment
     move relocate
+    usa US
     travel journey trip
     """
 )
@@ -203,7 +206,9 @@ IRREGULAR = groups(
 IRREGULAR_PAST = words(
     """
     bought sold wrote built sent lost paid took made gave spoke ate drove flew won began
-    found kept left slept taught thought brought grew broke chose stole died
+    found kept left slept taught thought brought grew broke chose stole died held came went
+    built seen saw done been gone given taken written driven eaten worn known knew shown sang sung
+    met led fed read beat beaten become became said told felt dealt meant fought caught hidden hid
     """
 )
 
@@ -211,7 +216,7 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bi(?:'d| would) like (?:to )?|\bi wish (?:to )?", ""),
     (r"\bcheck (?:if|whether)\b", ""),
     (r"\b(?:serve|serves|served|work|works|worked|act|acts|acted) as\b", ""),
-    (r"\bhow big\b|\bhow large\b", "what size"),
+    (r"\bhow (?:big|large)(?: an?)?\b", "what size"),
     (r"\bhow tall\b|\bhow high\b", "what height"),
     (r"\bhow old\b", "what age"),
     (r"\bhow far\b", "what distance"),
@@ -222,11 +227,15 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bwhat's\b", "what is"),
     (r"\bbest (?=ways?\b|method\b)", ""),
     (r"\bwhat is the (?:way|method|process|procedure) (?:to|of|for)\b", "how"),
-    (r"\b(?:can|could|would|will|won't|can't|couldn't|wouldn't) you (?:please |kindly )?", ""),
+    (r"(?:^|(?<=[.,!?] ))(?:can|could|would|will) you (?:please |kindly )?", ""),
     (r"\bi (?:do not|don't|dont) (?:know|understand|remember|get) (?=how|what|why|wh|if)", ""),
+    (r"\b(?:do you (?:happen to )?know|any idea|would you say|do you think|tell me if)\b", ""),
+    (r"(?:^|(?<=[.,!?] ))(?:please )?(?:tell|show|give|teach|help|remind) (?:me|us)\b", ""),
+    (r"\b(?:i|we) (?:want|need) to know\b|\blet (?:me|us) know\b|\bthank you\b", ""),
     (r"\bhow come\b", "why"),
     (r"\bfor what reason\b|\bwhat is the (?:reason|cause) (?:why|that|of|for|behind)\b", "why"),
     (r"\b(?:at )?what time\b", "when"),
+    (r"\b(?:in|on|at) (?:what|which) (?:year|month|day|date)\b", "when"),
     (r"\bhow much time\b", "how long"),
     (r"\bhow long (?:does|do|did|will|would) it take (?:me )?to\b|^time to\b", "how long to"),
     (r"\bhow long (?:does|do|did|will|would) (.{1,60}?) take\b", r"how long \1"),
@@ -261,6 +270,15 @@ NEGATIONS = words(
 # Turn a question round as well as any `not`, and say more than it.
 NEGATING_VERBS = words("fail refuse avoid stop prevent lack unable unsuccessful")
 
+# The question is about words: none stands for another one then.
+ABOUT_WORDS = words(
+    """
+    spell spelled spelt spelling plural singular rhyme rhymes synonym synonyms antonym antonyms
+    opposite pronounce pronounced tense syllable syllables grammar translate translation conjugate
+    word words letter letters verb noun adjective rewrite rephrase paraphrase proofread
+    """
+)
+
 # A verb goes one way or the other by these alone.
 PARTICLES = frozenset({"off", "out", "down", "away", "up", "back", "over"})
 
@@ -284,7 +302,8 @@ QUANTIFIERS = groups(
     only solely exclusively merely
     more greater
     less fewer lower
-    both either
+    both
+    either
     except besides excluding unless apart aside
     including include includes plus
     minimum min least
@@ -299,7 +318,6 @@ QUANTIFIERS = groups(
     never
     half
     another other others different
-    own
     again
     together
     alone

@@ -1,15 +1,36 @@
 """This file is about what of a question has to agree with another one: its reading."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
+from epidote_gateway.cache.meaning.guards.clauses import (
+    PREPOSITIONS,
+    Parts,
+    Place,
+    end_of_part,
+    is_inverted,
+    neighbours,
+    parts_of,
+    scopes,
+)
+from epidote_gateway.cache.meaning.guards.grammar import (
+    AUXILIARIES,
+    main_verbs,
+    modality,
+    passives,
+    past_forms,
+    persons,
+    tense,
+)
 from epidote_gateway.cache.meaning.guards.languages import language_of
+from epidote_gateway.cache.meaning.guards.letter_case import letter_cases
 from epidote_gateway.cache.meaning.guards.lexicon import (
+    ABOUT_WORDS,
     FILLERS,
-    IRREGULAR_PAST,
+    GREETINGS,
     NEGATING_VERBS,
     NEGATIONS,
     PARTICLES,
@@ -20,18 +41,6 @@ from epidote_gateway.cache.meaning.guards.lexicon import (
 )
 from epidote_gateway.cache.meaning.guards.tokens import Kind, Token, tokens_of
 
-_PREPOSITIONS = words(
-    """
-    from to into onto than before after over under against by with without in on at for of
-    between through toward towards since until per via behind above below inside outside
-    versus vs minus
-    """
-)
-_AUXILIARIES = words(
-    """
-    is are was were am do does did can could will would should must has have may might
-    """
-)
 _FOCI = {"who": "who", "whom": "who", "whose": "who", "where": "where", "when": "when",
          "why": "why"}  # fmt: skip
 _MEASURED = words(
@@ -39,9 +48,10 @@ _MEASURED = words(
     many much long far old often tall high deep wide large big heavy fast late early soon
     """
 )
-_PAST = frozenset({"did", "was", "were", "had"})
-_FUTURE = frozenset({"will", "shall"})
-_IGNORED = frozenset({*FILLERS, *NEGATIONS, *PARTICLES, *QUANTIFIERS, *POSSESSIVES, *_PREPOSITIONS})
+_IGNORED = frozenset({*FILLERS, *NEGATIONS, *PARTICLES, *QUANTIFIERS, *POSSESSIVES, *PREPOSITIONS})
+_UNSCOPED = frozenset(
+    {"either", "minimum", "maximum", "best", "worst", "together", "again", "never"}
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,19 +59,28 @@ class Reading:
     """Content words are canonical (lemma, then synonym). Places count tokens from 0."""
 
     language: str
-    content: tuple[tuple[int, Token], ...]
+    content: tuple[Place, ...]
     bag: Mapping[Token, int]
+    cases: Mapping[str, str]  # content word -> how its letters are; see `letter_case`
     negations: int
+    negated: tuple[frozenset[str], ...]  # what each of them may be about
     particles: frozenset[str]
     quantifiers: Mapping[str, int]
+    scopes: Mapping[str, Counter[str]]  # quantifier -> what it is about
     focus: str  # who, where, when, why, how many …; empty: what, how
+    asks_how: bool
     asks_yes_or_no: bool
-    obliges: bool  # a yes-or-no question with must or should
+    modality: str
     tense: str
+    past: frozenset[str]  # content words in a past form
+    passives: frozenset[str]
+    persons: tuple[str, ...]
+    main_verbs: frozenset[str]
     is_either: bool  # `or` between alternatives
     owners: Mapping[str, str]  # content word -> whose
     counted: Mapping[str, str]  # content word or unit -> the number before it
-    governed: Mapping[str, frozenset[str]]  # preposition -> content words it governs
+    parts: Parts
+    adjacent: frozenset[tuple[str, str]]
 
 
 @lru_cache(maxsize=4096)
@@ -69,36 +88,94 @@ def read(text: str) -> Reading:
     """Cached: an entry is compared again and again."""
     tokens = tokens_of(text)
     said = [token.value if token.kind is Kind.WORD else "" for token in tokens]
-    content = _content(tokens)
+    written = [token.written or word for token, word in zip(tokens, said, strict=True)]
+    language = language_of(text)
+    content = _content(tokens, written, language)
+    focus = _focus(said)
+    asks_how = "how" in said[:2] and not focus
     return Reading(
-        language=language_of(text),
+        language=language,
         content=content,
         bag=Counter(token for _, token in content),
-        negations=sum(word in NEGATIONS or word in NEGATING_VERBS for word in said),
+        cases=letter_cases(text, tokens, content),
+        negations=sum(_is_negation(word) for word in said),
+        negated=_negated(tokens, said, content),
         particles=frozenset(word for word in said if word in PARTICLES),
         quantifiers=_quantifiers(said),
-        focus=_focus(said),
-        asks_yes_or_no=bool(said) and said[0] in _AUXILIARIES,
-        obliges=bool(said) and said[0] in ("must", "should"),
-        tense=_tense(text),
+        scopes=scopes(tokens, said, content, _scoped),
+        focus=focus,
+        asks_how=asks_how,
+        asks_yes_or_no=bool(said) and said[0] in AUXILIARIES,
+        modality=modality(said),
+        tense=tense(written),
+        past=past_forms({token.value: token.written for _, token in content}),
+        passives=passives(written, said),
+        persons=persons(said, focus),
+        main_verbs=main_verbs(said),
         is_either="or" in said,
         owners=_owners(tokens, dict(content)),
         counted=_counted(content),
-        governed=_governed(said, content),
+        parts=parts_of(tokens, said, content),
+        adjacent=neighbours(content),
     )
 
 
-def _content(tokens: tuple[Token, ...]) -> tuple[tuple[int, Token], ...]:
+def _content(tokens: Sequence[Token], written: Sequence[str], language: str) -> tuple[Place, ...]:
+    """English has fillers and synonyms here; of other languages every word is content, as of
+    questions about words. `IT` and `US` are no fillers, unless everything is in capitals.
+    """
+    is_about_words = any(word.lower() in ABOUT_WORDS for word in written)
+    is_free = language in ("", "en") and not is_about_words
+    num_shouted = sum(len(word) > 1 and word.isupper() for word in written)
+    is_shouted = 2 * num_shouted > len(written)
     found = []
     for place, token in enumerate(tokens):
-        if token.kind is not Kind.WORD:
+        if token.kind is Kind.BREAK or token.value.startswith("'"):
+            continue
+        if token.kind is Kind.WORD and not is_free:
+            token = Token(Kind.WORD, written[place].lower(), token.written)
+        if token.kind is not Kind.WORD or not is_free:
             found.append((place, token))
-        elif not token.value.startswith("'"):
-            word = SYNONYMS.get(token.value, token.value)
-            is_measure = token.value in _MEASURED and place > 0 and tokens[place - 1].value == "how"
-            if not is_measure and token.value not in _IGNORED and word not in FILLERS:
-                found.append((place, Token(Kind.WORD, word)))
+            continue
+        word = SYNONYMS.get(token.value, token.value)
+        is_measure = token.value in _MEASURED and place > 0 and tokens[place - 1].value == "how"
+        is_filler = is_measure or token.value in _IGNORED or word in FILLERS
+        is_name = len(token.written) > 1 and token.written.isupper() and not is_shouted
+        if is_filler and is_name and token.value in FILLERS - GREETINGS:
+            word, is_filler = SYNONYMS.get(token.written, token.written), False
+        if not is_filler:
+            found.append((place, Token(Kind.WORD, word, token.written)))
     return tuple(found)
+
+
+def _is_negation(word: str) -> bool:
+    return word in NEGATIONS or word in NEGATING_VERBS
+
+
+def _negated(
+    tokens: Sequence[Token], said: Sequence[str], content: Sequence[Place]
+) -> tuple[frozenset[str], ...]:
+    """What each negation may be about. `Why isn't my phone charging` denies the charging, or that
+    it is the phone: either agrees with `Why is my phone not charging`."""
+    found = []
+    for place, word in enumerate(said):
+        if not _is_negation(word):
+            continue
+        about: set[str] = set()
+        for counter in scopes(
+            tokens, [w if n == place else "" for n, w in enumerate(said)], content, str
+        ).values():
+            about |= counter.keys()
+        if is_inverted(said, place):
+            end = end_of_part(tokens, said, place)
+            about |= {token.value for at, token in content if place < at < end}
+        found.append(frozenset(about))
+    return tuple(found)
+
+
+def _scoped(word: str) -> str:
+    name = QUANTIFIERS.get(word, "")
+    return "" if name in _UNSCOPED else name
 
 
 def _quantifiers(said: list[str]) -> Mapping[str, int]:
@@ -130,15 +207,7 @@ def _focus(said: list[str]) -> str:
     return ""
 
 
-def _tense(text: str) -> str:
-    said = [word.strip("?.,!") for word in text.lower().split()]
-    if not _FUTURE.isdisjoint(said):
-        return "future"
-    is_past = any(word in _PAST or word.endswith("ed") or word in IRREGULAR_PAST for word in said)
-    return "past" if is_past else ""
-
-
-def _owners(tokens: tuple[Token, ...], content: Mapping[int, Token]) -> Mapping[str, str]:
+def _owners(tokens: Sequence[Token], content: Mapping[int, Token]) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for place, token in enumerate(tokens):
         if token.value in POSSESSIVES:
@@ -156,20 +225,3 @@ def _counted(content: tuple[tuple[int, Token], ...]) -> Mapping[str, str]:
         if is_near and number.kind is Kind.NUMBER and token.kind is not Kind.NUMBER:
             found[token.value] = number.value
     return found
-
-
-def _governed(
-    said: list[str], content: tuple[tuple[int, Token], ...]
-) -> Mapping[str, frozenset[str]]:
-    """The next content word after each preposition; `X's Y` counts as `Y of X`."""
-    places = [place for place, _ in content]
-    found: dict[str, set[str]] = {}
-    for place, word in enumerate(said):
-        if word in _PREPOSITIONS:
-            number = next((n for n, at in enumerate(places) if at > place), None)
-            if number is not None:
-                found.setdefault(word, set()).add(content[number][1].value)
-        elif word == "'s" and place - 1 in places:
-            owner = content[places.index(place - 1)][1].value
-            found.setdefault("of", set()).add(owner)
-    return {preposition: frozenset(governed) for preposition, governed in found.items()}

@@ -1,12 +1,13 @@
 """This file is about cutting a question into words, numbers, dates, units and pieces of code."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import takewhile
 
-from epidote_gateway.cache.meaning.guards.lexicon import IRREGULAR, PHRASES, words
+from epidote_gateway.cache.meaning.guards.lexicon import FILLERS, IRREGULAR, PHRASES, words
 from epidote_gateway.cache.meaning.guards.unit_names import UNITS
+from epidote_gateway.cache.meaning.guards.unit_symbols import unit_symbol
 from epidote_gateway.cache.meaning.guards.written_dates import date_value
 from epidote_gateway.cache.meaning.guards.written_numbers import (
     NUMBER_WORDS,
@@ -21,14 +22,19 @@ class Kind(StrEnum):
     DATE = "date"
     UNIT = "unit"
     CODE = "code"
+    BREAK = "break"  # a comma or a full stop: carries nothing, but parts what it stands between
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """`value` is canonical: `km` and `kilometers` are equal, `two` and `2` are equal."""
+    """`value` is canonical: `km` and `kilometers` are equal, `two` and `2` are equal.
+
+    `written` is the word with its letter case, for `Kind.WORD`; tokens are equal without it.
+    """
 
     kind: Kind
     value: str
+    written: str = field(default="", compare=False)
 
 
 _MONTH = (
@@ -51,17 +57,19 @@ _DATE = "|".join(
         r"(?:this|next|last|previous|coming|past) (?:week(?:end)?|month|year|quarter|summer|winter"
         r"|spring|autumn|fall|semester|season|time|night|morning|evening)\b",
         r"(?:today|tonight|tomorrow|yesterday|noon|midday|midnight)\b",
+        r"(?:christmas|easter|thanksgiving|halloween|new year'?s?|boxing|labou?r|independence)"
+        r"(?: (?:eve|day|sunday|monday))?\b|good friday\b",
         r"(?:mon|tues?|wednes|thurs?|fri|satur|sun)days?\b",
         r"(?:january|february|april|june|july|august|september|october|november|december)\b",
-        r"(?<=in )(?:march|may)\b|(?<=of )(?:march|may)\b|(?<=since )(?:march|may)\b"
-        r"|(?<=until )(?:march|may)\b|(?<=by )(?:march|may)\b|(?<=this )(?:march|may)\b"
-        r"|(?<=next )(?:march|may)\b|(?<=last )(?:march|may)\b",
+        r"(?<=\bin )(?:march|may)\b|(?<=\bof )(?:march|may)\b|(?<=\bsince )(?:march|may)\b"
+        r"|(?<=\buntil )(?:march|may)\b|(?<=\bby )(?:march|may)\b|(?<=\bthis )(?:march|may)\b"
+        r"|(?<=\bnext )(?:march|may)\b|(?<=\blast )(?:march|may)\b",
     ]
 )
 _CODE = "|".join(
     [
         r"`[^`]+`",
-        r"\"[^\"]+\"|“[^”]+”",
+        r"\"[^\"]+\"|“[^”]+”|'[^']+'(?!\w)",
         r"(?:https?://|www\.)\S+",
         r"[\w.+-]+@[\w-]+\.[\w.]+",
         r"(?:\.{0,2}/[\w.-]+)+/?|[A-Za-z]:\\\S+",
@@ -81,7 +89,8 @@ _SCALE = r"(?: ?(?:k|m|bn|thousand|million|billion|trillion|hundred|st|nd|rd|th|
 _SCAN = re.compile(
     rf"(?P<date>(?<![\w.-])(?:{_DATE}))|(?P<code>(?<![\w-])(?:{_CODE}))"
     rf"|(?P<number>(?:{_NUMBER}){_SCALE})|(?P<unit>°[cf]?|%|[$€£¥₹])"
-    r"|(?P<word>[^\W\d_]+(?:'[^\W\d_]+)*|\d+[^\W\d_]+)",
+    r"|(?P<word>[^\W\d_]+(?:'[^\W\d_]+)*|\d+[^\W\d_]+)"
+    r"|(?P<operator>(?<=[\w)])[*^×÷+](?=[\w(])|(?<![\w!])!(?=[\w(])|\[[^\]]*\])|(?P<break>[,;:.?!]+)",
     re.IGNORECASE,
 )
 _AMBIGUOUS_UNITS = words(
@@ -108,21 +117,41 @@ def tokens_of(text: str) -> tuple[Token, ...]:
         elif kind == "number":
             if raw[0] in "$€£¥₹":
                 found.append(Token(Kind.UNIT, UNITS[raw[0]]))
-            found.append(Token(Kind.NUMBER, number_value(raw.lower().lstrip("$€£¥₹"))))
+            found += _number(raw)
         elif kind == "unit":
             found.append(Token(Kind.UNIT, UNITS[raw.lower()]))
+        elif kind == "operator":
+            found.append(Token(Kind.CODE, raw))
+        elif kind == "break":
+            found.append(Token(Kind.BREAK, raw[0]))
         else:
-            is_letter = len(raw) == 1 and raw.isupper() and raw != "I" and match.start() > 0
+            is_letter = len(raw) == 1 and raw.isupper() and match.start() > 0
+            is_letter &= raw != "I" or _is_numeral(found)
             is_letter &= not (found and found[-1].kind is Kind.NUMBER)  # 20 C
             found += [Token(Kind.CODE, raw)] if is_letter and not is_shouted else _word(raw)
     return _with_spelled_numbers(found)
 
 
+def _is_numeral(before: list[Token]) -> bool:
+    """World War I, and not `am I`."""
+    last = before[-1] if len(before) > 1 else None
+    return last is not None and last.written[:1].isupper() and last.value not in FILLERS
+
+
+def _number(raw: str) -> list[Token]:
+    """`5 m` are metres and `5 M` millions, `300 K` is a temperature; of money each is a factor."""
+    amount, symbol = raw.lstrip("$€£¥₹"), raw[-1:]
+    if amount == raw and (symbol == "m" or raw.endswith(" K")):
+        unit = "metre" if symbol == "m" else "kelvin"
+        return [Token(Kind.NUMBER, number_value(amount[:-1].strip())), Token(Kind.UNIT, unit)]
+    return [Token(Kind.NUMBER, number_value(amount.lower()))]
+
+
 def _code(raw: str) -> list[Token]:
     """A single quoted word is a word: people quote or don't."""
-    if raw[0] in '"“`' and raw[1:-1].isalpha() and raw[1:-1].islower():
+    if raw[0] in "'\"“`" and raw[1:-1].isalpha() and raw[1:-1].islower():
         return _word(raw[1:-1])
-    if raw[0] in '"“`':
+    if raw[0] in "'\"“`":
         raw = raw[1:-1]
     if re.fullmatch(r"[A-Za-z]+[-.]?\d[\w.-]*", raw):  # model names: GPT-4, gpt4, mp3
         return [Token(Kind.CODE, raw.lower().replace("-", "").rstrip("."))]
@@ -142,7 +171,7 @@ def _word(raw: str) -> list[Token]:
         unit = UNITS.get(glued[2])
         number = Token(Kind.NUMBER, number_value(glued[1]))
         return [number, Token(Kind.UNIT, unit)] if unit else [Token(Kind.CODE, word)]
-    return [Token(Kind.WORD, word)]
+    return [Token(Kind.WORD, word, raw)]
 
 
 def _with_spelled_numbers(tokens: list[Token]) -> tuple[Token, ...]:
@@ -161,18 +190,22 @@ def _with_spelled_numbers(tokens: list[Token]) -> tuple[Token, ...]:
         token = tokens[place]
         place += 1
         if token.kind is Kind.WORD:
-            token = _unit_or_lemma(token.value, found[-1] if found else None)
+            token = _unit_or_lemma(token, found[-1] if found else None)
         found.append(token)
     return tuple(found)
 
 
-def _unit_or_lemma(word: str, before: Token | None) -> Token:
+def _unit_or_lemma(token: Token, before: Token | None) -> Token:
+    word = token.value
     after_number = before is not None and before.kind is Kind.NUMBER
     if after_number and word in ("c", "f"):
         return Token(Kind.UNIT, "celsius" if word == "c" else "fahrenheit")
+    symbol = unit_symbol(token.written) if after_number else ""
+    if symbol:
+        return Token(Kind.UNIT, symbol)
     if word in UNITS and (after_number or word not in _AMBIGUOUS_UNITS):
         return Token(Kind.UNIT, UNITS[word])
-    return Token(Kind.WORD, lemma(word))
+    return replace(token, value=lemma(word))
 
 
 def lemma(word: str) -> str:
@@ -204,5 +237,7 @@ def _wants_e(stem: str) -> bool:
         ("ng", "rv", "at", "uc", "iz", "as", "os", "rg", "iv", "dg", "nc", "bl", "tl")
     ):
         return not stem.endswith(("ing", "eat", "ong", "oat"))
+    if stem.endswith(("ir", "ur", "ad", "ag", "ut", "id", "ak", "mot", "uot")) and len(stem) > 3:
+        return stem[-3] not in "aeio"  # requir-ed, provid-ed; not repair-ed, avoid-ed
     is_vowel = [letter in "aeiou" for letter in stem[-3:]]
     return len(stem) == 3 and is_vowel == [False, True, False] and stem[-1] not in "wxy"

@@ -3,13 +3,17 @@
 from collections.abc import Iterator
 
 from epidote_gateway.cache.meaning.guards.comparison import (
+    case_difference,
     content_difference,
     count_difference,
-    direction_difference,
     focus_difference,
-    owner_difference,
+    negation_difference,
+    person_difference,
+    scope_difference,
+    tense_difference,
 )
 from epidote_gateway.cache.meaning.guards.reading import Reading, read
+from epidote_gateway.cache.meaning.guards.word_order import order_difference
 from epidote_gateway.cache.policy import GuardsSpec
 from epidote_gateway.cache.protocols import Reason, Refusal
 
@@ -55,9 +59,9 @@ def differences(asked: Reading, cached: Reading) -> Iterator[Refusal]:
     """Every difference that may change the answer, the surest kind first."""
     if asked.language and cached.language and asked.language != cached.language:
         yield Refusal(reason=Reason.LANGUAGE, detail=f"{asked.language} and {cached.language}")
-    if asked.negations != cached.negations:
-        detail = f"{asked.negations} and {cached.negations} negations"
-        yield Refusal(reason=Reason.NEGATION, detail=detail)
+    denied = negation_difference(asked, cached)
+    if denied:
+        yield Refusal(reason=Reason.NEGATION, detail=denied)
     if asked.particles != cached.particles:
         detail = f"{sorted(asked.particles)} and {sorted(cached.particles)}"
         yield Refusal(reason=Reason.NEGATION, detail=detail)
@@ -67,9 +71,12 @@ def differences(asked: Reading, cached: Reading) -> Iterator[Refusal]:
         yield Refusal(reason=Reason.QUANTIFIERS, detail=detail)
     for reason, detail in (
         (Reason.NUMBERS, count_difference(asked, cached)),
-        (Reason.QUANTIFIERS, direction_difference(asked, cached)),
+        (Reason.QUANTIFIERS, scope_difference(asked, cached)),
+        (Reason.QUANTIFIERS, order_difference(asked, cached)),
         (Reason.QUANTIFIERS, focus_difference(asked, cached)),
-        (Reason.ENTITIES, owner_difference(asked, cached)),
+        (Reason.QUANTIFIERS, tense_difference(asked, cached)),
+        (Reason.ENTITIES, person_difference(asked, cached)),
+        (Reason.ENTITIES, case_difference(asked, cached)),
     ):
         if detail:
             yield Refusal(reason=reason, detail=detail)

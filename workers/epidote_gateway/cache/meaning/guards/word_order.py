@@ -1,0 +1,132 @@
+"""This file is about the same words in other roles: who does what to whom, from where to where.
+
+English says roles by order and by prepositions. Parts of a question may change places as a whole
+(In Ohio, is it legal? Is it legal in Ohio?), words inside one part may not.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from epidote_gateway.cache.meaning.guards.clauses import STRONG
+from epidote_gateway.cache.meaning.guards.comparison import verb_forms
+from epidote_gateway.cache.meaning.guards.lexicon import OPPOSITES
+from epidote_gateway.cache.meaning.guards.reading import Reading
+from epidote_gateway.cache.meaning.guards.tokens import Kind
+
+_FREE = {Kind.DATE, Kind.UNIT}
+
+
+def order_difference(asked: Reading, cached: Reading) -> str:
+    """What changed places between two questions with the same content; "" if nothing did."""
+    shared = {token.value for token in asked.bag} & {token.value for token in cached.bag}
+    return (
+        _exchanged(asked, cached, shared)
+        or _other_preposition(asked, cached)
+        or _other_voice(asked, cached, shared)
+        or _regrouped(asked, cached)
+        or _swapped(asked, cached, shared)
+    )
+
+
+def _exchanged(asked: Reading, cached: Reading, shared: set[str]) -> str:
+    """From A to B, from B to A."""
+    for preposition in asked.parts.governed.keys() & cached.parts.governed.keys():
+        mine = shared & asked.parts.governed[preposition]
+        theirs = shared & cached.parts.governed[preposition]
+        if mine - theirs and theirs - mine:
+            return f"{preposition} {sorted(mine - theirs)} and {sorted(theirs - mine)}"
+    return ""
+
+
+def _other_preposition(asked: Reading, cached: Reading) -> str:
+    """Before it and after it, over it and on it; on it and in it may mean the same."""
+    before, after = _prepositions_of(asked), _prepositions_of(cached)
+    for word in before.keys() | after.keys():
+        mine, theirs = before.get(word, frozenset()), after.get(word, frozenset())
+        if (
+            mine & STRONG != theirs & STRONG
+            and word in asked.parts.place_of
+            and (word in cached.parts.place_of)
+        ):
+            return f"{sorted(mine)} and {sorted(theirs)} {word}"
+        for preposition in mine - theirs:
+            pair = OPPOSITES.get(preposition, preposition)
+            if any(OPPOSITES.get(other) == pair for other in theirs - mine):
+                return f"{preposition} {word}"
+    return ""
+
+
+def _prepositions_of(reading: Reading) -> Mapping[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    dates = {token.value for token in reading.bag if token.kind is Kind.DATE}
+    for preposition, governed in reading.parts.heads.items():
+        for word in governed:
+            is_deadline = preposition == "by" and word in dates
+            plain = {"into": "to", "onto": "to"}.get(preposition, preposition)
+            found.setdefault(word, set()).add("until" if is_deadline else plain)
+    return {word: frozenset(prepositions) for word, prepositions in found.items()}
+
+
+def _other_voice(asked: Reading, cached: Reading, shared: set[str]) -> str:
+    """Bitten by a dog and bites a dog; reports to her and she reports to."""
+    one, other = asked.parts, cached.parts
+    if (one.agents or other.agents) and (one.agents ^ other.agents) & shared:
+        return f"by {sorted(one.agents)} and by {sorted(other.agents)}"
+    for mine, theirs in ((one, other), (other, one)):
+        for preposition in mine.stranded - theirs.stranded:
+            if theirs.heads.get(preposition, frozenset()) & shared:
+                return f"{preposition} {sorted(theirs.heads[preposition])}"
+            if preposition == "by":
+                return "by whom"
+    return ""
+
+
+def _regrouped(asked: Reading, cached: Reading) -> str:
+    """The cat is ill and the dog is well, the other way round."""
+    mine, theirs = Counter(asked.parts.coordinates), Counter(cached.parts.coordinates)
+    is_like = mine.total() == theirs.total() > 1 and asked.bag == cached.bag
+    if is_like and mine != theirs:
+        return f"{[sorted(part) for part in mine]} and {[sorted(part) for part in theirs]}"
+    return ""
+
+
+def _swapped(asked: Reading, cached: Reading, shared: set[str]) -> str:
+    """Two words of one part in the other order."""
+    one, other = asked.parts, cached.parts
+    free = {t.value: t.kind for t in asked.bag if t.kind is not Kind.WORD}
+    forms = verb_forms(asked, cached)
+    named = {**{word: word for word in shared}, **forms}  # word of `asked` to word of `cached`
+    words = [
+        word
+        for word in sorted(named, key=lambda word: one.place_of[word])
+        if word not in one.repeated and named[word] not in other.repeated
+    ]
+    for number, first in enumerate(words):
+        for second in words[number + 1 :]:
+            kinds = {free.get(first), free.get(second)}
+            if len(kinds) > 1 and kinds & _FREE:
+                continue  # yesterday stands anywhere, $ before or behind
+            if one.segment_of[first] != one.segment_of[second]:
+                continue
+            if other.segment_of[named[first]] != other.segment_of[named[second]]:
+                continue
+            if other.place_of[named[first]] < other.place_of[named[second]]:
+                continue
+            if not _is_predicate(asked, cached, (first, second), (named[second], named[first])):
+                return f"{first} {second}"
+    return ""
+
+
+def _is_predicate(
+    asked: Reading, cached: Reading, mine: tuple[str, str], theirs: tuple[str, str]
+) -> bool:
+    """Which visa is the cheap one, which is the cheap visa: a verb `to be` between, or nothing.
+    And `what size shoe` is `shoe size`."""
+    for one, other, pair, flipped in ((asked, cached, mine, theirs), (cached, asked, theirs, mine)):
+        begin, end = (one.parts.place_of[word] for word in pair)
+        has_copula = any(begin < place < end for place in one.parts.copulas)
+        is_asked = pair in one.adjacent and begin in one.parts.asked_for
+        is_asked &= other.parts.place_of[flipped[0]] - 1 not in other.parts.auxiliaries
+        if (has_copula or is_asked) and flipped in other.adjacent:
+            return True
+    return False
