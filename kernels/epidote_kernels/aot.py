@@ -19,8 +19,10 @@ NUMBERS = ("bf16", "fp16", "fp32")
 MODULES = (
     "blocks",
     "norms",
+    "packed_blocks",
     "paged_decode_attention",
     "paged_prefill_attention",
+    "quantized_linear",
     "rope_kv_write",
     "sampling",
     "silu_mul",

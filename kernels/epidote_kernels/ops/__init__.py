@@ -11,7 +11,9 @@ on the host. Nothing here is differentiable.
 
 from epidote_kernels.ops.blocks import copy_blocks, gather_blocks, scatter_blocks
 from epidote_kernels.ops.norms import add_rms_norm, rms_norm
+from epidote_kernels.ops.packed_blocks import pack_blocks, unpack_blocks
 from epidote_kernels.ops.paged_attention import paged_decode_attention, paged_prefill_attention
+from epidote_kernels.ops.quantized_linear import quantize_weight, quantized_linear
 from epidote_kernels.ops.rope_kv_write import rope_kv_write
 from epidote_kernels.ops.sampling import apply_penalties, sample_tokens
 from epidote_kernels.ops.silu_mul import silu_mul
@@ -24,8 +26,11 @@ __all__ = [
     "copy_blocks",
     "gather_blocks",
     "mrope_cos_sin",
+    "pack_blocks",
     "paged_decode_attention",
     "paged_prefill_attention",
+    "quantize_weight",
+    "quantized_linear",
     "rms_norm",
     "rope_cos_sin",
     "rope_kv_write",
@@ -33,5 +38,6 @@ __all__ = [
     "sample_tokens",
     "scatter_blocks",
     "silu_mul",
+    "unpack_blocks",
     "vision_attention",
 ]

@@ -2,8 +2,10 @@
 
 from epidote_kernels.reference.blocks import copy_blocks, gather_blocks, scatter_blocks
 from epidote_kernels.reference.norms import add_rms_norm, rms_norm
+from epidote_kernels.reference.packed_blocks import pack_blocks, unpack_blocks
 from epidote_kernels.reference.paged_decode_attention import paged_decode_attention
 from epidote_kernels.reference.paged_prefill_attention import paged_prefill_attention
+from epidote_kernels.reference.quantized_linear import quantize_weight, quantized_linear
 from epidote_kernels.reference.rope_kv_write import rope_kv_write
 from epidote_kernels.reference.sampling import apply_penalties, sample_tokens
 from epidote_kernels.reference.silu_mul import silu_mul
@@ -14,12 +16,16 @@ __all__ = [
     "apply_penalties",
     "copy_blocks",
     "gather_blocks",
+    "pack_blocks",
     "paged_decode_attention",
     "paged_prefill_attention",
+    "quantize_weight",
+    "quantized_linear",
     "rms_norm",
     "rope_kv_write",
     "sample_tokens",
     "scatter_blocks",
     "silu_mul",
+    "unpack_blocks",
     "vision_attention",
 ]
