@@ -51,6 +51,8 @@ def tiny_model():
 class AnyUse(RuleBasedStateMachine):
     """Requests of every mode come and go, media too, and the role changes when it may."""
 
+    overlaps = False
+
     def __init__(self) -> None:
         super().__init__()
         path, self.prompts = tiny_model()
@@ -58,7 +60,7 @@ class AnyUse(RuleBasedStateMachine):
             EngineConfig(
                 model=path, dtype="float32", block_size=4, num_kv_blocks=NUM_BLOCKS,
                 num_media_rows=NUM_ROWS, max_num_seqs=3, max_batched_tokens=24, chunk_tokens=9,
-                weights_policy=WeightsPolicy.RELEASE,
+                weights_policy=WeightsPolicy.RELEASE, overlap_steps=self.overlaps,
             )
         )  # fmt: skip
         self.engine.on_layer = lambda spans: None
@@ -201,8 +203,14 @@ class AnyUse(RuleBasedStateMachine):
                     self.known.pop(getattr(event, "request_id", ""), None)
 
 
-TestAnyUse = AnyUse.TestCase
-TestAnyUse.settings = settings(
+class AnyOverlappedUse(AnyUse):
+    """The same while a step is always under way."""
+
+    overlaps = True
+
+
+TestAnyUse, TestAnyOverlappedUse = AnyUse.TestCase, AnyOverlappedUse.TestCase
+TestAnyUse.settings = TestAnyOverlappedUse.settings = settings(
     max_examples=12, stateful_step_count=30, deadline=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip

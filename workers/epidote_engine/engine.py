@@ -12,13 +12,12 @@ import torch
 from epidote_core.errors import EpidoteError, InvalidRequest
 from epidote_core.generation import GenerateRequest, TokenChunk, TokenLogprob
 from epidote_core.roles import Role
-from epidote_core.worker_view import WorkerLoad
 from epidote_engine.blocks import BlockPool
 from epidote_engine.config import load_model_spec
+from epidote_engine.drafts import Draft
 from epidote_engine.encode_queue import EncodeQueue
-from epidote_engine.engine_media import EngineMedia
+from epidote_engine.engine_reports import EngineReports
 from epidote_engine.events import (
-    CacheChanges,
     Event,
     FirstToken,
     KvReady,
@@ -26,6 +25,7 @@ from epidote_engine.events import (
     TokensOut,
 )
 from epidote_engine.intake import Capacity, check_request
+from epidote_engine.launched import Launched
 from epidote_engine.media_cache import MediaCache
 from epidote_engine.media_needs import MediaNeeds
 from epidote_engine.model_parts import ModelParts
@@ -42,7 +42,7 @@ from epidote_engine.settings import EngineConfig
 __all__ = ["Engine", "EngineConfig"]
 
 
-class Engine(EngineMedia):
+class Engine(EngineReports):
     """See docs/seams.md. `on_layer` is called in this thread while a step runs."""
 
     def __init__(self, config: EngineConfig, *, allocate: Allocate = plain_allocate) -> None:
@@ -80,6 +80,9 @@ class Engine(EngineMedia):
         self._encode_queue = EncodeQueue(self._media, self.media_pool.tensor)
         self._requests = Requests(spec, max_len=self._capacity.max_len, worker_id=config.worker_id)
         self._outbox: list[Event] = []
+        self._flying: Launched | None = None
+        on_gpu = torch.device(config.device).type == "cuda"
+        self._overlaps = on_gpu if config.overlap_steps is None else config.overlap_steps
         self._arrivals = 0
         self._may_progress = False  # something changed since a step found nothing to do
         self._encodes_next = False
@@ -113,6 +116,9 @@ class Engine(EngineMedia):
         sequences = list(sequences_of(replace(request, choices=live), mode, self._arrivals))
         self._requests.open(request.request_id, sequences, outputs)
         for seq in sequences:
+            seq.longest = len(request.prompt_token_ids) + min(
+                request.sampling.max_tokens, self._capacity.max_len - len(request.prompt_token_ids)
+            )
             if seq.phase is Phase.WAITING and request.media:
                 self._scheduler.hold_prefix(seq, len(seq.token_ids) - 1)
                 self._needs.take(seq)
@@ -125,6 +131,11 @@ class Engine(EngineMedia):
 
         In Mode.DECODE stop copying first: its blocks may belong to another sequence at once.
         """
+        if self._flying is not None and self._flying.has(request_id):
+            self._land()  # what a step still reads and writes goes to nobody else
+            self._outbox = [
+                event for event in self._outbox if getattr(event, "request_id", None) != request_id
+            ]
         for seq in self._requests.close(request_id):
             self._drop(seq)
             self._may_progress = True
@@ -151,7 +162,7 @@ class Engine(EngineMedia):
 
     def has_work(self) -> bool:
         """Whether a step could do something now; only another call here can change a False."""
-        if self._outbox or self._scheduler.running:
+        if self._outbox or self._scheduler.running or self._flying is not None:
             return True
         return self._may_progress and bool(
             self._scheduler.waiting or self._scheduler.reserving or len(self._encode_queue)
@@ -180,10 +191,10 @@ class Engine(EngineMedia):
         """Whether there was anything to do."""
         runner = self._parts.runner
         if runner is None or not self._requests:
-            return False
+            return self._land()
         plan = self._scheduler.schedule()
         if plan.is_empty:
-            return False
+            return self._land()
         now_s = time.perf_counter()
         for seq in plan.preempted:
             self._rows.release(seq)
@@ -194,14 +205,15 @@ class Engine(EngineMedia):
             if seq.row >= 0:
                 self._rows.follow_blocks(seq)
         runner.move_blocks(plan)
-        for seq in plan.granted:
-            self._outbox.append(
-                KvReserved(
-                    request_id=seq.request_id,
-                    block_ids=tuple(seq.blocks),
-                    num_cached_tokens=seq.num_computed,
-                )
+        granted = [
+            KvReserved(
+                request_id=seq.request_id,
+                block_ids=tuple(seq.blocks),
+                num_cached_tokens=seq.num_computed,
             )
+            for seq in plan.granted
+        ]
+        launched: Launched | None = None
         if plan.decodes or plan.prefills:
             self._announce_cached(plan)
             sampled = runner.step(
@@ -210,7 +222,14 @@ class Engine(EngineMedia):
                 media_rows=self._media.rows,
                 on_layer=self.on_layer,
             )
-            self._take_tokens(plan, sampled)
+            launched = Launched(plan, self._advance(plan, sampled), sampled)
+        if self._overlaps:  # what is waited for is the step before
+            self._land()
+        self._flying = launched
+        if not self._overlaps:
+            self._land()
+        # only now: a step that has landed may have used the blocks that were just given away
+        self._outbox += granted
         return True
 
     def _announce_cached(self, plan: Plan) -> None:
@@ -230,27 +249,48 @@ class Engine(EngineMedia):
         if spans and self.on_layer is not None:
             self.on_layer(spans)
 
-    def _take_tokens(self, plan: Plan, sampled: Sampled) -> None:
+    def _advance(self, plan: Plan, sampled: Sampled | Draft) -> list[Sequence]:
+        """The next step is planned as if this one's tokens were there."""
         sampling = self._scheduler.advance(plan)
-        now_s = time.perf_counter()
-        for seq, _start, _end in plan.prefills:
-            if seq.request.media:
-                self._start_forks_if_prefilled(seq)
-                self._needs.give_back(seq)
-        self._rows.append(sampled.rows, sampled.token_ids)
-        chunks: dict[str, list[TokenChunk]] = {}
-        may_fork = bool(self._scheduler.forking)
-        for seq, token_id, logprob in zip(
-            sampling, sampled.token_ids.tolist(), sampled.logprobs, strict=True
-        ):
+        if isinstance(sampled, Sampled):
+            self._rows.append(sampled.rows, sampled.token_ids)
+        else:
+            self._rows.launch(sampled.rows)
+            for seq in sampling:
+                seq.launch()
+        for seq in sampling[len(plan.decodes) :]:
             if seq.mode is Mode.PREFILL:
                 self._scheduler.lease(seq)
                 self._rows.release(seq)
+        return sampling
+
+    def _land(self) -> bool:
+        """Take the tokens of the step that is under way; whether there was one."""
+        if self._flying is None:
+            return False
+        step, self._flying = self._flying, None
+        self._take_tokens(step.plan, step.sampling, step.tokens())
+        return True
+
+    def _take_tokens(self, plan: Plan, sampling: list[Sequence], sampled: Sampled) -> None:
+        now_s = time.perf_counter()
+        self._scheduler.name_blocks(plan)
+        if self._scheduler.forking:
+            for seq in sampling:
+                self._start_forks(seq)
+        for seq, _start, end in plan.prefills:
+            if seq.request.media and seq.num_computed >= end:  # else it was preempted meanwhile
+                self._needs.give_back(seq, num_computed=end)
+        chunks: dict[str, list[TokenChunk]] = {}
+        for seq, token_id, logprob in zip(
+            sampling, sampled.token_ids.tolist(), sampled.logprobs, strict=True
+        ):
+            if seq.phase is Phase.FINISHED:
+                continue  # by its last token, which was not known when this one was begun
+            if seq.mode is Mode.PREFILL:
                 self._outbox.append(self._requests.prefilled(seq, token_id, logprob, now_s))
                 continue
-            if may_fork:
-                self._start_forks_if_prefilled(seq)
-            seq.token_ids.append(token_id)
+            self._rows.settle(seq, token_id)
             chunk = self._push(seq, token_id, logprob, now_s)
             if len(seq.request.choices) == 1:
                 self._emit(seq.request_id, [chunk])
@@ -268,7 +308,7 @@ class Engine(EngineMedia):
             self._drop(seq)
         return chunk
 
-    # -- role, weights and reports ------------------------------------------------------------
+    # -- role and weights ---------------------------------------------------------------------
 
     def set_role(self, role: Role) -> None:
         """Change what this engine is for; loads and releases weights as `weights_policy` says.
@@ -283,63 +323,10 @@ class Engine(EngineMedia):
 
     def is_drained(self) -> bool:
         """No request, no lease, no medium queued or being filled."""
-        return not (self._requests or len(self._encode_queue) or self._media.num_filling)
-
-    def load(self) -> WorkerLoad:
-        """Queues and memory now."""
-        scheduler, now_s = self._scheduler, time.perf_counter()
-        waiting = [*scheduler.waiting, *scheduler.reserving]
-        unfinished = [
-            len(seq.token_ids) - seq.num_computed
-            for seq in (*scheduler.waiting, *scheduler.running)
-            if not seq.is_decoding
-        ]
-        return WorkerLoad(
-            num_waiting=len(waiting),
-            num_running=len(scheduler.running),
-            num_encoding=len(self._encode_queue) + self._media.num_filling,
-            queued_prefill_tokens=sum(unfinished),
-            num_kv_blocks=self._blocks.num_blocks,
-            num_free_kv_blocks=self._blocks.num_free,
-            num_media_rows=self._media.num_rows,
-            num_free_media_rows=self._media.num_free,
-            num_preemptions=scheduler.num_preemptions,
-            prefix_hit_tokens=scheduler.hit_tokens,
-            prefix_query_tokens=scheduler.query_tokens,
-            ttft_s=self._requests.ttft.mean(now_s),
-            tpot_s=self._requests.tpot.mean(now_s),
-        )
-
-    def take_cache_changes(self) -> CacheChanges:
-        """Names that became reusable or ceased to be since the last call."""
-        blocks, media = self._blocks.take_changes(), self._media.take_changes()
-        return CacheChanges(
-            blocks_added=blocks[0],
-            blocks_removed=blocks[1],
-            media_added=media[0],
-            media_removed=media[1],
-        )
-
-    def conservation_errors(self) -> list[str]:
-        """Every block, media row, batch row and reference accounted for; [] when sound."""
-        found = self._scheduler.errors() + self._media.errors()
-        sequences = set(self._scheduler.sequences())
-        strangers = sequences ^ self._requests.sequences()
-        if strangers:
-            found.append(f"{len(strangers)} sequences without request or the reverse")
-        found += self._needs.errors(sequences)
-        found += self._rows.errors(self._scheduler.running)
-        runner = self._parts.runner
-        parked = {seq for seq in sequences if seq.parked}
-        if runner is not None and set(runner.parked) != parked:
-            found.append("parked sequences and saved KV disagree")
-        return found
+        work = self._requests or len(self._encode_queue) or self._media.num_filling
+        return not work and self._flying is None
 
     # -- inside -------------------------------------------------------------------------------
-
-    def _start_forks_if_prefilled(self, seq: Sequence) -> None:
-        if seq.num_computed == len(seq.token_ids):
-            self._start_forks(seq)
 
     def _start_forks(self, parent: Sequence) -> None:
         for child in [s for s in self._scheduler.forking if s.request is parent.request]:
@@ -371,4 +358,5 @@ class Engine(EngineMedia):
             eos_token_ids=self._spec.eos_token_ids,
             static_shapes=on_gpu if static is None else static,
             cuda_graphs=on_gpu and self.config.cuda_graphs and static is not False,
+            overlaps=self._overlaps,
         )

@@ -30,13 +30,13 @@ class MediaNeeds:
             self._cache.hold(key, _owner(seq))
         return True
 
-    def give_back(self, seq: Sequence, *, all_of_it: bool = False) -> None:
-        """Let go of media whose placeholders are computed, or of all."""
+    def give_back(self, seq: Sequence, *, num_computed: int = 0, all_of_it: bool = False) -> None:
+        """Let go of media whose placeholders are among `num_computed` tokens, or of all."""
         if not seq.request.media:
             return
         last = {span.key: span.end for span in seq.request.media}  # one key may stand twice
         for key, end in last.items():
-            if all_of_it or end <= seq.num_computed:
+            if all_of_it or end <= num_computed:
                 self._cache.let_go(key, _owner(seq))
         if all_of_it:
             seq.missing_media.clear()

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from epidote_engine.sequence import Sequence
+from epidote_engine.sequence import IN_FLIGHT, Sequence
 
 Ints = NDArray[np.int64]
 
@@ -14,7 +14,7 @@ Ints = NDArray[np.int64]
 class BatchRows:
     """Rows 0..max_rows-1, each free or owned by one running sequence.
 
-    last_token, num_tokens   of the owner's `token_ids`
+    last_token, num_tokens   of the owner's `token_ids`; a token may be `IN_FLIGHT`
     num_outputs              the output position that is sampled next
     table [row, block]       the owner's blocks; entries past `num_blocks` are stale
     delta                    multimodal position of a generated token minus its index
@@ -93,6 +93,21 @@ class BatchRows:
         self.last_token[rows] = token_ids
         self.num_tokens[rows] += 1
         self.num_outputs[rows] += 1
+
+    def launch(self, rows: Ints) -> None:
+        """A token of each of `rows` is being sampled; `last_token` says so until it is known."""
+        self.last_token[rows] = IN_FLIGHT
+        self.num_tokens[rows] += 1
+        self.num_outputs[rows] += 1
+
+    def settle(self, seq: Sequence, token_id: int) -> None:
+        """The next token of `seq` is known: in flight until now, or (one) more than before."""
+        if not seq.num_in_flight:
+            seq.token_ids.append(token_id)
+            return
+        seq.land(token_id)
+        if seq.row >= 0 and not seq.num_in_flight:
+            self.last_token[seq.row] = token_id
 
     def has_penalties(self, row: int) -> bool:
         sampling = self.sampling

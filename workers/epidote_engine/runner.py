@@ -7,20 +7,22 @@ import torch
 from torch import Tensor
 
 from epidote_engine.decode_graphs import DecodeGraphs, bucket_sizes
+from epidote_engine.drafts import Draft, DraftingSampler
 from epidote_engine.events import KvReady, MediaRows
 from epidote_engine.models.cpu_decode import CpuDecode
 from epidote_engine.models.decoder import DecoderLM
 from epidote_engine.rows import BatchRows, Ints
-from epidote_engine.sampler import Sampled, Sampler
+from epidote_engine.sampler import Sampled
 from epidote_engine.scheduler import Plan
 from epidote_engine.sequence import Mode, Sequence
 from epidote_engine.step_buffers import StepBuffers, media_places
+from epidote_engine.vision.upload import upload
 
 OnLayer = Callable[[list[KvReady]], None]
 
 
 class Runner:
-    """The language model on its device. Everything here waits for the device once a step."""
+    """The language model on its device. A step waits for the device once, or, overlapped, not."""
 
     def __init__(
         self,
@@ -33,6 +35,7 @@ class Runner:
         eos_token_ids: Collection[int],
         static_shapes: bool,
         cuda_graphs: bool,
+        overlaps: bool = False,
     ) -> None:
         self.model = model
         self._kv = kv
@@ -41,10 +44,11 @@ class Runner:
         self._buffers = StepBuffers(
             rows, block_size=kv.shape[3], max_tokens=max_tokens, device=model.device
         )
-        self._sampler = Sampler(rows, model.config.vocab, eos_token_ids)
+        self._sampler = DraftingSampler(rows, model.config.vocab, eos_token_ids)
+        self._overlaps = overlaps
         self._buckets = bucket_sizes(rows.max_rows) if static_shapes else []
         self._graphs = DecodeGraphs(model, kv) if cuda_graphs else None
-        lean = model.device.type == "cpu" and not static_shapes
+        lean = model.device.type == "cpu" and not static_shapes and not overlaps
         self._cpu_decode = CpuDecode(model, kv, rows) if lean else None
         self._parked: dict[Sequence, Tensor] = {}
 
@@ -75,15 +79,21 @@ class Runner:
         axes: Callable[[Sequence, int, int], Ints | None],
         media_rows: Callable[[str], MediaRows],
         on_layer: OnLayer | None,
-    ) -> Sampled:
-        """Run the model on `plan` and sample: one token per decode, then per finished prompt."""
+    ) -> Sampled | Draft:
+        """Run the model on `plan` and sample: one token per decode, then per finished prompt.
+
+        Overlapped, a draft comes back before the device is done: the next step may be given at
+        once, and finds these tokens where they are.
+        """
         rows = np.array([seq.row for seq in plan.decodes], np.int64)
+        if self._overlaps:
+            self._buffers.turn()
         if not plan.prefills:
-            return self._sampler.sample(self._decode(rows), rows)
+            return self._sample(self._decode(rows), rows)
         inputs = self._buffers.mixed(rows, plan.prefills, axes)
         places = media_places(plan.prefills, len(rows), media_rows)
         if places is not None:
-            targets, sources = (torch.from_numpy(p).to(self.model.device) for p in places)
+            targets, sources = (upload(p, self.model.device) for p in places)
             inputs.media_rows, inputs.media = targets, self._media.index_select(0, sources)
         hook = _layer_hook(plan, on_layer) if on_layer is not None else None
         hidden = self.model.forward(inputs, self._kv, hook)
@@ -91,7 +101,14 @@ class Runner:
         rows = np.concatenate((rows, np.array(done, np.int64)))
         if not len(rows):
             return Sampled(rows, np.empty(0, np.int64), [])
-        return self._sampler.sample(self.model.logits(hidden), rows)
+        return self._sample(self.model.logits(hidden), rows)
+
+    def _sample(self, logits: Tensor, rows: Ints) -> Sampled | Draft:
+        if not self._overlaps:
+            return self._sampler.sample(logits, rows)
+        draft = self._sampler.draft(logits, rows)
+        self._buffers.carry(rows, draft.ids)
+        return draft
 
     def _decode(self, rows: Ints) -> Tensor:
         if self._cpu_decode is not None:

@@ -50,9 +50,12 @@ class Sampler:
             batch = self._batch = _Batch(self._rows, rows, logits.device)
         if batch.is_plain:
             return Sampled(rows, _best(logits), [None] * len(rows))
-        logits = logits.float()
-        raw = logits
-        logits = self._edited(logits, rows, batch)
+        raw = logits.float()
+        ids = self._chosen(self._edited(raw, rows, batch), rows, batch)
+        return self._on_host(raw, rows, ids, batch)
+
+    def _chosen(self, logits: Tensor, rows: Ints, batch: "_Batch") -> Tensor:
+        """One token for each row, and noted where there are penalties; logits are edited."""
         ids = logits.argmax(-1)
         if batch.is_random:
             ids = torch.where(batch.greedy, ids, self._drawn(logits, rows, batch))
@@ -63,7 +66,7 @@ class Sampler:
                 (where, ids[batch.penalised]), torch.ones_like(where, dtype=torch.int32),
                 accumulate=True,
             )  # fmt: skip
-        return self._on_host(raw, rows, ids, batch)
+        return ids
 
     def _edited(self, logits: Tensor, rows: Ints, batch: "_Batch") -> Tensor:
         """Bias, min_tokens and penalties; a new tensor unless there is nothing to do."""
@@ -130,15 +133,17 @@ class Sampler:
         return torch.searchsorted(cumulative, torch.minimum(targets, below), right=True).squeeze(1)
 
     def _on_host(self, raw: Tensor, rows: Ints, ids: Tensor, batch: "_Batch") -> Sampled:
-        count = batch.max_logprobs
-        if count < 0:
+        if batch.max_logprobs < 0:
             return Sampled(rows, ids.cpu().numpy(), [None] * len(ids))
+        return _unpacked(self._table(raw, ids, batch).cpu().numpy(), rows, batch.num_logprobs)
+
+    def _table(self, raw: Tensor, ids: Tensor, batch: "_Batch") -> Tensor:
+        """Columns: id, its logprob, the k best logprobs, their ids."""
         logprobs = raw.log_softmax(-1)
         chosen = logprobs.gather(1, ids.unsqueeze(1))
-        top, top_ids = logprobs.topk(min(count, self._vocab), dim=-1)
+        top, top_ids = logprobs.topk(min(batch.max_logprobs, self._vocab), dim=-1)
         # ids below 2²⁴ fit into float32 exactly: everything leaves the device in one piece
-        packed = torch.cat((ids.unsqueeze(1).float(), chosen, top, top_ids.float()), 1)
-        return _unpacked(packed.cpu().numpy(), rows, batch.num_logprobs)
+        return torch.cat((ids.unsqueeze(1).float(), chosen, top, top_ids.float()), 1)
 
 
 def _best(logits: Tensor) -> Ints:

@@ -48,6 +48,7 @@ class Plan:
     restores: list[Sequence] = field(default_factory=list)
     preempted: list[Sequence] = field(default_factory=list)  # lost their place in the batch
     admitted: list[Sequence] = field(default_factory=list)
+    completed: list[tuple[Sequence, int]] = field(default_factory=list)  # by `advance`
     grown: list[Sequence] = field(default_factory=list)  # running, with one more block
     granted: list[Sequence] = field(
         default_factory=list
@@ -140,7 +141,7 @@ class Scheduler:
         """The prompt's KV is in place and `token_ids` ends with the first sampled token."""
         del self.held[seq.request_id]
         seq.num_computed = len(seq.token_ids) - 1
-        self._name_blocks(seq)
+        self._name_blocks(seq, seq.num_computed)
         self._run(seq)
 
     # -- the step -----------------------------------------------------------------------------
@@ -157,6 +158,8 @@ class Scheduler:
             position += 1
             if not seq.is_decoding:
                 unfinished.append(seq)
+            elif len(seq.token_ids) >= seq.longest:
+                continue  # its last token is on its way
             elif budget > 0 and self._grow(seq, plan):
                 plan.decodes.append(seq)
                 budget -= 1
@@ -167,18 +170,29 @@ class Scheduler:
         return plan
 
     def advance(self, plan: Plan) -> list[Sequence]:
-        """The step is done. Returns the sequences with a new token to sample, in batch order."""
+        """The step is under way: its tokens count as computed for the next one.
+
+        Returns the sequences with a new token to sample, in batch order. `name_blocks` follows
+        once the step is done.
+        """
         for seq in plan.decodes:
             seq.num_computed += 1
             if seq.num_computed % self.block_size == 0:
-                self._name_blocks(seq)
+                plan.completed.append((seq, seq.num_computed))
         sampling = list(plan.decodes)
         for seq, _start, end in plan.prefills:
             seq.num_computed = end
-            self._name_blocks(seq)
+            plan.completed.append((seq, end))
             if end == len(seq.token_ids):
                 sampling.append(seq)
         return sampling
+
+    def name_blocks(self, plan: Plan) -> None:
+        """The step is done and the tokens in its blocks are known: others may find full blocks."""
+        for seq, num_computed in plan.completed:
+            # meanwhile it may have ended, or lost its blocks to others
+            if num_computed <= min(seq.num_computed, len(seq.blocks) * self.block_size):
+                self._name_blocks(seq, num_computed)
 
     def lease(self, seq: Sequence) -> None:
         """Mode.PREFILL: the prompt is computed; hold its blocks for a peer."""
@@ -382,12 +396,12 @@ class Scheduler:
         self.hit_tokens += seq.num_cached
         self.query_tokens += len(seq.token_ids)
 
-    def _name_blocks(self, seq: Sequence) -> None:
+    def _name_blocks(self, seq: Sequence, num_computed: int) -> None:
         if not self.limits.prefix_caching:
             return
-        full = seq.num_computed // self.block_size
+        full = num_computed // self.block_size
         if full > seq.num_named:
-            seq.extend_hashes(self.block_size, seq.num_computed)
+            seq.extend_hashes(self.block_size, num_computed)
             for index in range(seq.num_named, full):
                 self.pool.name(seq.blocks[index], seq.hashes[index])
             seq.num_named = full

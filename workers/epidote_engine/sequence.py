@@ -7,6 +7,8 @@ from enum import StrEnum
 from epidote_core.block_hash import BlockHash, block_hash, media_in_block, root_hash
 from epidote_core.generation import Choice, GenerateRequest
 
+IN_FLIGHT = -1  # stands for a token id that only the device knows
+
 
 class Mode(StrEnum):
     """Which stages of a request an engine is asked for."""
@@ -40,6 +42,8 @@ class Sequence:
 
     `token_ids` is prompt + output. Tokens [0, num_computed) have their KV in `blocks`, or, while
     `parked`, in host memory. Only the last of `token_ids` is not computed when a step decodes.
+    With overlapped steps the last `num_in_flight` of `token_ids` are `IN_FLIGHT`: sampled on the
+    device, not known here yet.
     """
 
     request: GenerateRequest
@@ -58,6 +62,8 @@ class Sequence:
     missing_media: set[str] = field(default_factory=set)  # keys that must be ready to go on
     row: int = -1  # in the runner's batch state, while running
     replayed_to: int = 0  # tokens that were known when it was (re)started: prompt + emitted
+    longest: int = 2**62  # with this many tokens it has ended, whatever the last one is
+    num_in_flight: int = 0
 
     @property
     def request_id(self) -> str:
@@ -80,6 +86,16 @@ class Sequence:
     def is_decoding(self) -> bool:
         """Only one token, an output, is not computed. The prompt's last token is no decode."""
         return len(self.token_ids) - 1 == self.num_computed >= self.prompt_len
+
+    def launch(self) -> None:
+        """A token of it is being sampled."""
+        self.token_ids.append(IN_FLIGHT)
+        self.num_in_flight += 1
+
+    def land(self, token_id: int) -> None:
+        """The first token in flight is known."""
+        self.token_ids[-self.num_in_flight] = token_id
+        self.num_in_flight -= 1
 
     def extend_hashes(self, block_size: int, num_tokens: int) -> None:
         """Name every full block of the first `num_tokens` tokens."""

@@ -34,6 +34,7 @@ class EngineConfig:
     weights_policy: WeightsPolicy = WeightsPolicy.RESIDENT
     static_shapes: bool | None = None  # pad decode batches to buckets; None: on CUDA only
     cuda_graphs: bool = True  # no effect elsewhere than on CUDA
+    overlap_steps: bool | None = None  # plan a step while the last one runs; None: on CUDA only
     worker_id: str = ""  # copied into StageTiming
 
     def __post_init__(self) -> None:

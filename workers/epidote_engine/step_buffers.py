@@ -11,21 +11,32 @@ from torch import Tensor
 from epidote_engine.events import MediaRows
 from epidote_engine.models.step_inputs import StepInputs
 from epidote_engine.rows import BatchRows, Ints
-from epidote_engine.sequence import Sequence
+from epidote_engine.sequence import IN_FLIGHT, Sequence
+from epidote_engine.vision.upload import upload
 
 Prefills = list[tuple[Sequence, int, int]]
 
 
 class _Buffer:
-    """An array on the host and its twin on the device (one and the same on a CPU)."""
+    """An array on the host and its twin on the device (one and the same on a CPU).
 
-    __slots__ = ("_pinned", "device", "host")
+    There are two arrays on the host, in turns: with overlapped steps one may still be on its way
+    when the next step is written.
+    """
+
+    __slots__ = ("_other", "_pinned", "device", "host")
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
         on_gpu = device.type == "cuda"
         self._pinned = torch.zeros(shape, dtype=dtype, pin_memory=on_gpu)
+        self._other = torch.zeros(shape, dtype=dtype, pin_memory=True) if on_gpu else self._pinned
         self.host: NDArray[np.int64] = self._pinned.numpy()
         self.device = torch.zeros(shape, dtype=dtype, device=device) if on_gpu else self._pinned
+
+    def turn(self) -> None:
+        """Write to the other array from here on: what was sent from it has arrived."""
+        self._pinned, self._other = self._other, self._pinned
+        self.host = self._pinned.numpy()
 
     def sent(self, end: int) -> Tensor:
         """The first `end` entries on the device, copied there without waiting."""
@@ -52,6 +63,36 @@ class StepBuffers:
         self._lens = _Buffer((seqs,), torch.int32, device)
         self._starts = _Buffer((seqs + 1,), torch.int32, device)
         self._samples = _Buffer((seqs,), torch.int64, device)
+        self._asking = _Buffer((seqs,), torch.int64, device)  # rows whose token is in flight
+        self._sampled = _Buffer((seqs,), torch.int64, device)  # rows that get one
+        self._carried = torch.zeros(rows.max_rows, dtype=torch.int64, device=device)
+
+    def turn(self) -> None:
+        """Begin a step while the last one may still be copying its inputs."""
+        if self._device.type == "cuda":
+            for buffer in (
+                self._tokens, self._positions, self._slots, self._tables, self._lens,
+                self._starts, self._samples, self._asking, self._sampled,
+            ):  # fmt: skip
+                buffer.turn()
+
+    def carry(self, rows: Ints, token_ids: Tensor) -> None:
+        """Keep the tokens sampled for `rows` on the device, where the next step finds them."""
+        count = len(rows)
+        self._sampled.host[:count] = rows
+        self._carried.index_copy_(0, self._sampled.sent(count), token_ids)
+
+    def _tokens_sent(self, end: int, rows: Ints) -> Tensor:
+        """The step's tokens on the device; decodes of `rows` come first, maybe in flight."""
+        count = len(rows)
+        in_flight = bool((self._tokens.host[:count] == IN_FLIGHT).any())
+        sent = self._tokens.sent(end)
+        if in_flight:
+            self._asking.host[:count] = rows
+            carried = self._carried.index_select(0, self._asking.sent(count))
+            decodes = sent[:count]
+            decodes.copy_(torch.where(decodes == IN_FLIGHT, carried, decodes))
+        return sent
 
     def decodes(self, rows: Ints, padded: int | None = None) -> StepInputs:
         """Inputs of a step without prefill.
@@ -74,7 +115,7 @@ class StepBuffers:
         tables = self._tables.sent(end)[:, :width]
         lens = self._lens.sent(end)
         return StepInputs(
-            token_ids=self._tokens.sent(end),
+            token_ids=self._tokens_sent(end, rows),
             positions=self._positions.sent(end),
             slots=self._slots.sent(end),
             num_decodes=end,
@@ -118,7 +159,7 @@ class StepBuffers:
         tables, lens = self._tables.sent(count)[:, :width], self._lens.sent(count)
         self._samples.host[: len(samples)] = samples
         return StepInputs(
-            token_ids=self._tokens.sent(token),
+            token_ids=self._tokens_sent(token, rows),
             positions=self._three_axes(token, three) if three else self._positions.sent(token),
             slots=self._slots.sent(token),
             num_decodes=split,
@@ -153,7 +194,7 @@ class StepBuffers:
         positions = np.tile(self._positions.host[:count], (3, 1))
         for start, axes in chunks:
             positions[:, start : start + axes.shape[1]] = axes
-        return torch.from_numpy(positions).to(self._device)
+        return upload(positions, self._device)
 
 
 def media_places(

@@ -1,0 +1,91 @@
+"""This file is about tokens that are sampled on the device while the host goes on.
+
+A draft is one step's choice before anybody waited for it. Everything the host wants of it leaves
+the device in one copy, into page-locked memory, behind an event.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from epidote_core.generation import TokenLogprob
+from epidote_engine.rows import BatchRows, Ints
+from epidote_engine.sampler import Sampled, Sampler, _Batch, _unpacked
+from epidote_engine.vision.upload import upload
+from epidote_kernels import ops
+
+
+class Draft:
+    """Tokens [N] of `rows`, on their way to the host."""
+
+    def __init__(self, rows: Ints, ids: Tensor, table: Tensor | None, wanted: Ints) -> None:
+        """`table`: float32 [N, 2 + 2k] of id, its logprob, the k best and their ids; None: no
+        logprobs. `wanted` says how many of them each row asked for, -1 for none."""
+        self.rows, self.ids, self._wanted = rows, ids, wanted
+        self._with_logprobs = table is not None
+        leaving = ids if table is None else table
+        self._done: Any = None
+        self._host = leaving
+        if leaving.is_cuda:
+            self._host = torch.empty(leaving.shape, dtype=leaving.dtype, pin_memory=True)
+            self._host.copy_(leaving, non_blocking=True)
+            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._done.record()
+
+    def sampled(self) -> Sampled:
+        """The tokens on the host; waits for the step."""
+        if self._done is not None:
+            self._done.synchronize()
+        host = self._host.numpy()
+        if self._with_logprobs:
+            return _unpacked(host, self.rows, self._wanted)
+        none: list[TokenLogprob | None] = [None] * len(self.rows)
+        return Sampled(self.rows, host, none)
+
+
+class DraftingSampler(Sampler):
+    """A sampler that need not wait, and on a GPU draws by kernel instead of sorting."""
+
+    def __init__(self, rows: BatchRows, vocab: int, eos_token_ids: Collection[int]) -> None:
+        super().__init__(rows, vocab, eos_token_ids)
+        self._uploaded: tuple[_Batch, tuple[Tensor, ...]] | None = None
+
+    @torch.inference_mode()
+    def draft(self, logits: Tensor, rows: Ints) -> Draft:
+        """Choose one token for each of `rows`; logits [N, vocab]."""
+        batch = self._batch
+        if batch is None or not batch.describes(rows, self._rows.version):
+            batch = self._batch = _Batch(self._rows, rows, logits.device)
+        if batch.is_plain:
+            return Draft(rows, logits.argmax(-1), None, batch.num_logprobs)
+        logits = logits.float()
+        ids = self._chosen(self._edited(logits, rows, batch), rows, batch)
+        if batch.max_logprobs < 0:
+            return Draft(rows, ids, None, batch.num_logprobs)
+        return Draft(rows, ids, self._table(logits, ids, batch), batch.num_logprobs)
+
+    def _drawn(self, logits: Tensor, rows: Ints, batch: _Batch) -> Tensor:
+        if not logits.is_cuda:
+            return super()._drawn(logits, rows, batch)
+        positions = upload(self._rows.num_outputs[rows], logits.device)
+        parameters = (*self._parameters(rows, batch, logits.device), positions)
+        return ops.sample_tokens(logits, *parameters)
+
+    def _parameters(self, rows: Ints, batch: _Batch, device: torch.device) -> tuple[Tensor, ...]:
+        """What does not change from step to step, sent once for a set of rows."""
+        if self._uploaded is None or self._uploaded[0] is not batch:
+            state = self._rows
+            columns: list[NDArray[Any]] = [
+                state.sampling["temperature"][rows],
+                state.sampling["top_k"][rows].astype(np.int32),
+                state.sampling["top_p"][rows],
+                state.sampling["min_p"][rows],
+                state.seed[rows].view(np.int64),
+                state.choice[rows].view(np.int64),
+            ]
+            self._uploaded = (batch, tuple(upload(column, device) for column in columns))
+        return self._uploaded[1]
