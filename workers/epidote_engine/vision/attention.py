@@ -1,13 +1,12 @@
 """This file is about attention inside pictures: rotary positions and packed sequences."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from epidote_engine.vision.spec import VisionSpec
+from epidote_engine.vision.tower_weights import TowerWeights
 from epidote_kernels import ops
 
 
@@ -47,14 +46,14 @@ class Rotary:
 
 def attend(
     x: Tensor,
-    weights: Mapping[str, Tensor],
+    weights: TowerWeights,
     prefix: str,
     spec: VisionSpec,
     rotary: Rotary,
     packing: Packing,
 ) -> Tensor:
     """Multi-head attention of `x` [patches, hidden], already normalised; returns like `x`."""
-    qkv = functional.linear(x, weights[f"{prefix}.qkv.weight"], weights[f"{prefix}.qkv.bias"])
+    qkv = weights.product(f"{prefix}.qkv", x)
     query, key, value = qkv.view(-1, 3, spec.num_heads, spec.head_dim).unbind(1)
     mixed = ops.vision_attention(
         rotary.turn(query),
@@ -64,6 +63,4 @@ def attend(
         scale=spec.head_dim**-0.5,
         max_seqlen=packing.max_seqlen,
     )
-    return functional.linear(
-        mixed.flatten(1), weights[f"{prefix}.proj.weight"], weights[f"{prefix}.proj.bias"]
-    )
+    return weights.product(f"{prefix}.proj", mixed.flatten(1))

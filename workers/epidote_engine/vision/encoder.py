@@ -11,6 +11,7 @@ from epidote_engine.vision.patches import Patchifier
 from epidote_engine.vision.qwen2_5 import encode_qwen2_5
 from epidote_engine.vision.qwen3 import encode_qwen3
 from epidote_engine.vision.spec import Tower
+from epidote_engine.vision.tower_weights import TowerWeights
 
 if TYPE_CHECKING:
     from epidote_engine.config import ModelSpec
@@ -35,7 +36,7 @@ class VisionEncoder:
             raise ValueError(f"{spec.architecture} has no vision tower")
         self.spec = spec.vision
         self.row_width = self.spec.row_width
-        self._weights = weights
+        self._weights = TowerWeights(weights)
         self._patchify = Patchifier(self.spec, dtype=dtype, device=torch.device(device))
         self._tower = _TOWERS[self.spec.tower]
 

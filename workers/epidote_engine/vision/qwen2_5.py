@@ -3,7 +3,7 @@
 Source: Qwen2.5-VL (Bai et al. 2025, arXiv 2502.13923), section 2.1.1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,16 +11,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from epidote_engine.vision import geometry
-from epidote_engine.vision.activation import ACTIVATIONS
 from epidote_engine.vision.attention import Packing, Rotary, attend
 from epidote_engine.vision.spec import VisionSpec
+from epidote_engine.vision.tower_weights import TowerWeights
 from epidote_engine.vision.upload import upload
 
 Grid = tuple[int, int, int]
 
 
 def encode_qwen2_5(
-    patches: Tensor, grids: Sequence[Grid], weights: Mapping[str, Tensor], spec: VisionSpec
+    patches: Tensor, grids: Sequence[Grid], weights: TowerWeights, spec: VisionSpec
 ) -> Tensor:
     """Rows for the language model: [sum of t·h·w / merge², out_hidden], in patch order.
 
@@ -32,8 +32,7 @@ def encode_qwen2_5(
     order, windows, frames, positions = _layout(grids, spec)
     in_windows = upload(order, device)
 
-    projection = weights["patch_embed.proj.weight"].flatten(1)
-    x = functional.linear(patches, projection)
+    x = weights.product("patch_embed.proj", patches)
     x = x.view(-1, group, spec.hidden)[in_windows].view(-1, spec.hidden)
     sorted_positions = positions.reshape(-1, group, 2)[order].reshape(-1, 2)
     rotary = Rotary.of_positions(upload(sorted_positions, device), spec)
@@ -44,10 +43,8 @@ def encode_qwen2_5(
         x = _block(x, weights, f"blocks.{layer}", spec, rotary, packing)
 
     merged = _rms_norm(x, weights["merger.ln_q.weight"], spec).view(-1, group * spec.hidden)
-    merged = functional.linear(merged, weights["merger.mlp.0.weight"], weights["merger.mlp.0.bias"])
-    merged = functional.linear(
-        functional.gelu(merged), weights["merger.mlp.2.weight"], weights["merger.mlp.2.bias"]
-    )
+    merged = weights.product("merger.mlp.0", merged, activation="gelu")
+    merged = weights.product("merger.mlp.2", merged)
     out = torch.empty_like(merged)
     out[in_windows] = merged
     return out
@@ -55,7 +52,7 @@ def encode_qwen2_5(
 
 def _block(
     x: Tensor,
-    weights: Mapping[str, Tensor],
+    weights: TowerWeights,
     prefix: str,
     spec: VisionSpec,
     rotary: Rotary,
@@ -64,17 +61,9 @@ def _block(
     normed = _rms_norm(x, weights[f"{prefix}.norm1.weight"], spec)
     x = x + attend(normed, weights, f"{prefix}.attn", spec, rotary, packing)
     normed = _rms_norm(x, weights[f"{prefix}.norm2.weight"], spec)
-    gate, up = (
-        functional.linear(
-            normed, weights[f"{prefix}.mlp.{name}.weight"], weights[f"{prefix}.mlp.{name}.bias"]
-        )
-        for name in ("gate_proj", "up_proj")
-    )
-    return x + functional.linear(
-        ACTIVATIONS[spec.activation](gate) * up,
-        weights[f"{prefix}.mlp.down_proj.weight"],
-        weights[f"{prefix}.mlp.down_proj.bias"],
-    )
+    gate = weights.product(f"{prefix}.mlp.gate_proj", normed, activation=spec.activation)
+    up = weights.product(f"{prefix}.mlp.up_proj", normed)
+    return x + weights.product(f"{prefix}.mlp.down_proj", gate * up)
 
 
 def _rms_norm(x: Tensor, weight: Tensor, spec: VisionSpec) -> Tensor:

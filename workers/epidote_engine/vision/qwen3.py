@@ -4,7 +4,7 @@ Sources: Qwen3-VL (Bai et al. 2025, arXiv 2511.21631); DeepStack (Meng et al. 20
 2406.04334).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import isqrt
 
 import numpy as np
@@ -13,16 +13,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from epidote_engine.vision import geometry
-from epidote_engine.vision.activation import ACTIVATIONS
 from epidote_engine.vision.attention import Packing, Rotary, attend
 from epidote_engine.vision.spec import VisionSpec
+from epidote_engine.vision.tower_weights import TowerWeights
 from epidote_engine.vision.upload import upload
 
 Grid = tuple[int, int, int]
 
 
 def encode_qwen3(
-    patches: Tensor, grids: Sequence[Grid], weights: Mapping[str, Tensor], spec: VisionSpec
+    patches: Tensor, grids: Sequence[Grid], weights: TowerWeights, spec: VisionSpec
 ) -> Tensor:
     """Rows for the language model: [sum of t·h·w / merge², out_hidden · (1 + deep-stack levels)].
 
@@ -31,8 +31,7 @@ def encode_qwen3(
     other. Patches attend inside their frame.
     """
     device = patches.device
-    projection = weights["patch_embed.proj.weight"].flatten(1)
-    x = functional.linear(patches, projection, weights["patch_embed.proj.bias"])
+    x = weights.product("patch_embed.proj", patches)
     x = x + _learned_positions(grids, weights["pos_embed.weight"], spec).to(x.dtype)
 
     positions = [geometry.patch_positions(h, w, spec.merge) for t, h, w in grids for _ in range(t)]
@@ -62,12 +61,15 @@ def _learned_positions(grids: Sequence[Grid], table: Tensor, spec: VisionSpec) -
     ]
     indices = upload(np.concatenate([tap[0] for tap in taps]), table.device)
     weights = upload(np.concatenate([tap[1] for tap in taps]), table.device)
-    return (functional.embedding(indices, table) * weights[..., None]).sum(1)
+    # not embedding() and a sum: four rows a patch are megabytes of fresh memory
+    return functional.embedding_bag(
+        indices, table, per_sample_weights=weights.to(table.dtype), mode="sum"
+    )
 
 
 def _block(
     x: Tensor,
-    weights: Mapping[str, Tensor],
+    weights: TowerWeights,
     prefix: str,
     spec: VisionSpec,
     rotary: Rotary,
@@ -76,12 +78,12 @@ def _block(
     normed = _layer_norm(x, weights, f"{prefix}.norm1", spec)
     x = x + attend(normed, weights, f"{prefix}.attn", spec, rotary, packing)
     normed = _layer_norm(x, weights, f"{prefix}.norm2", spec)
-    inner = ACTIVATIONS[spec.activation](_linear(normed, weights, f"{prefix}.mlp.linear_fc1"))
-    return x + _linear(inner, weights, f"{prefix}.mlp.linear_fc2")
+    inner = weights.product(f"{prefix}.mlp.linear_fc1", normed, activation=spec.activation)
+    return x + weights.product(f"{prefix}.mlp.linear_fc2", inner)
 
 
 def _merge(
-    x: Tensor, weights: Mapping[str, Tensor], prefix: str, spec: VisionSpec, *, norm_last: bool
+    x: Tensor, weights: TowerWeights, prefix: str, spec: VisionSpec, *, norm_last: bool
 ) -> Tensor:
     """merge² neighbouring patches to one row; `norm_last` normalises the group, not the patch."""
     width = spec.hidden * spec.merge**2
@@ -89,14 +91,10 @@ def _merge(
         grouped = _layer_norm(x.view(-1, width), weights, f"{prefix}.norm", spec)
     else:
         grouped = _layer_norm(x, weights, f"{prefix}.norm", spec).view(-1, width)
-    inner = functional.gelu(_linear(grouped, weights, f"{prefix}.linear_fc1"))
-    return _linear(inner, weights, f"{prefix}.linear_fc2")
+    inner = weights.product(f"{prefix}.linear_fc1", grouped, activation="gelu")
+    return weights.product(f"{prefix}.linear_fc2", inner)
 
 
-def _linear(x: Tensor, weights: Mapping[str, Tensor], prefix: str) -> Tensor:
-    return functional.linear(x, weights[f"{prefix}.weight"], weights[f"{prefix}.bias"])
-
-
-def _layer_norm(x: Tensor, weights: Mapping[str, Tensor], prefix: str, spec: VisionSpec) -> Tensor:
+def _layer_norm(x: Tensor, weights: TowerWeights, prefix: str, spec: VisionSpec) -> Tensor:
     weight, bias = weights[f"{prefix}.weight"], weights[f"{prefix}.bias"]
     return functional.layer_norm(x, (x.shape[-1],), weight, bias, spec.norm_eps)
