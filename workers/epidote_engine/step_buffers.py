@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from epidote_engine.events import MediaRows
+from epidote_engine.layers.fresh_prompts import FreshPrompts
 from epidote_engine.models.step_inputs import StepInputs
 from epidote_engine.rows import BatchRows, Ints
 from epidote_engine.sequence import IN_FLIGHT, Sequence
@@ -81,6 +82,26 @@ class StepBuffers:
         count = len(rows)
         self._sampled.host[:count] = rows
         self._carried.index_copy_(0, self._sampled.sent(count), token_ids)
+
+    def idle_chunk(self, count: int) -> StepInputs:
+        """A chunk of `count` tokens of nobody: read from block 0, written nowhere."""
+        on = self._device
+        starts = torch.tensor([0, count], dtype=torch.int32, device=on)
+        width = -(-count // self._block_size)
+        table = torch.zeros((1, width), dtype=torch.int32, device=on)
+        return StepInputs(
+            token_ids=torch.zeros(count, dtype=torch.int64, device=on),
+            positions=torch.arange(count, device=on),
+            slots=torch.full((count,), -1, dtype=torch.int64, device=on),
+            num_decodes=0,
+            decode_tables=table[:0],
+            decode_lens=starts[:0],
+            prefill_tables=table,
+            prefill_lens=starts[1:],
+            cu_q_lens=starts,
+            max_q_len=count,
+            sample_rows=torch.tensor([count - 1], device=on),
+        )
 
     def _tokens_sent(self, end: int, rows: Ints) -> Tensor:
         """The step's tokens on the device; decodes of `rows` come first, maybe in flight."""
@@ -158,10 +179,14 @@ class StepBuffers:
         self._tables.host[:count, :width] = self._rows.table[every, :width]
         tables, lens = self._tables.sent(count)[:, :width], self._lens.sent(count)
         self._samples.host[: len(samples)] = samples
+        slots = self._slots.sent(token)
+        fresh = None
+        if self._device.type == "cpu" and not any(start for _, start, _ in prefills):
+            fresh = FreshPrompts.of([end for _, _, end in prefills], slots[split:])
         return StepInputs(
             token_ids=self._tokens_sent(token, rows),
             positions=self._three_axes(token, three) if three else self._positions.sent(token),
-            slots=self._slots.sent(token),
+            slots=slots,
             num_decodes=split,
             decode_tables=tables[:split],
             decode_lens=lens[:split],
@@ -170,6 +195,7 @@ class StepBuffers:
             cu_q_lens=self._starts.sent(len(prefills) + 1),
             max_q_len=max(end - start for _, start, end in prefills),
             sample_rows=self._samples.sent(len(samples)),
+            fresh_prompts=fresh,
         )
 
     def _write_decodes(self, rows: Ints) -> None:

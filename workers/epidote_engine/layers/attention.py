@@ -36,14 +36,14 @@ class Attention:
             self.qk_norm.in_place(qkv[:, : heads + kv_heads])
         q, k, v = torch.split(qkv, [heads, kv_heads, kv_heads], dim=1)
         q = ops.rope_kv_write(q, k, v, *rope, layer[0], layer[1], inputs.slots)
-        return self._attend(q, layer[0], layer[1], inputs).view(x.shape[0], heads * dim)
+        return self._attend(q, layer, inputs).view(x.shape[0], heads * dim)
 
     @property
     def scale(self) -> float:
         return float(self.head_dim**-0.5)
 
-    def _attend(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, inputs: StepInputs) -> Tensor:
-        scale = self.scale
+    def _attend(self, q: Tensor, layer: Tensor, inputs: StepInputs) -> Tensor:
+        k_cache, v_cache, scale = layer[0], layer[1], self.scale
         split = inputs.num_decodes
         parts = []
         if split:
@@ -53,7 +53,9 @@ class Attention:
                     inputs.decode_tables, inputs.decode_lens, scale=scale,
                 )
             )  # fmt: skip
-        if inputs.max_q_len:
+        if inputs.fresh_prompts is not None:
+            parts.append(inputs.fresh_prompts.attend(q[split:], layer, scale))
+        elif inputs.max_q_len:
             parts.append(
                 ops.paged_prefill_attention(
                     q[split:], k_cache, v_cache, inputs.prefill_tables,

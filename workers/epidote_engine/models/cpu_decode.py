@@ -81,7 +81,7 @@ class CpuDecode:
             plain = attention.qk_norm.scaled(turned) if attention.qk_norm is not None else turned
             torch.addcmul(plain * cos, plain.roll(dim // 2, -1), sin, out=turned)
             new = qkv.narrow(1, heads, 2 * kv_heads).reshape(-1, dim)
-            mirrored[number].index_copy_(0, to_mirror, new)
+            mirrored[number].index_put_((to_mirror,), new)  # half of index_copy_'s time
             filed.append(new)
             residual = residual + attention.out(attend(qkv.narrow(1, 0, heads), number))
             gate, up = layer.gate_up(layer.middle_norm(residual)).chunk(2, -1)
@@ -119,7 +119,7 @@ class _Attend:
         seen = mirror.keys_values[:, :, :count]  # [layers, 2, N, K, tokens, D]
         kv_heads, dim = seen.shape[3], seen.shape[5]
         group = num_heads // kv_heads
-        self._shape = (count, kv_heads, group, dim)
+        self._shape: tuple[int, ...] = (count, kv_heads, group, dim)
         self._out = (count, num_heads * dim)
         self._scale = scale
         self._as_products = seen.dtype is torch.float32

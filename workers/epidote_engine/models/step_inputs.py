@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from epidote_engine.layers.fresh_prompts import FreshPrompts
+
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class StepInputs:
@@ -18,6 +20,7 @@ class StepInputs:
     max_q_len       longest chunk; 0: no prefill in this step
     sample_rows     [N]  int64: rows whose next token is wanted; None: every row, in order
     media_rows      [M]  int64: placeholders' rows; media  [M, hidden·(1 + num_deepstack)]
+    fresh_prompts   CPU: every chunk is a whole prompt, and they are attended together
     """
 
     token_ids: Tensor
@@ -33,3 +36,4 @@ class StepInputs:
     sample_rows: Tensor | None = None
     media_rows: Tensor | None = None
     media: Tensor | None = None
+    fresh_prompts: FreshPrompts | None = None
