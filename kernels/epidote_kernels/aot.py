@@ -17,7 +17,10 @@ from epidote_kernels.launching import INTERPRETED, Form
 
 NUMBERS = ("bf16", "fp16", "fp32")
 MODULES = (
+    "attention_scores",
     "blocks",
+    "fused_moe",
+    "moe_routing",
     "norms",
     "packed_blocks",
     "paged_decode_attention",
@@ -75,7 +78,8 @@ def build(form: Form, number: str, capability: int = 90) -> Built:
     aligned = {
         (place,): [["tt.divisibility", 16]]
         for place, name in enumerate(names)
-        if signature[name].startswith("*") or name.endswith("_stride")
+        if not form.kernel.params[place].do_not_specialize
+        and (signature[name].startswith("*") or name.endswith("_stride"))
     }
     source = ASTSource(form.kernel, signature, dict(form.constants), aligned)
     options = {"num_warps": form.num_warps, "num_stages": form.num_stages}

@@ -1,21 +1,24 @@
 """This file is about one query token per sequence against its paged KV cache, on a GPU.
 
-A program takes one sequence, one KV head with all query heads that share it, and one split of the
-sequence. Splits keep a GPU busy when few sequences are long; a second kernel merges them by their
-log-sum-exp.
+A unit of work is one KV head of one sequence with all query heads that share it. Every program
+takes an equal stretch of all units' tiles (`decode_work`); a unit cut between programs leaves its
+parts with their log-sum-exp, and a second kernel merges them.
 
-Sources: PagedAttention, Kwon et al., SOSP 2023; online softmax: FlashAttention-2, Dao, 2023;
-splits: Flash-Decoding, Dao et al., 2023; shared KV heads: GQA, Ainslie et al., EMNLP 2023.
+Sources: PagedAttention, Kwon et al., SOSP 2023; online softmax: FlashAttention-2, Dao, 2023; parts
+of one sequence: Flash-Decoding, Dao et al., 2023; equal stretches: Stream-K, Osama et al., PPoPP
+2023; shared KV heads: GQA, Ainslie et al., EMNLP 2023.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from epidote_kernels.decode_work import stretch_of_program
+from epidote_kernels.kv_codes import FP8, INT8, PLAIN, POINTERS, codes_of
 from epidote_kernels.launching import (
     INTERPRETED,
     LOG2_E,
@@ -25,147 +28,202 @@ from epidote_kernels.launching import (
     num_multiprocessors,
     power_of_two,
 )
+from epidote_kernels.tilings import Tiling, known_tilings, tiling_for
 
-MIN_SPLIT = 256  # tokens below which another split costs more than it saves; not tuned yet
-MAX_SPLITS = 64
-WAVES = 2  # programs wanted per multiprocessor; not tuned yet
+MIN_TILES = 2  # tiles below which another part costs more than it saves; not measured yet
+BLOCK_UNITS = 512  # units a program counts at once: four a thread
+BLOCK_PARTS = 32  # parts of a unit the merge holds at once
+# sizes of the batch and the table change from step to step: no new compilation for them
+VOLATILE = ("num_units", "min_tiles", "table_stride", "table_head_stride", "len_stride")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VOLATILE)
 def paged_decode_kernel(
     q_ptr,
     k_cache_ptr,
     v_cache_ptr,
+    k_scale_ptr,
+    v_scale_ptr,
     tables_ptr,
     lens_ptr,
     out_ptr,
+    parts_ptr,
     lse_ptr,
+    spans_ptr,
     scale_log2,
     q_seq_stride,
     q_head_stride,
     k_block_stride,
     v_block_stride,
     table_stride,
+    table_head_stride,
+    len_stride,
+    len_head_stride,
+    num_units,
     num_kv_heads,
+    cache_heads,
+    head_step,
+    min_tiles,
     GROUP: tl.constexpr,
     DIM: tl.constexpr,
     BLOCK_SLOTS: tl.constexpr,
-    SPLITS: tl.constexpr,
-    MIN_TOKENS: tl.constexpr,
+    BLOCK_UNITS: tl.constexpr,
     BLOCK_HEADS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr,
+    CODES: tl.constexpr,
     WIDEN: tl.constexpr,
 ):
-    seq = tl.program_id(0).to(tl.int64)
-    kv_head = tl.program_id(1)
-    split = tl.program_id(2)
-    length = tl.load(lens_ptr + seq)
-    # the merge kernel cuts a sequence in the same way
-    share = tl.maximum(tl.cdiv(length, SPLITS), MIN_TOKENS)
-    share = tl.cdiv(share, BLOCK_TOKENS) * BLOCK_TOKENS
-    first = split * share
-    last = tl.minimum(first + share, length)
-    if (SPLITS > 1) & (first >= length):
-        return
-
+    program = tl.program_id(0)
+    place, last, unit, begin = stretch_of_program(
+        lens_ptr, num_units, num_kv_heads, len_stride, len_head_stride, min_tiles,
+        BLOCK_UNITS, BLOCK_TOKENS,
+    )  # fmt: skip
     within = tl.arange(0, BLOCK_HEADS)
-    heads = kv_head * GROUP + within
     dims = tl.arange(0, BLOCK_DIM)
-    q_mask = (within < GROUP)[:, None] & (dims < DIM)[None, :]
-    q_at = q_ptr + seq * q_seq_stride + heads[:, None] * q_head_stride + dims[None, :]
-    q = tl.load(q_at, mask=q_mask, other=0.0)
-    if WIDEN:
-        q = q.to(tl.float32)
-
-    top = tl.full((BLOCK_HEADS,), float("-inf"), tl.float32)
-    total = tl.zeros((BLOCK_HEADS,), tl.float32)
-    acc = tl.zeros((BLOCK_HEADS, BLOCK_DIM), tl.float32)
-    for start in range(first, last, BLOCK_TOKENS):
-        tokens = start + tl.arange(0, BLOCK_TOKENS)
-        live = tokens < last
-        block = tl.load(tables_ptr + seq * table_stride + tokens // BLOCK_SLOTS, mask=live, other=0)
-        row = (tokens % BLOCK_SLOTS) * num_kv_heads + kv_head
-        k_row = block.to(tl.int64) * k_block_stride + row * DIM
-        v_row = block.to(tl.int64) * v_block_stride + row * DIM
-        kv_mask = live[:, None] & (dims < DIM)[None, :]
-        k = tl.load(k_cache_ptr + k_row[:, None] + dims[None, :], mask=kv_mask, other=0.0)
-        v = tl.load(v_cache_ptr + v_row[:, None] + dims[None, :], mask=kv_mask, other=0.0)
+    in_dim = (dims < DIM)[None, :]
+    q_mask = (within < GROUP)[:, None] & in_dim
+    while place < last:
+        seq = (unit // num_kv_heads).to(tl.int64)
+        kv_head = unit % num_kv_heads
+        length = tl.load(lens_ptr + seq * len_stride + kv_head * len_head_stride)
+        end = begin + tl.cdiv(length, BLOCK_TOKENS)
+        stop = tl.minimum(end, last)
+        table = tables_ptr + seq * table_stride + kv_head * table_head_stride
+        heads = kv_head * GROUP + within
+        q_at = q_ptr + seq * q_seq_stride + heads[:, None] * q_head_stride + dims[None, :]
+        q = tl.load(q_at, mask=q_mask, other=0.0)
         if WIDEN:
-            k = k.to(tl.float32)
-            v = v.to(tl.float32)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale_log2
-        scores = tl.where(live[None, :], scores, float("-inf"))
-        new_top = tl.maximum(top, tl.max(scores, 1))  # finite: every tile has a live token
-        shrink = tl.exp2(top - new_top)
-        weights = tl.exp2(scores - new_top[:, None])
-        total = total * shrink + tl.sum(weights, 1)
-        acc = acc * shrink[:, None]
-        acc += tl.dot(weights.to(v.dtype), v, input_precision="ieee")
-        top = new_top
+            q = q.to(tl.float32)
+        score_scale = scale_log2
+        out_scale = 1.0
+        if CODES:
+            score_scale = scale_log2 * tl.load(k_scale_ptr + kv_head)
+            out_scale = tl.load(v_scale_ptr + kv_head)
 
-    acc = acc / tl.where(total > 0, total, 1.0)[:, None]  # an empty sequence: zeros
-    there = seq * num_kv_heads * GROUP + heads
-    if SPLITS > 1:
-        there = there * SPLITS + split
-        tl.store(lse_ptr + there, top + tl.log2(total), mask=within < GROUP)
-    out_at = out_ptr + there[:, None] * DIM + dims[None, :]
-    tl.store(out_at, acc.to(out_ptr.dtype.element_ty), mask=q_mask)
+        top = tl.full((BLOCK_HEADS,), float("-inf"), tl.float32)
+        total = tl.zeros((BLOCK_HEADS,), tl.float32)
+        acc = tl.zeros((BLOCK_HEADS, BLOCK_DIM), tl.float32)
+        last_token = tl.minimum((stop - begin) * BLOCK_TOKENS, length)
+        for start in range((place - begin) * BLOCK_TOKENS, last_token, BLOCK_TOKENS):
+            tokens = start + tl.arange(0, BLOCK_TOKENS)
+            live = tokens < last_token
+            block = tl.load(table + tokens // BLOCK_SLOTS, mask=live, other=0)
+            row = (tokens % BLOCK_SLOTS) * cache_heads + kv_head * head_step
+            k_row = block.to(tl.int64) * k_block_stride + row * DIM
+            v_row = block.to(tl.int64) * v_block_stride + row * DIM
+            kv_mask = live[:, None] & in_dim
+            k = tl.load(k_cache_ptr + k_row[:, None] + dims[None, :], mask=kv_mask, other=0.0)
+            v = tl.load(v_cache_ptr + v_row[:, None] + dims[None, :], mask=kv_mask, other=0.0)
+            if CODES or WIDEN:  # codes are whole numbers of q's type too: nothing is rounded
+                k = k.to(q.dtype)
+                v = v.to(q.dtype)
+            scores = tl.dot(q, tl.trans(k), input_precision="ieee") * score_scale
+            scores = tl.where(live[None, :], scores, float("-inf"))
+            new_top = tl.maximum(top, tl.max(scores, 1))  # finite: every tile has a live token
+            shrink = tl.exp2(top - new_top)
+            weights = tl.exp2(scores - new_top[:, None])
+            total = total * shrink + tl.sum(weights, 1)
+            acc = acc * shrink[:, None]
+            acc += tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+            top = new_top
+
+        # a unit of no tiles is passed here at times; the merge writes its zeros
+        acc = acc * (out_scale / tl.where(total > 0, total, 1.0))[:, None]
+        if place == begin:
+            tl.store(spans_ptr + 2 * unit, program)
+        if stop == end:
+            tl.store(spans_ptr + 2 * unit + 1, program)
+        if (place == begin) & (stop == end):
+            out_at = out_ptr + (unit * GROUP + within).to(tl.int64)[:, None] * DIM + dims[None, :]
+            tl.store(out_at, acc.to(out_ptr.dtype.element_ty), mask=q_mask)
+        else:
+            # a program has at most two parts: one that began before it, one that goes on after it
+            slot = (2 * program + (place == begin)) * GROUP + within
+            tl.store(lse_ptr + slot, top + tl.log2(total), mask=within < GROUP)
+            tl.store(parts_ptr + slot[:, None] * DIM + dims[None, :], acc, mask=q_mask)
+        place = stop
+        begin = end
+        unit += 1
 
 
-@triton.jit
-def merge_splits_kernel(
+@triton.jit(do_not_specialize=("len_stride",))
+def merge_parts_kernel(
     parts_ptr,
     lse_ptr,
+    spans_ptr,
     lens_ptr,
     out_ptr,
-    num_heads,
+    len_stride,
+    len_head_stride,
+    num_kv_heads,
+    GROUP: tl.constexpr,
     DIM: tl.constexpr,
-    SPLITS: tl.constexpr,
-    MIN_TOKENS: tl.constexpr,
-    BLOCK_SPLITS: tl.constexpr,
+    BLOCK_PARTS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
-    BLOCK_TOKENS: tl.constexpr,
 ):
-    seq = tl.program_id(0).to(tl.int64)
-    row = seq * num_heads + tl.program_id(1)
-    length = tl.load(lens_ptr + seq)
-    share = tl.maximum(tl.cdiv(length, SPLITS), MIN_TOKENS)
-    share = tl.cdiv(share, BLOCK_TOKENS) * BLOCK_TOKENS
-    splits = tl.arange(0, BLOCK_SPLITS)
-    live = (splits < SPLITS) & (splits * share < length)
+    unit = tl.program_id(0)
+    within = tl.program_id(1)
+    seq = (unit // num_kv_heads).to(tl.int64)
+    length = tl.load(lens_ptr + seq * len_stride + (unit % num_kv_heads) * len_head_stride)
     dims = tl.arange(0, BLOCK_DIM)
-    lse = tl.load(lse_ptr + row * SPLITS + splits, mask=live, other=float("-inf"))
-    top = tl.max(lse, 0)
-    weights = tl.exp2(lse - tl.where(length > 0, top, 0.0))
-    parts = tl.load(
-        parts_ptr + (row * SPLITS + splits)[:, None] * DIM + dims[None, :],
-        mask=live[:, None] & (dims < DIM)[None, :],
-        other=0.0,
-    )
-    total = tl.sum(weights, 0)
-    merged = tl.sum(parts * weights[:, None], 0) / tl.where(length > 0, total, 1.0)
-    tl.store(out_ptr + row * DIM + dims, merged.to(out_ptr.dtype.element_ty), mask=dims < DIM)
+    out_at = out_ptr + (unit * GROUP + within).to(tl.int64) * DIM + dims
+    if length == 0:
+        tl.store(out_at, tl.zeros((BLOCK_DIM,), out_ptr.dtype.element_ty), mask=dims < DIM)
+        return
+    first = tl.load(spans_ptr + 2 * unit)
+    last = tl.load(spans_ptr + 2 * unit + 1)
+    if first == last:
+        return  # one program saw it whole and wrote it
+    top = float("-inf")
+    total = 0.0
+    acc = tl.zeros((BLOCK_DIM,), tl.float32)
+    for chunk in range(first, last + 1, BLOCK_PARTS):
+        programs = chunk + tl.arange(0, BLOCK_PARTS)
+        live = programs <= last
+        slots = (2 * programs + (programs == first)) * GROUP + within
+        lse = tl.load(lse_ptr + slots, mask=live, other=float("-inf"))
+        mask = live[:, None] & (dims < DIM)[None, :]
+        parts = tl.load(parts_ptr + slots[:, None] * DIM + dims[None, :], mask=mask, other=0.0)
+        new_top = tl.maximum(top, tl.max(lse, 0))
+        shrink = tl.exp2(top - new_top)
+        weights = tl.exp2(lse - new_top)
+        total = total * shrink + tl.sum(weights, 0)
+        acc = acc * shrink + tl.sum(parts * weights[:, None], 0)
+        top = new_top
+    tl.store(out_at, (acc / total).to(out_ptr.dtype.element_ty), mask=dims < DIM)
 
 
-def _num_splits(num_programs: int, max_tokens: int, multiprocessors: int) -> int:
-    """Splits per sequence: enough programs to fill the device, as sizes alone can tell.
+def tiling_key(dim: int, cache_itemsize: int) -> str:
+    """What the tiling depends on.
 
-    Lengths are on the device and stay there: a short sequence leaves its later splits empty.
+    >>> tiling_key(80, 2)
+    'kv16 dim=128'
     """
-    wanted = divided_up(WAVES * multiprocessors, num_programs)
-    return max(1, min(wanted, divided_up(max_tokens, MIN_SPLIT), MAX_SPLITS))
+    return f"kv{8 * cache_itemsize} dim={max(16, power_of_two(dim))}"
 
 
-def _tiles(dim: int, group: int, itemsize: int) -> dict[str, int]:
-    block_dim = max(16, power_of_two(dim))  # tl.dot takes no less than 16
-    wide = block_dim * itemsize
+def default_tiling(dim: int, cache_itemsize: int) -> Tiling:
+    """For a device without a table: tiles of 16 KiB of keys, two programs a multiprocessor.
+
+    A block's number is loaded before its keys, so that two of the stages hold numbers only.
+    """
+    wide = max(16, power_of_two(dim)) * cache_itemsize
+    tokens = max(16, min(128, 16384 // wide))
+    sizes = {"BLOCK_TOKENS": tokens, "programs": 2}
+    return Tiling(sizes=sizes, num_warps=4, num_stages=5 if cache_itemsize < 4 else 3)
+
+
+def constants_of(tiling: Tiling, dim: int, group: int, block_slots: int) -> dict[str, int]:
+    """The kernel's constants but for CODES and WIDEN."""
     return {
         "GROUP": group,
         "DIM": dim,
-        "BLOCK_HEADS": max(16, power_of_two(group)),
-        "BLOCK_DIM": block_dim,
-        "BLOCK_TOKENS": 64 if wide <= 256 else 32 if wide <= 512 else 16,
+        "BLOCK_SLOTS": block_slots,
+        "BLOCK_UNITS": BLOCK_UNITS,
+        "BLOCK_HEADS": max(16, power_of_two(group)),  # tl.dot takes no less than 16
+        "BLOCK_DIM": max(16, power_of_two(dim)),
+        "BLOCK_TOKENS": tiling.sizes["BLOCK_TOKENS"],
     }
 
 
@@ -177,109 +235,146 @@ def paged_decode_attention(
     seq_lens: Tensor,
     *,
     scale: float,
-    num_splits: int | None = None,
-    min_split: int = MIN_SPLIT,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
+    num_programs: int | None = None,
+    min_tiles: int = MIN_TILES,
+    tiling: Tiling | None = None,
 ) -> Tensor:
     """The kernel behind `ops.paged_decode_attention`, which checks; twin: `reference`'s.
 
-    num_splits, min_split   for tests and benches; by default sizes decide
+    num_programs, min_tiles, tiling   for tests and measurements; by default the device decides
     """
     num_seqs, num_heads, dim = q.shape
-    block_slots, num_kv_heads = k_cache.shape[1:3]
+    block_slots, cache_heads = k_cache.shape[1:3]
+    by_head = block_tables.dim() == 3
+    num_kv_heads = block_tables.shape[1] if by_head else cache_heads
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     if not out.numel():
         return out
-    if num_splits is None:
-        max_tokens = block_tables.shape[1] * block_slots
-        programs = num_seqs * num_kv_heads
-        num_splits = _num_splits(programs, max_tokens, num_multiprocessors(q.device))
-    parts, lse = out, out
-    if num_splits > 1:
-        shape = (num_seqs, num_heads, num_splits)
-        parts = torch.empty((*shape, dim), dtype=torch.float32, device=q.device)
-        lse = torch.empty(shape, dtype=torch.float32, device=q.device)
-    tiles = _tiles(dim, num_heads // num_kv_heads, q.element_size())
-    cut = {"SPLITS": num_splits, "MIN_TOKENS": min_split}
+    group = num_heads // num_kv_heads
+    if tiling is None:
+        size = k_cache.element_size()
+        key = tiling_key(dim, size)
+        tiling = tiling_for("paged_decode", key, default_tiling(dim, size), q.device)
+    constants = constants_of(tiling, dim, group, block_slots)
+    num_units = num_seqs * num_kv_heads
+    if num_programs is None:
+        most = divided_up(block_tables.shape[-1] * block_slots, constants["BLOCK_TOKENS"])
+        wanted = tiling.sizes["programs"] * num_multiprocessors(q.device)
+        num_programs = max(1, min(wanted, num_units * divided_up(most, min_tiles)))
+    parts = torch.empty((2 * num_programs, group, dim), dtype=torch.float32, device=q.device)
+    lse = torch.empty((2 * num_programs, group), dtype=torch.float32, device=q.device)
+    spans = torch.empty((num_units, 2), dtype=torch.int32, device=q.device)
+    len_strides = (seq_lens.stride(0), seq_lens.stride(1) if seq_lens.dim() == 2 else 0)
     with launching_on(q):
-        paged_decode_kernel[(num_seqs, num_kv_heads, num_splits)](
+        paged_decode_kernel[(num_programs,)](
             q,
             k_cache,
             v_cache,
+            lse if k_scale is None else k_scale,
+            lse if v_scale is None else v_scale,
             block_tables,
             seq_lens,
+            out,
             parts,
             lse,
+            spans,
             scale * LOG2_E,
             q.stride(0),
             q.stride(1),
             k_cache.stride(0),
             v_cache.stride(0),
             block_tables.stride(0),
+            block_tables.stride(1) if by_head else 0,
+            *len_strides,
+            num_units,
             num_kv_heads,
-            BLOCK_SLOTS=block_slots,
+            cache_heads,
+            int(cache_heads == num_kv_heads),
+            min_tiles,
+            CODES=codes_of(k_cache),
             WIDEN=INTERPRETED,
-            **tiles,
-            **cut,
-            num_warps=4,
-            num_stages=2,
+            **constants,
+            num_warps=tiling.num_warps,
+            num_stages=tiling.num_stages,
         )
-        if num_splits > 1:
-            merge_splits_kernel[(num_seqs, num_heads)](
-                parts,
-                lse,
-                seq_lens,
-                out,
-                num_heads,
-                DIM=dim,
-                BLOCK_SPLITS=power_of_two(num_splits),
-                BLOCK_DIM=tiles["BLOCK_DIM"],
-                BLOCK_TOKENS=tiles["BLOCK_TOKENS"],
-                **cut,
-                num_warps=4,
-            )
+        merge_parts_kernel[(num_units, group)](
+            parts,
+            lse,
+            spans,
+            seq_lens,
+            out,
+            *len_strides,
+            num_kv_heads,
+            GROUP=group,
+            DIM=dim,
+            BLOCK_PARTS=BLOCK_PARTS,
+            BLOCK_DIM=constants["BLOCK_DIM"],
+            num_warps=4,
+        )
     return out
 
 
 def forms(number: str) -> Iterator[Form]:
-    """Compile for current models' heads, with and without splits; `number` is "bf16", …"""
-    pointers = ("q_ptr", "k_cache_ptr", "v_cache_ptr")
-    strides = ("q_seq_stride", "q_head_stride", "k_block_stride", "v_block_stride")
-    itemsize = 4 if number == "fp32" else 2
-    for dim, group, splits in ((64, 3, 1), (80, 1, 8), (128, 7, 16), (128, 1, 1), (256, 4, 4)):
-        tiles = _tiles(dim, group, itemsize)
-        cut = {"SPLITS": splits, "MIN_TOKENS": MIN_SPLIT}
-        part = number if splits == 1 else "fp32"
-        yield Form(
-            name=f"paged_decode dim={dim} group={group} splits={splits}",
-            kernel=paged_decode_kernel,
-            types={
-                **dict.fromkeys(pointers, f"*{number}"),
-                **dict.fromkeys(("tables_ptr", "lens_ptr"), "*i32"),
-                **dict.fromkeys(("out_ptr", "lse_ptr"), f"*{part}"),
-                "scale_log2": "fp32",
-                **dict.fromkeys((*strides, "table_stride", "num_kv_heads"), "i32"),
-            },
-            constants={**tiles, **cut, "BLOCK_SLOTS": 16, "WIDEN": False},
-            num_warps=4,
-            num_stages=2,
+    """Compile for current models' heads, by the rule and by every table; `number` is "bf16", …"""
+    size = 4 if number == "fp32" else 2
+    wanted = [
+        (dim, group, codes, default_tiling(dim, size if codes == PLAIN else 1))
+        for dim, group, codes in (
+            *((128, 4, PLAIN), (128, 4, INT8), (128, 4, FP8)),
+            *((64, 3, PLAIN), (80, 1, INT8), (256, 4, PLAIN), (256, 4, FP8)),
         )
-        if splits > 1:
-            yield Form(
-                name=f"merge_splits dim={dim} splits={splits}",
-                kernel=merge_splits_kernel,
-                types={
-                    **dict.fromkeys(("parts_ptr", "lse_ptr"), "*fp32"),
-                    "lens_ptr": "*i32",
-                    "out_ptr": f"*{number}",
-                    "num_heads": "i32",
-                },
-                constants={
-                    **cut,
-                    "DIM": dim,
-                    "BLOCK_SPLITS": power_of_two(splits),
-                    "BLOCK_DIM": tiles["BLOCK_DIM"],
-                    "BLOCK_TOKENS": tiles["BLOCK_TOKENS"],
-                },
-                num_warps=4,
-                num_stages=3,
-            )
+    ]
+    for key, tiling in known_tilings("paged_decode"):
+        bits, dim = (int(part.lstrip("kvdim=")) for part in key.split())
+        if bits == 8:
+            wanted += [(dim, 4, codes, tiling) for codes in (INT8, FP8)]
+        elif bits == 8 * size:
+            wanted.append((dim, 4, PLAIN, tiling))
+    seen: list[Mapping[str, object]] = []
+    for dim, group, codes, tiling in wanted:
+        constants = constants_of(tiling, dim, group, 16) | {"CODES": codes, "WIDEN": False}
+        if {**constants, **tiling.as_json()} not in seen:
+            seen.append({**constants, **tiling.as_json()})
+            yield _decode_form(number, constants, tiling)
+    for dim in (64, 128, 256):
+        yield Form(
+            name=f"merge_parts dim={dim}",
+            kernel=merge_parts_kernel,
+            types={
+                **dict.fromkeys(("parts_ptr", "lse_ptr"), "*fp32"),
+                **dict.fromkeys(("spans_ptr", "lens_ptr"), "*i32"),
+                "out_ptr": f"*{number}",
+                **dict.fromkeys(("len_stride", "len_head_stride", "num_kv_heads"), "i32"),
+            },
+            constants={"GROUP": 4, "DIM": dim, "BLOCK_PARTS": BLOCK_PARTS, "BLOCK_DIM": dim},
+            num_warps=4,
+            num_stages=3,
+        )
+
+
+def _decode_form(number: str, constants: dict[str, int], tiling: Tiling) -> Form:
+    integers = (
+        *("q_seq_stride", "q_head_stride", "k_block_stride", "v_block_stride"),
+        *("table_stride", "table_head_stride", "len_stride", "len_head_stride"),
+        *("num_units", "num_kv_heads", "cache_heads", "head_step", "min_tiles"),
+    )
+    floats = ("k_scale_ptr", "v_scale_ptr", "parts_ptr", "lse_ptr")
+    cache = POINTERS[constants["CODES"]] or f"*{number}"
+    return Form(
+        name=f"paged_decode dim={constants['DIM']} group={constants['GROUP']} "
+        f"codes={constants['CODES']}",
+        kernel=paged_decode_kernel,
+        types={
+            **dict.fromkeys(("q_ptr", "out_ptr"), f"*{number}"),
+            **dict.fromkeys(("k_cache_ptr", "v_cache_ptr"), cache),
+            **dict.fromkeys(floats, "*fp32"),
+            **dict.fromkeys(("tables_ptr", "lens_ptr", "spans_ptr"), "*i32"),
+            "scale_log2": "fp32",
+            **dict.fromkeys(integers, "i32"),
+        },
+        constants=constants,
+        num_warps=tiling.num_warps,
+        num_stages=tiling.num_stages,
+    )

@@ -1,6 +1,9 @@
 """This file is about rotating queries and keys and filing keys and values, on a GPU in one launch.
 
-Sources: RoFormer, Su et al., 2021 (the rotation); PagedAttention, Kwon et al., SOSP 2023 (slots).
+Optionally each head is normalised first (QK-norm), and keys and values are filed as codes.
+
+Sources: RoFormer, Su et al., 2021 (the rotation); PagedAttention, Kwon et al., SOSP 2023 (slots);
+QK-norm: Scaling Vision Transformers to 22 Billion Parameters, Dehghani et al., ICML 2023.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 
@@ -10,9 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from epidote_kernels.kv_codes import FP8, INT8, PLAIN, POINTERS, codes_of, encoded
 from epidote_kernels.launching import Form, divided_up, launching_on, power_of_two
 
 TILE = 1024  # elements of a half that a program holds at most; not tuned yet
+VOLATILE = ("slot_stride", "slot_head_stride")  # differ between steps: no new compilation for them
 
 
 @triton.jit
@@ -26,6 +31,19 @@ def _turned(low, high, cos, sin, kind):
 
 
 @triton.jit
+def _normed(low, high, weight_ptr, pairs, eps, kind, HALF: tl.constexpr):
+    """Both halves of whole heads after RMS normalisation, rounded where `rms_norm` does."""
+    squares = tl.sum(low * low, axis=1) + tl.sum(high * high, axis=1)
+    scale = tl.rsqrt(squares / (2 * HALF) + eps)[:, None]
+    mask = pairs < HALF
+    low_weight = tl.load(weight_ptr + pairs, mask=mask, other=0.0).to(tl.float32)[None, :]
+    high_weight = tl.load(weight_ptr + HALF + pairs, mask=mask, other=0.0).to(tl.float32)[None, :]
+    low = ((low * scale).to(kind).to(tl.float32) * low_weight).to(kind).to(tl.float32)
+    high = ((high * scale).to(kind).to(tl.float32) * high_weight).to(kind).to(tl.float32)
+    return low, high
+
+
+@triton.jit(do_not_specialize=VOLATILE)
 def rope_kv_write_kernel(
     q_ptr,
     k_ptr,
@@ -35,6 +53,11 @@ def rope_kv_write_kernel(
     k_cache_ptr,
     v_cache_ptr,
     slots_ptr,
+    k_scale_ptr,
+    v_scale_ptr,
+    q_weight_ptr,
+    k_weight_ptr,
+    eps,
     q_token_stride,
     q_head_stride,
     k_token_stride,
@@ -44,14 +67,19 @@ def rope_kv_write_kernel(
     cos_stride,
     sin_stride,
     slot_stride,
+    slot_head_stride,
     k_block_stride,
     v_block_stride,
     num_heads,
     num_kv_heads,
+    cache_heads,
+    head_step,
     block_slots,
     HALF: tl.constexpr,
     BLOCK_HEADS: tl.constexpr,
     BLOCK_HALF: tl.constexpr,
+    NORM: tl.constexpr,
+    CODES: tl.constexpr,
 ):
     token = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
@@ -68,30 +96,43 @@ def rope_kv_write_kernel(
         there = q_ptr + token * q_token_stride + heads[:, None] * q_head_stride + pairs[None, :]
         low = tl.load(there, mask=mask, other=0.0).to(tl.float32)
         high = tl.load(there + HALF, mask=mask, other=0.0).to(tl.float32)
+        if NORM:
+            low, high = _normed(low, high, q_weight_ptr, pairs, eps, kind, HALF)
         low, high = _turned(low, high, cos, sin, kind)
         tl.store(there, low, mask=mask)
         tl.store(there + HALF, high, mask=mask)
     else:
-        slot = tl.load(slots_ptr + token * slot_stride)
-        if slot >= 0:
-            heads = (part - query_parts) * BLOCK_HEADS + tl.arange(0, BLOCK_HEADS)
-            mask = (heads < num_kv_heads)[:, None] & (pairs < HALF)[None, :]
-            block = slot // block_slots
-            row = (slot % block_slots) * num_kv_heads + heads
-            into = row[:, None] * (2 * HALF) + pairs[None, :]
-            keys = k_ptr + token * k_token_stride + heads[:, None] * k_head_stride + pairs[None, :]
-            low = tl.load(keys, mask=mask, other=0.0).to(tl.float32)
-            high = tl.load(keys + HALF, mask=mask, other=0.0).to(tl.float32)
-            low, high = _turned(low, high, cos, sin, kind)
-            tl.store(k_cache_ptr + block * k_block_stride + into, low, mask=mask)
-            tl.store(k_cache_ptr + block * k_block_stride + into + HALF, high, mask=mask)
-            values = (
-                v_ptr + token * v_token_stride + heads[:, None] * v_head_stride + pairs[None, :]
-            )
-            low = tl.load(values, mask=mask, other=0.0)
-            high = tl.load(values + HALF, mask=mask, other=0.0)
-            tl.store(v_cache_ptr + block * v_block_stride + into, low, mask=mask)
-            tl.store(v_cache_ptr + block * v_block_stride + into + HALF, high, mask=mask)
+        heads = (part - query_parts) * BLOCK_HEADS + tl.arange(0, BLOCK_HEADS)
+        exists = heads < num_kv_heads
+        at = slots_ptr + token * slot_stride + heads * slot_head_stride
+        slot = tl.load(at, mask=exists, other=-1)
+        mask = exists[:, None] & (pairs < HALF)[None, :]
+        filed = (slot >= 0)[:, None] & mask
+        slot = tl.maximum(slot, 0)
+        block = slot // block_slots
+        # blocks of one head each have no rows of other heads between
+        row = (slot % block_slots) * cache_heads + heads * head_step
+        into = row[:, None] * (2 * HALF) + pairs[None, :]
+        k_into = k_cache_ptr + (block * k_block_stride)[:, None] + into
+        v_into = v_cache_ptr + (block * v_block_stride)[:, None] + into
+        k_scale, v_scale = 1.0, 1.0
+        if CODES:
+            k_scale = tl.load(k_scale_ptr + heads, mask=exists, other=1.0)[:, None]
+            v_scale = tl.load(v_scale_ptr + heads, mask=exists, other=1.0)[:, None]
+        filed_as = k_cache_ptr.dtype.element_ty
+        keys = k_ptr + token * k_token_stride + heads[:, None] * k_head_stride + pairs[None, :]
+        low = tl.load(keys, mask=mask, other=0.0).to(tl.float32)
+        high = tl.load(keys + HALF, mask=mask, other=0.0).to(tl.float32)
+        if NORM:
+            low, high = _normed(low, high, k_weight_ptr, pairs, eps, kind, HALF)
+        low, high = _turned(low, high, cos, sin, kind)
+        tl.store(k_into, encoded(low, k_scale, filed_as, CODES), mask=filed)
+        tl.store(k_into + HALF, encoded(high, k_scale, filed_as, CODES), mask=filed)
+        values = v_ptr + token * v_token_stride + heads[:, None] * v_head_stride + pairs[None, :]
+        low = tl.load(values, mask=mask, other=0.0)
+        high = tl.load(values + HALF, mask=mask, other=0.0)
+        tl.store(v_into, encoded(low, v_scale, filed_as, CODES), mask=filed)
+        tl.store(v_into + HALF, encoded(high, v_scale, filed_as, CODES), mask=filed)
 
 
 def _tiles(dim: int, num_heads: int) -> dict[str, int]:
@@ -109,6 +150,12 @@ def rope_kv_write(
     k_cache: Tensor,
     v_cache: Tensor,
     slots: Tensor,
+    *,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
+    q_norm: Tensor | None = None,
+    k_norm: Tensor | None = None,
+    eps: float = 0.0,
 ) -> Tensor:
     """The kernel behind `ops.rope_kv_write`, which checks; twin: `reference.rope_kv_write`.
 
@@ -132,6 +179,11 @@ def rope_kv_write(
             k_cache,
             v_cache,
             slots,
+            cos if k_scale is None else k_scale,
+            cos if v_scale is None else v_scale,
+            q if q_norm is None else q_norm,
+            q if k_norm is None else k_norm,
+            float(eps),
             q.stride(0),
             q.stride(1),
             k.stride(0),
@@ -141,11 +193,16 @@ def rope_kv_write(
             cos.stride(0),
             sin.stride(0),
             slots.stride(0),
+            slots.stride(1) if slots.dim() == 2 else 0,
             k_cache.stride(0),
             v_cache.stride(0),
             num_heads,
             num_kv_heads,
+            k_cache.shape[2],
+            int(k_cache.shape[2] == num_kv_heads),
             k_cache.shape[1],
+            NORM=q_norm is not None,
+            CODES=codes_of(k_cache),
             **constants,
         )
     return q
@@ -153,21 +210,30 @@ def rope_kv_write(
 
 def forms(number: str) -> Iterator[Form]:
     """Compile for the head dimensions of current models; `number` is "bf16", …"""
-    numbers = ("q_ptr", "k_ptr", "v_ptr", "cos_ptr", "sin_ptr", "k_cache_ptr", "v_cache_ptr")
+    numbers = ("q_ptr", "k_ptr", "v_ptr", "q_weight_ptr", "k_weight_ptr")
+    floats = ("cos_ptr", "sin_ptr", "k_scale_ptr", "v_scale_ptr")
     integers = (
         *("q_token_stride", "q_head_stride", "k_token_stride", "k_head_stride"),
-        *("v_token_stride", "v_head_stride", "cos_stride", "sin_stride", "slot_stride"),
-        *("k_block_stride", "v_block_stride", "num_heads", "num_kv_heads", "block_slots"),
+        *("v_token_stride", "v_head_stride", "cos_stride", "sin_stride"),
+        *("slot_stride", "slot_head_stride", "k_block_stride", "v_block_stride"),
+        *("num_heads", "num_kv_heads", "cache_heads", "head_step", "block_slots"),
     )
-    types = {name: f"*{number}" for name in numbers}
-    types |= {"cos_ptr": "*fp32", "sin_ptr": "*fp32", "slots_ptr": "*i64"}
-    types |= dict.fromkeys(integers, "i32")
-    for dim, num_heads in ((64, 9), (80, 16), (128, 32), (256, 8)):
+    types = dict.fromkeys(numbers, f"*{number}") | dict.fromkeys(floats, "*fp32")
+    types |= {"slots_ptr": "*i64", "eps": "fp32"} | dict.fromkeys(integers, "i32")
+    for dim, num_heads, norm, codes in (
+        (64, 9, False, PLAIN),
+        (80, 16, False, INT8),
+        (128, 32, True, PLAIN),
+        (128, 32, True, INT8),
+        (128, 32, True, FP8),
+        (256, 8, True, FP8),
+    ):
+        cache = POINTERS[codes] or f"*{number}"
         yield Form(
-            name=f"rope_kv_write dim={dim} heads={num_heads}",
+            name=f"rope_kv_write dim={dim} heads={num_heads} codes={codes}",
             kernel=rope_kv_write_kernel,
-            types=types,
-            constants=_tiles(dim, num_heads),
+            types=types | dict.fromkeys(("k_cache_ptr", "v_cache_ptr"), cache),
+            constants={**_tiles(dim, num_heads), "NORM": norm, "CODES": codes},
             num_warps=4,
             num_stages=3,
         )

@@ -14,11 +14,28 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from epidote_kernels.flash_tiles import flash_tiles, softmax_step
-from epidote_kernels.launching import INTERPRETED, LOG2_E, Form, divided_up, launching_on
+from epidote_kernels.flash_tiles import flash_tiling, flash_tilings, softmax_weights
+from epidote_kernels.launching import (
+    INTERPRETED,
+    LOG2_E,
+    Form,
+    divided_up,
+    launching_on,
+    power_of_two,
+)
+from epidote_kernels.tilings import Tiling
 
 
 @triton.jit
+def _part(row, live, dims, DIM: tl.constexpr, WIDEN: tl.constexpr):
+    """Elements `dims` of rows of heads; zeros past the end of either."""
+    part = tl.load(row + dims[None, :], mask=live[:, None] & (dims < DIM)[None, :], other=0.0)
+    if WIDEN:
+        part = part.to(tl.float32)
+    return part
+
+
+@triton.jit(do_not_specialize=("tiles",))
 def vision_attention_kernel(
     q_ptr,
     k_ptr,
@@ -38,6 +55,8 @@ def vision_attention_kernel(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
+    BLOCK_TAIL: tl.constexpr,
+    HAS_TAIL: tl.constexpr,
     WIDEN: tl.constexpr,
 ):
     segment = tl.program_id(0) // tiles
@@ -49,49 +68,100 @@ def vision_attention_kernel(
         return
     rows = tile * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     dims = tl.arange(0, BLOCK_DIM)
-    q_mask = (rows < length)[:, None] & (dims < DIM)[None, :]
+    tail = BLOCK_DIM + tl.arange(0, BLOCK_TAIL)
     token = (first + rows).to(tl.int64)
-    q_at = q_ptr + token[:, None] * q_token_stride + head * q_head_stride + dims[None, :]
-    q = tl.load(q_at, mask=q_mask, other=0.0)
-    if WIDEN:
-        q = q.to(tl.float32)
+    q_row = q_ptr + token[:, None] * q_token_stride + head * q_head_stride
+    q = _part(q_row, rows < length, dims, DIM, WIDEN)
+    q_tail = _part(q_row, rows < length, tail, DIM, WIDEN)
 
     top = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_ROWS,), tl.float32)
     acc = tl.zeros((BLOCK_ROWS, BLOCK_DIM), tl.float32)
+    acc_tail = tl.zeros((BLOCK_ROWS, BLOCK_TAIL), tl.float32)
     for start in range(0, length, BLOCK_KEYS):
         keys = start + tl.arange(0, BLOCK_KEYS)
         live = keys < length
         at = (first + keys).to(tl.int64)
-        kv_mask = live[:, None] & (dims < DIM)[None, :]
-        k_at = k_ptr + at[:, None] * k_token_stride + head * k_head_stride + dims[None, :]
-        v_at = v_ptr + at[:, None] * v_token_stride + head * v_head_stride + dims[None, :]
-        k = tl.load(k_at, mask=kv_mask, other=0.0)
-        v = tl.load(v_at, mask=kv_mask, other=0.0)
-        if WIDEN:
-            k = k.to(tl.float32)
-            v = v.to(tl.float32)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale_log2
-        scores = tl.where(live[None, :], scores, float("-inf"))
-        acc, top, total = softmax_step(scores, v, acc, top, total)
+        k_row = k_ptr + at[:, None] * k_token_stride + head * k_head_stride
+        v_row = v_ptr + at[:, None] * v_token_stride + head * v_head_stride
+        k = _part(k_row, live, dims, DIM, WIDEN)
+        v = _part(v_row, live, dims, DIM, WIDEN)
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee")
+        if HAS_TAIL:
+            k_tail = _part(k_row, live, tail, DIM, WIDEN)
+            v_tail = _part(v_row, live, tail, DIM, WIDEN)
+            scores = tl.dot(q_tail, tl.trans(k_tail), scores, input_precision="ieee")
+        scores = tl.where(live[None, :], scores * scale_log2, float("-inf"))
+        weights, shrink, top, total = softmax_weights(scores, top, total)
+        weights = weights.to(v.dtype)
+        acc = acc * shrink[:, None]
+        acc = tl.dot(weights, v, acc, input_precision="ieee")
+        if HAS_TAIL:
+            acc_tail = acc_tail * shrink[:, None]
+            acc_tail = tl.dot(weights, v_tail, acc_tail, input_precision="ieee")
 
+    out_row = out_ptr + (token[:, None] * num_heads + head) * DIM
+    kind = out_ptr.dtype.element_ty
     acc = acc / total[:, None]  # positive: every query sees at least one key
-    out_at = out_ptr + (token[:, None] * num_heads + head) * DIM + dims[None, :]
-    tl.store(out_at, acc.to(out_ptr.dtype.element_ty), mask=q_mask)
+    mask = (rows < length)[:, None]
+    tl.store(out_row + dims[None, :], acc.to(kind), mask=mask & (dims < DIM)[None, :])
+    if HAS_TAIL:
+        acc_tail = acc_tail / total[:, None]
+        tl.store(out_row + tail[None, :], acc_tail.to(kind), mask=mask & (tail < DIM)[None, :])
+
+
+def dim_parts(dim: int) -> dict[str, int | bool]:
+    """Constants for heads of `dim`: matrix instructions take powers of two.
+
+    A vision tower's 72 or 80 would be padded to 128; 64 and 16 in two parts waste little.
+
+    >>> [tuple(dim_parts(dim).values())[1:3] for dim in (40, 64, 72, 80, 96, 112, 128)]
+    [(64, 16), (64, 16), (64, 16), (64, 16), (64, 32), (128, 16), (128, 16)]
+    """
+    block = max(16, power_of_two(dim))
+    tail = max(16, power_of_two(dim - block // 2))
+    split = block == 128 and tail <= 32
+    return {
+        "DIM": dim,
+        "BLOCK_DIM": 64 if split else block,
+        "BLOCK_TAIL": tail if split else 16,
+        "HAS_TAIL": split,
+    }
+
+
+def padded_of(parts: dict[str, int | bool]) -> int:
+    """What a tile holds of a head's row, both parts together.
+
+    >>> padded_of(dim_parts(72))
+    80
+    """
+    return parts["BLOCK_DIM"] + (parts["BLOCK_TAIL"] if parts["HAS_TAIL"] else 0)
 
 
 def vision_attention(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, *, scale: float, max_seqlen: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    *,
+    scale: float,
+    max_seqlen: int,
+    tiling: Tiling | None = None,
 ) -> Tensor:
-    """The kernel behind `ops.vision_attention`, which checks; twin: `reference`'s."""
+    """The kernel behind `ops.vision_attention`, which checks; twin: `reference`'s.
+
+    tiling   for tests and measurements; by default the device decides
+    """
     num_heads, dim = q.shape[1:]
     num_segments = cu_seqlens.shape[0] - 1
     # zeros, since rows of no segment are nobody's to write
     out = torch.zeros_like(q, memory_format=torch.contiguous_format)
     if not out.numel() or not num_segments or not max_seqlen:
         return out
-    constants, warps, stages = flash_tiles(dim, q.element_size(), max_seqlen)
-    tiles = divided_up(max_seqlen, constants["BLOCK_ROWS"])
+    parts = dim_parts(dim)
+    if tiling is None:
+        tiling = flash_tiling("vision_attention", q, max_seqlen, padded_of(parts))
+    tiles = divided_up(max_seqlen, tiling.sizes["BLOCK_ROWS"])
     with launching_on(q):
         vision_attention_kernel[(tiles * num_segments, num_heads)](
             q,
@@ -108,10 +178,11 @@ def vision_attention(
             v.stride(1),
             num_heads,
             tiles,
+            **parts,
             WIDEN=INTERPRETED,
-            **constants,
-            num_warps=warps,
-            num_stages=stages,
+            **tiling.sizes,
+            num_warps=tiling.num_warps,
+            num_stages=tiling.num_stages,
         )
     return out
 
@@ -129,13 +200,13 @@ def forms(number: str) -> Iterator[Form]:
         "scale_log2": "fp32",
         **dict.fromkeys(integers, "i32"),
     }
-    for dim, max_rows in ((32, 64), (64, 1024), (72, 1024), (80, 64), (128, 1024)):
-        constants, warps, stages = flash_tiles(dim, 4 if number == "fp32" else 2, max_rows)
+    sizes = ((32, 64), (64, 1024), (72, 1024), (80, 64), (128, 1024))
+    for dim, tiling in flash_tilings("vision_attention", number, sizes):
         yield Form(
-            name=f"vision_attention dim={dim} rows={max_rows}",
+            name=f"vision_attention dim={dim} rows={tiling.sizes['BLOCK_ROWS']}",
             kernel=vision_attention_kernel,
             types=types,
-            constants={**constants, "WIDEN": False},
-            num_warps=warps,
-            num_stages=stages,
+            constants={**dim_parts(dim), "WIDEN": False, **tiling.sizes},
+            num_warps=tiling.num_warps,
+            num_stages=tiling.num_stages,
         )

@@ -9,7 +9,9 @@ K key/value heads; D head dimension; NB blocks of BS slots; MB blocks at most pe
 on the host. Nothing here is differentiable.
 """
 
+from epidote_kernels.ops.attention_scores import attention_column_sums, pool_scores
 from epidote_kernels.ops.blocks import copy_blocks, gather_blocks, scatter_blocks
+from epidote_kernels.ops.fused_moe import fused_moe, moe_route
 from epidote_kernels.ops.norms import add_rms_norm, rms_norm
 from epidote_kernels.ops.packed_blocks import pack_blocks, unpack_blocks
 from epidote_kernels.ops.paged_attention import paged_decode_attention, paged_prefill_attention
@@ -23,12 +25,16 @@ from epidote_kernels.rope_tables import mrope_cos_sin, rope_cos_sin, rope_table
 __all__ = [
     "add_rms_norm",
     "apply_penalties",
+    "attention_column_sums",
     "copy_blocks",
+    "fused_moe",
     "gather_blocks",
+    "moe_route",
     "mrope_cos_sin",
     "pack_blocks",
     "paged_decode_attention",
     "paged_prefill_attention",
+    "pool_scores",
     "quantize_weight",
     "quantized_linear",
     "rms_norm",

@@ -91,7 +91,7 @@ def decode_both(
     dim: int,
     block_size: int,
     dtype: torch.dtype,
-    num_splits: int | None,
+    num_programs: int | None,
 ) -> None:
     q = torch.randn(len(seq_lens), group * num_kv_heads, dim).to(dtype)
     sizes = {"num_kv_heads": num_kv_heads, "dim": dim, "block_size": block_size, "dtype": dtype}
@@ -103,15 +103,17 @@ def decode_both(
         q, clean.k_cache, clean.v_cache, clean.block_tables, clean.seq_lens, scale=dim**-0.5
     )
     paged = (poisoned.k_cache, poisoned.v_cache, poisoned.block_tables, poisoned.seq_lens)
-    if num_splits is None:
+    if num_programs is None:
         got = ops.paged_decode_attention(q, *paged, scale=dim**-0.5)
     else:
-        got = paged_decode_attention(q, *paged, scale=dim**-0.5, num_splits=num_splits, min_split=1)
+        got = paged_decode_attention(
+            q, *paged, scale=dim**-0.5, num_programs=num_programs, min_tiles=1
+        )
     assert_equal_enough(got, want)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("num_splits", [None, 3])
+@pytest.mark.parametrize("num_programs", [None, 3])
 @pytest.mark.parametrize(
     ("seq_lens", "group", "num_kv_heads", "dim", "block_size"),
     [
@@ -129,10 +131,10 @@ def test_decode(
     num_kv_heads: int,
     dim: int,
     block_size: int,
-    num_splits: int | None,
+    num_programs: int | None,
     dtype: torch.dtype,
 ) -> None:
-    decode_both(seq_lens, group, num_kv_heads, dim, block_size, dtype, num_splits)
+    decode_both(seq_lens, group, num_kv_heads, dim, block_size, dtype, num_programs)
 
 
 @given(
@@ -141,13 +143,13 @@ def test_decode(
     num_kv_heads=st.integers(1, 2),
     dim=st.sampled_from([8, 16, 72]),
     block_size=st.sampled_from([16, 32, 64]),
-    num_splits=st.sampled_from([1, 2, 5]),
+    num_programs=st.sampled_from([1, 2, 5]),
 )
 @settings(max_examples=12)
 def test_decode_of_any_size(
-    seq_lens: list[int], group: int, num_kv_heads: int, dim: int, block_size: int, num_splits: int
+    seq_lens: list[int], group: int, num_kv_heads: int, dim: int, block_size: int, num_programs: int
 ) -> None:
-    decode_both(seq_lens, group, num_kv_heads, dim, block_size, FP32, num_splits)
+    decode_both(seq_lens, group, num_kv_heads, dim, block_size, FP32, num_programs)
 
 
 def prefill_both(

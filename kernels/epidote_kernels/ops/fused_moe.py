@@ -1,0 +1,95 @@
+"""This file is about the ops of a mixture of experts: who computes a token, and the products."""
+
+import torch
+from torch import Tensor
+
+from epidote_kernels import arguments, reference
+from epidote_kernels.ops.dispatch import by_kernel
+
+MAX_EXPERTS = 1024  # a row of shares must fit a program's registers
+MAX_TOP_K = 32
+
+
+def moe_route(logits: Tensor, top_k: int, *, renormalise: bool = True) -> tuple[Tensor, Tensor]:
+    """The `top_k` best experts of every token and their weights.
+
+    logits       [T, E]  fp, last dimension of stride 1; E at most 1,024, top_k at most 32
+    renormalise  whether a token's weights are divided by their sum
+    returns      (weights [T, k] fp32, experts [T, k] int32), best first; softmax in fp32 over all
+                 experts. Of equal shares the lowest expert comes first
+    Traffic: T·E·itemsize + 8·T·k bytes.
+    Twin: reference.moe_route. Source: Shazeer et al., ICLR 2017.
+
+    Raises:
+        ValueError: shapes, dtypes or strides do not fit.
+    """
+    if logits.dim() != 2:
+        raise ValueError(f"logits: must have shape [T, E], got {list(logits.shape)}")
+    most = min(logits.shape[1], MAX_TOP_K)
+    if not 1 <= top_k <= most:
+        raise ValueError(f"top_k: must be from 1 to {most}, got {top_k}")
+    if logits.shape[1] > MAX_EXPERTS:
+        raise ValueError(f"logits: must have at most {MAX_EXPERTS} experts, got {logits.shape[1]}")
+    arguments.is_float("logits", logits)
+    if by_kernel(logits):
+        arguments.rows_are_whole("logits", logits)
+        from epidote_kernels.moe_routing import moe_route as kernel
+
+        return kernel(logits, top_k, renormalise=renormalise)
+    return reference.moe_route(logits, top_k, renormalise=renormalise)
+
+
+def fused_moe(x: Tensor, gate_up: Tensor, down: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
+    """The weighted sum of every token's experts, each `down · (silu(gate · x) · (up · x))`.
+
+    x        [T, N]  fp, last dimension of stride 1
+    gate_up  [E, 2·I, N]  like x, contiguous; the gate's rows first
+    down     [E, N, I]  like x, contiguous
+    weights  [T, k]  fp32, contiguous, as `moe_route` gives them
+    experts  [T, k]  int32, contiguous; -1, or one past the last: computed elsewhere, adds nothing
+    returns  [T, N]  like x, contiguous; sums in fp32, an expert's rows rounded to x's dtype
+    Work: 6·T·k·N·I floating-point operations. Traffic: 3·A·N·I·itemsize bytes of weights, A being
+    how many experts are asked, and 2·T·N·itemsize + 2·T·k·(N + I)·itemsize of tokens.
+    Twin: reference.fused_moe. Sources: Shazeer et al., ICLR 2017; MegaBlocks, Gale et al., MLSys
+    2023.
+
+    Raises:
+        ValueError: shapes, dtypes, devices or strides do not fit.
+    """
+    if x.dim() != 2 or down.dim() != 3 or experts.dim() != 2:
+        raise ValueError(
+            f"x, down, experts: must have shapes [T, N], [E, N, I] and [T, k], "
+            f"got {list(x.shape)}, {list(down.shape)} and {list(experts.shape)}"
+        )
+    num_tokens, hidden = x.shape
+    num_experts, _, inner = down.shape
+    arguments.fits("down", down, (num_experts, hidden, inner))
+    arguments.fits("gate_up", gate_up, (num_experts, 2 * inner, hidden))
+    arguments.fits("experts", experts, (num_tokens, "k"))
+    arguments.fits("weights", weights, experts.shape)
+    arguments.is_int("experts", experts, torch.int32)
+    if weights.dtype is not torch.float32:
+        raise ValueError(f"weights: must be torch.float32, got {weights.dtype}")
+    if not 1 <= experts.shape[1] <= MAX_TOP_K:
+        raise ValueError(f"experts: k must be from 1 to {MAX_TOP_K}, got {experts.shape[1]}")
+    if not inner or not 1 <= num_experts <= MAX_EXPERTS:
+        raise ValueError(
+            f"down: must have from 1 to {MAX_EXPERTS} experts and an inner size, "
+            f"got {list(down.shape)}"
+        )
+    arguments.is_float("x", x)
+    arguments.are_alike("x, gate_up, down", x, gate_up, down)
+    if by_kernel(x):
+        arguments.are_together("x, weights, experts", x, weights, experts)
+        arguments.rows_are_whole("x", x)
+        for name, tensor in (
+            ("gate_up", gate_up),
+            ("down", down),
+            ("weights", weights),
+            ("experts", experts),
+        ):
+            arguments.is_contiguous(name, tensor)
+        from epidote_kernels.fused_moe import fused_moe as kernel
+
+        return kernel(x, gate_up, down, weights, experts)
+    return reference.fused_moe(x, gate_up, down, weights, experts)
