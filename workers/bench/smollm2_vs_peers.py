@@ -59,7 +59,7 @@ def transformers_serve(model_dir: str) -> Iterator[tuple[str, str]]:
         command,
         ready_url=f"http://127.0.0.1:{port}/health",
         log_path=f"/tmp/transformers-serve-{port}.log",
-        deadline_s=180,
+        deadline_s=400,
         env={"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(hub)},
     ):
         yield f"http://127.0.0.1:{port}", model_dir
@@ -84,7 +84,7 @@ def vllm_cpu(python: str, model_dir: str) -> Iterator[tuple[str, str]]:
         command,
         ready_url=f"http://127.0.0.1:{port}/health",
         log_path=f"/tmp/vllm-{port}.log",
-        deadline_s=240,
+        deadline_s=600,
         env=env,
     ):
         yield f"http://127.0.0.1:{port}", model_dir
