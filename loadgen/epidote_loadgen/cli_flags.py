@@ -1,4 +1,7 @@
-"""This file is about the flags that several commands share."""
+"""This file is about the flags that several commands share.
+
+Defaults stand in round brackets: square ones are markup to rich, and would not be shown.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,21 +18,25 @@ Url = Annotated[
         "--target", "-t", help="http://HOST:PORT, https://… or unix:///PATH.", metavar="URL"
     ),
 ]
-Model = Annotated[str, typer.Option(help="[default: the first that the server lists]")]
-Duration = Annotated[float | None, typer.Option(min=0.001, help="Seconds of arrivals.")]
-PromptTokens = Annotated[int | None, typer.Option(min=1, help="Of each prompt. [default: 128]")]
-OutputTokens = Annotated[int | None, typer.Option(min=1, help="Of each reply. [default: 64]")]
-Images = Annotated[int | None, typer.Option(min=0, help="Pictures in each request.")]
+Model = Annotated[str, typer.Option(help="(default: the first that the server lists)")]
+Duration = Annotated[
+    float | None, typer.Option(min=0.001, help="Seconds of arrivals. (default: 30)")
+]
+PromptTokens = Annotated[int | None, typer.Option(min=1, help="Of each prompt. (default: 128)")]
+OutputTokens = Annotated[int | None, typer.Option(min=1, help="Of each reply. (default: 64)")]
+Images = Annotated[int | None, typer.Option(min=0, help="Pictures in each request. (default: 0)")]
 Questions = Annotated[
     bool, typer.Option("--questions", help="Ask about the pictures, and score the answers.")
 ]
-TtftMs = Annotated[float | None, typer.Option(help="Promise: TTFT, milliseconds.")]
+TtftMs = Annotated[float | None, typer.Option(help="Promise: TTFT, milliseconds. (default: 1000)")]
 TpotMs = Annotated[float | None, typer.Option(help="Promise: mean time per output token.")]
 ItlMs = Annotated[float | None, typer.Option(help="Promise: a request's p99 gap.")]
 E2eMs = Annotated[float | None, typer.Option(help="Promise: the whole reply.")]
-Ratio = Annotated[float | None, typer.Option(help="Share of requests that keep it. [0.99]")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Of arrivals and payloads.")]
-Processes = Annotated[int | None, typer.Option(min=1, help="Processes that send.")]
+Ratio = Annotated[
+    float | None, typer.Option(help="Share of requests that keep it. (default: 0.99)")
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of arrivals and payloads. (default: 0)")]
+Processes = Annotated[int | None, typer.Option(min=1, help="Processes that send. (default: 1)")]
 Ray = Annotated[
     str, typer.Option(help="Spread the processes over this Ray cluster (auto, HOST:PORT).")
 ]
@@ -53,4 +60,6 @@ VerdictOut = Annotated[
     Path | None,
     typer.Option(help="Write the verdict alone, small enough for a pod's termination message."),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Nothing on stderr but warnings and errors.")
+]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from epidote_loadgen.cli_session import exit_codes
-from epidote_loadgen.mock_server.faults import FaultMix, parse_fault
+from epidote_loadgen.mock_server.faults import Fault, FaultMix, parse_fault
 from epidote_loadgen.mock_server.law import LatencyLaw, Stall
 from epidote_loadgen.mock_server.process import serve
 from epidote_loadgen.mock_server.server import MockSettings
@@ -26,7 +26,7 @@ def mock_server(
         float, typer.Option(min=0.0, help="Standard deviation of a latency's logarithm.")
     ] = 0.0,
     capacity: Annotated[
-        float | None, typer.Option(min=0.001, help="Requests/s; more queue up. [no limit]")
+        float | None, typer.Option(min=0.001, help="Requests/s; more queue up. (default: no limit)")
     ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Longest reply.")] = 16,
     stall: Annotated[
@@ -35,7 +35,7 @@ def mock_server(
     ] = None,
     fault: Annotated[
         list[str] | None,
-        typer.Option(help="Such as reset=0.1; see the message of an unknown one.", metavar="F=S"),
+        typer.Option(help=f"A share of the requests: {', '.join(Fault)}.", metavar="NAME=SHARE"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of jitter and faults.")] = 0,
     tls_cert: Annotated[Path | None, typer.Option(help="PEM; serve HTTPS.")] = None,

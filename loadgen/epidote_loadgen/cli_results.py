@@ -77,7 +77,8 @@ def show(result: RunResult, slo: SloTable, verdict: Verdict, console: Console) -
         f"{total.output_tokens} output tokens",
         f"client: lateness p99 {1000 * watch.lateness_p99_s:.2f} ms, loop lag p99 "
         f"{1000 * watch.loop_lag_p99_s:.2f} ms, CPU {watch.cpu_utilization:.0%} of a core, "
-        f"{watch.max_in_flight} in flight at most, {watch.num_connections} connections",
+        f"{watch.max_in_flight} in flight at most, {watch.num_connections} connections"
+        + (f", {watch.num_retries} requests sent again" if watch.num_retries else ""),
         f"seed {result.seed}, configuration {result.config_digest}",
     ]
     if total.num_scored:

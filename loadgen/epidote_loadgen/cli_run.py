@@ -10,7 +10,13 @@ from rich.console import Console
 
 from epidote_loadgen import cli_flags as flag
 from epidote_loadgen.cli_results import STDOUT, OutputPaths, show, write_outputs
-from epidote_loadgen.cli_session import check_writable, exit_codes, interruptible, say_plan
+from epidote_loadgen.cli_session import (
+    check_writable,
+    exit_codes,
+    interruptible,
+    say_plan,
+    warn_of_too_few,
+)
 from epidote_loadgen.cli_values import Flags, run_file
 from epidote_loadgen.config.building import build_plan
 from epidote_loadgen.config.run_file import OutputSection
@@ -29,7 +35,9 @@ def run(
     config: flag.Config = None,
     target: flag.Url = "",
     model: flag.Model = "",
-    rps: Annotated[float | None, typer.Option(min=0.0, help="Requests a second.")] = None,
+    rps: Annotated[
+        float | None, typer.Option(min=0.0, help="Requests a second. (default: 10)")
+    ] = None,
     users: Annotated[int | None, typer.Option(min=1, help="Closed loop of so many.")] = None,
     duration: flag.Duration = None,
     requests: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
@@ -172,7 +180,8 @@ def run_and_tell(
     check_writable(paths.by_flag())
     plan = build_plan(file, base=base)
     watcher = build_watcher(file.watch, base=base)
-    say_plan(plan)
+    say_plan(plan, quiet=quiet)
+    warn_of_too_few(plan)
     with interruptible() as interrupt, progress_view(plan, quiet=quiet) as view:
         result = carry_out(
             plan,

@@ -14,6 +14,7 @@ from epidote_loadgen.config.invalid import InvalidConfig
 from epidote_loadgen.config.model_discovery import ModelUnknown
 from epidote_loadgen.plan import RunPlan
 from epidote_loadgen.runner.running import Interrupt, RunFailed, TargetUnreachable
+from epidote_loadgen.verdict.foresight import too_few
 from epidote_loadgen.verdict.verdict import ExitCode
 
 
@@ -36,12 +37,14 @@ def exit_codes() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Within it the first Ctrl-C or SIGTERM ends sending, the second waits for nothing more."""
+    """Within it the first Ctrl-C or SIGTERM ends sending, the second waits for nothing more, and
+    the third is what it is everywhere."""
     interrupt = Interrupt()
 
     def handle(number: int, frame: FrameType | None) -> None:
         if interrupt.stop.is_set():
             interrupt.abandon.set()
+            signal.signal(number, before[signal.Signals(number)])
         else:
             typer.echo("stopping; what was measured is kept (again: at once)", err=True)
         interrupt.stop.set()
@@ -78,9 +81,21 @@ def check_writable(paths: dict[str, Path | None]) -> None:
             raise InvalidConfig(f"{flag}: can't write {path}: {error.strerror}") from error
 
 
-def say_plan(plan: RunPlan) -> None:
-    """Every run tells its seed and whole configuration, on stderr; the key is not part of it."""
-    typer.echo(f"configuration {plan.config_digest}: {json.dumps(_told(plan.config))}", err=True)
+def say_plan(plan: RunPlan, *, quiet: bool) -> None:
+    """Every run tells its seed and whole configuration, on stderr; the key is not part of it.
+
+    A quiet one leaves that to its files, and only warns.
+    """
+    if not quiet:
+        told = json.dumps(_told(plan.config))
+        typer.echo(f"configuration {plan.config_digest}: {told}", err=True)
+
+
+def warn_of_too_few(plan: RunPlan) -> None:
+    """On stderr, before minutes are spent on a plan that can't settle its promises."""
+    expected = plan.arrivals.expected_by_class()
+    for line in too_few(expected or {}, plan.slo, confidence=plan.confidence) if expected else ():
+        typer.echo(f"warning: {line}", err=True)
 
 
 def _told(value: Any) -> Any:

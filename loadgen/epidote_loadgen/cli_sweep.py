@@ -29,7 +29,7 @@ def sweep(
     model: flag.Model = "",
     start_rps: Annotated[float, typer.Option(min=0.001, help="First rate.")] = 4.0,
     min_rps: Annotated[float, typer.Option(min=0.001, help="Give up below.")] = 0.01,
-    max_rps: Annotated[float | None, typer.Option(help="Stop above. [no limit]")] = None,
+    max_rps: Annotated[float | None, typer.Option(help="Stop above. (default: no limit)")] = None,
     tolerance: Annotated[float, typer.Option(help="Width of the last bracket.")] = 0.05,
     probe: Annotated[float, typer.Option(min=0.1, help="Seconds of each probe.")] = 30.0,
     max_cool_down: Annotated[
@@ -88,7 +88,7 @@ def sweep(
             probe_s=probe,
             max_cool_down_s=max_cool_down,
         )
-        say_plan(plan)
+        say_plan(plan, quiet=quiet)
         with interruptible() as interrupt:
             found = search(
                 plan,

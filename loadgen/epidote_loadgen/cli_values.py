@@ -1,15 +1,44 @@
 """This file is about turning flags into a run file: on top of one, or in place of one."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from epidote_loadgen.config.invalid import InvalidConfig
-from epidote_loadgen.config.loading import check, load
+from epidote_loadgen.config.loading import changed, check
 from epidote_loadgen.config.run_file import RunFile
-from epidote_loadgen.config.yaml_source import YamlSource
+from epidote_loadgen.config.yaml_source import YamlSource, read_yaml
+
+COMMAND_LINE = "command line"
+# Which flag says what in a run file; the first seven only where there is no file.
+FLAG_OF = {
+    "classes.requests.prompt_tokens": "--prompt-tokens",
+    "classes.requests.output_tokens": "--output-tokens",
+    "classes.requests.max_tokens": "--output-tokens",
+    "classes.requests.images": "--images",
+    "slo.all.objectives.0.ttft_ms": "--ttft-ms",
+    "slo.all.objectives.0.tpot_ms": "--tpot-ms",
+    "slo.all.objectives.0.itl_ms": "--itl-ms",
+    "slo.all.objectives.0.e2e_ms": "--e2e-ms",
+    "slo.all.objectives.0.ratio": "--ratio",
+    "target.url": "--target",
+    "target.model": "--model",
+    "seed": "--seed",
+    "limits.processes": "--processes",
+    "limits.max_in_flight": "--max-in-flight",
+    "limits.max_connections": "--max-connections",
+    "watch.metrics_url": "--watch",
+    "arrivals.rate": "--rps",
+    "arrivals.users": "--users",
+    "arrivals.duration_s": "--duration",
+    "arrivals.num_requests": "--requests",
+    "arrivals.speed": "--speed",
+    "arrivals.start_s": "--start",
+    "arrivals.end_s": "--end",
+    "arrivals.max_requests": "--requests",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,16 +75,24 @@ def run_file(config: Path | None, flags: Flags) -> RunFile:
     Raises:
         InvalidConfig: naming the file and line, or the flag.
     """
-    overrides = _overrides(flags)
+    if flags.rps is not None and flags.users is not None:
+        raise InvalidConfig(
+            "--rps: not together with --users: users wait for their replies, so the rate follows "
+            "from them; give one of the two"
+        )
+    overrides, sets = _overrides(flags), _sets(flags)
     if config is not None:
         _only_without_a_file(flags)
-        return load(config, overrides)
-    if not flags.url:
-        raise InvalidConfig("--target: whom to test, as no run file says it")
-    values = _quick(flags)
-    for dotted, value in overrides.items():
-        values = _with(values, dotted.split("."), value)
-    return check(YamlSource(name="command line", values=values, lines={}))
+        source = read_yaml(config)
+        _fits_the_file(source, flags)
+    else:
+        if not flags.url:
+            raise InvalidConfig("--target: whom to test, as no run file says it")
+        source = YamlSource(name=COMMAND_LINE, values=_quick(flags))
+    said = FLAG_OF if config is None else {p: f for p, f in FLAG_OF.items() if p in overrides}
+    said = {path: flag for path, flag in said.items() if path not in sets}
+    said |= dict.fromkeys(sets, "--set")
+    return check(replace(changed(source, overrides | sets), flags=said))
 
 
 def _overrides(flags: Flags) -> dict[str, Any]:
@@ -78,6 +115,12 @@ def _overrides(flags: Flags) -> dict[str, Any]:
     }
     if flags.arrivals:
         found["arrivals"] = flags.arrivals
+    return found
+
+
+def _sets(flags: Flags) -> dict[str, Any]:
+    """What --set says, by dotted path."""
+    found: dict[str, Any] = {}
     for text in flags.sets:
         path, equals, value = text.partition("=")
         if not equals or not all(path.split(".")):
@@ -85,8 +128,20 @@ def _overrides(flags: Flags) -> dict[str, Any]:
         try:
             found[path] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise InvalidConfig(f"--set {path}: the value is no YAML: {error}") from error
+            why = getattr(error, "problem", None) or "it can't be read"
+            raise InvalidConfig(f"--set {path}: the value is no YAML: {why}") from error
     return found
+
+
+def _fits_the_file(source: YamlSource, flags: Flags) -> None:
+    """A rate belongs to an open loop, users to a closed one."""
+    arrivals = source.values.get("arrivals")
+    kind = str(arrivals.get("kind", "open")) if isinstance(arrivals, dict) else "open"
+    for flag, value, wanted in (("--rps", flags.rps, "open"), ("--users", flags.users, "closed")):
+        if value is not None and kind != wanted:
+            raise InvalidConfig(
+                f"{flag}: the arrivals of {source.name} are of kind {kind}, want {wanted}"
+            )
 
 
 def _only_without_a_file(flags: Flags) -> None:
@@ -137,17 +192,15 @@ def _quick(flags: Flags) -> dict[str, Any]:
 def _quick_class(flags: Flags) -> dict[str, Any]:
     images = {"images": {"count": flags.images}} if flags.images else {}
     if flags.questions:
-        return {"kind": "questions", **images}
+        if flags.prompt_tokens is not None:
+            raise InvalidConfig(
+                "--prompt-tokens: not together with --questions: a question is as long as it is"
+            )
+        tokens = {} if flags.output_tokens is None else {"max_tokens": flags.output_tokens}
+        return {"kind": "questions", **images, **tokens}
     return {
         "kind": "lengths",
         "prompt_tokens": 128 if flags.prompt_tokens is None else flags.prompt_tokens,
         "output_tokens": 64 if flags.output_tokens is None else flags.output_tokens,
         **images,
     }
-
-
-def _with(values: dict[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
-    inner = values.get(keys[0])
-    if len(keys) > 1:
-        value = _with(inner if isinstance(inner, dict) else {}, keys[1:], value)
-    return {**values, keys[0]: value}

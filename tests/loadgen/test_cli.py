@@ -111,10 +111,24 @@ def test_a_server_that_speaks_no_http_fails_the_run() -> None:
     assert "20 bad-sse" in done.output
 
 
-def test_too_few_requests_exit_4_and_tell_how_many_more(quick: str) -> None:
-    done = cli("run", "-t", quick, "--rps", "100", "--requests", "20", *PATIENT)
+def test_too_few_requests_exit_4_tell_how_many_more_and_warned_before(quick: str) -> None:
+    done = cli("run", "-t", quick, "--rps", "100", "--requests", "20", "--quiet", *PATIENT)
     assert done.exit_code == 4, done.output
     assert "more requests would settle it" in " ".join(done.stdout.split())
+    # A quiet run says nothing else.
+    told = "warning: all: TTFT <= 1000 ms for 0.99 of the requests can't be shown by about 20"
+    assert done.stderr.startswith(told)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_rate_does_not_fit_a_file_with_users(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    closed = "{kind: closed, users: 5, duration_s: 1}"
+    path.write_text(CONFIG.replace("{rate: 5, duration_s: 1}", closed).replace("-5", "5"))
+    done = cli("run", str(path), "--rps", "5")
+    assert done.exit_code == 2
+    assert "--rps: the arrivals of" in done.stderr
+    assert "are of kind closed, want open" in done.stderr
 
 
 def test_a_client_that_was_late_exits_4_and_says_so(quick: str) -> None:
@@ -171,7 +185,28 @@ def test_a_trace_with_bad_rows_exits_2_naming_the_line(quick: str, tmp_path: Pat
         (["run"], "--target: whom to test"),
         (["run", "-t", "example.org"], "must begin with http://"),
         (["run", "-t", "http://h", "--set", "seed"], "--set: want PATH=VALUE"),
-        (["run", "-t", "http://h", "--set", "sead=1"], "sead"),
+        (["run", "-t", "http://h", "--set", "sead=1"], "--set: sead: no such field"),
+        (["run", "-t", "http://h", "--set", "seed=[1"], "--set seed: the value is no YAML"),
+        (
+            ["run", "-t", "http://h", "--set", "seed=x"],
+            "--set: seed: want a whole number, found 'x'",
+        ),
+        (
+            ["run", "-t", "http://h", "--rps", "5", "--users", "2"],
+            "--rps: not together with --users",
+        ),
+        (["run", "-t", "http://h", "--rps", "inf"], "--rps: arrivals.rate: want a number"),
+        (
+            ["run", "-t", "http://h", "--prompt-tokens", "1000000000000"],
+            "--prompt-tokens: classes.requests.prompt_tokens: want a number <= 1e+07",
+        ),
+        (
+            ["run", "-t", "http://h", "--questions", "--prompt-tokens", "9"],
+            "--prompt-tokens: not together with --questions",
+        ),
+        (["run", "-t", "http://h", "--ratio", "2"], "--ratio: slo.all.objectives[0].ratio: want"),
+        (["sweep", "-t", "http://h", "--model", "m", "--probe", "inf"], "probe_s: must be"),
+        (["report", "/nowhere/run.json"], "/nowhere/run.json: can't be read: No such file"),
         (["run", "-t", "http://h", "--model", "m", "--json", "/proc/no/run.json"], "--json"),
         (
             ["sweep", "-t", "http://h", "--model", "m", "--start-rps", "9", "--max-rps", "5"],

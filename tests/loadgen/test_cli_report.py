@@ -54,6 +54,19 @@ def saved(path: Path, *, e2e_s: float) -> Path:
     return path
 
 
+def test_damage_deep_inside_a_run_is_told_by_its_file(tmp_path: Path) -> None:
+    path = saved(tmp_path / "run.json", e2e_s=0.5)
+    run = json.loads(path.read_text())
+    run["verdict"]["objectives"][0].pop("interval", None)
+    run["verdict"]["objectives"][0].pop("low")
+    path.write_text(json.dumps(run))
+    done = invoke("report", path)
+    assert done.exit_code == 2
+    assert f"error: {path}: damaged: " in done.stderr
+    assert "KeyError: 'low'" in done.stderr
+    assert not path.with_suffix(".html").exists()
+
+
 def invoke(*arguments: object) -> Any:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 

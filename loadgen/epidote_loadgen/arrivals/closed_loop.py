@@ -38,6 +38,13 @@ class ClosedLoop:
         if not self.weights or not sum(self.weights.values()) > 0.0:
             raise ValueError("a closed loop needs classes with weights")
 
+    def expected_by_class(self) -> dict[str, float] | None:
+        """How many requests of each class are to be expected; None: as many as fit."""
+        if self.num_requests is None:
+            return None
+        total = sum(self.weights.values())
+        return {name: self.num_requests * w / total for name, w in self.weights.items()}
+
     def first_send_s(self, user: int) -> float:
         """When the user comes in."""
         return self.ramp_s * user / self.num_users

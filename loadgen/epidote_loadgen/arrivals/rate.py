@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from epidote_loadgen.bounds import MOST_RPS
+
 Floats = NDArray[np.float64]
 DIURNAL_POINTS = 288  # a period; the chord of a sine is then off by under 1e-4 of its amplitude
 
@@ -35,8 +37,10 @@ class Rate:
         for at_s, rps in self.points:
             if not (math.isfinite(at_s) and at_s >= last_s):
                 raise ValueError(f"a rate's times must be finite and ascend, got {at_s:g} s")
-            if not (math.isfinite(rps) and rps >= 0.0):
-                raise ValueError(f"a rate must be >= 0 requests/s, got {rps:g} at {at_s:g} s")
+            if not 0.0 <= rps <= MOST_RPS:
+                raise ValueError(
+                    f"a rate must be from 0 to {MOST_RPS:g} requests/s, got {rps:g} at {at_s:g} s"
+                )
             last_s = at_s
 
     def rps(self, at_s: float) -> float:

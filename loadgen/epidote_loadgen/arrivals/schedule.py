@@ -12,6 +12,8 @@ from epidote_loadgen.arrivals.rate import Rate
 from epidote_loadgen.arrivals.spacing import Poisson, Spacing, send_times
 from epidote_loadgen.records import Slot
 
+FOREVER_S = 86_400.0  # of a stream whose rate has no end of its own
+
 
 @dataclass(frozen=True, kw_only=True)
 class ArrivalStream:
@@ -66,6 +68,19 @@ class OpenLoop:
             raise ValueError("an open loop needs at least one stream")
         if any(s.duration_s == math.inf and s.num_requests is None for s in self.streams):
             raise ValueError("every stream needs a duration or a number of requests")
+
+    def expected_by_class(self) -> dict[str, float]:
+        """How many requests of each class are to be expected; a stream without an end by time
+        counts for a day, or up to its own number."""
+        found: dict[str, float] = {}
+        for stream in self.streams:
+            expected = stream.rate.expected(min(stream.duration_s, FOREVER_S))
+            if stream.num_requests is not None:
+                expected = min(expected, stream.num_requests)
+            total = sum(stream.weights.values())
+            for name, weight in stream.weights.items():
+                found[name] = found.get(name, 0.0) + expected * weight / total
+        return found
 
     def slots(self) -> Iterator[Slot]:
         # Seeds of streams differ by a stride that no user's choice of neighbouring seeds meets.

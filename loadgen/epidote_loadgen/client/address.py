@@ -1,5 +1,6 @@
 """This file is about where the target is: its URL, taken apart and checked before a run."""
 
+import re
 import ssl
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
@@ -7,6 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 from epidote_loadgen.plan import Target
 
 CACHE_HEADER = b"x-epidote-cache"
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # all but the tab
 
 
 class InvalidTarget(ValueError):
@@ -104,8 +106,10 @@ def header_lines(headers: tuple[tuple[str, str], ...]) -> bytes:
     """Raises InvalidTarget for a header that would break out of its line."""
     lines = []
     for name, value in headers:
-        if not name or any(c in f"{name}{value}" for c in "\r\n\0") or ":" in name:
-            raise InvalidTarget(f"headers: {name!r} is no header, or its value has a line break")
+        if not name or ":" in name or _CONTROL.search(f"{name}{value}"):
+            raise InvalidTarget(
+                f"headers: {name!r} is no header, or its value has control characters"
+            )
         try:
             lines.append(f"{name}: {value}\r\n".encode("latin-1"))
         except UnicodeEncodeError:

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from epidote_loadgen.client.address import Address, header_lines
+from epidote_loadgen.client.address import Address, InvalidTarget, header_lines
 from epidote_loadgen.client.connection import Connection
 from epidote_loadgen.client.connector import CannotConnect, connect
 from epidote_loadgen.client.exchange import Exchange
@@ -48,6 +48,7 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self._capped: deque[tuple[Exchange, float]] = deque()  # wait for room under the cap
         self._queued: deque[tuple[Exchange, float, bool]] = deque()  # wait for a connection
+        self._retrying: deque[Exchange] = deque()  # wait for a fresh connection
         self._sent: dict[Exchange, Connection] = {}  # in order of sending
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
@@ -63,9 +64,26 @@ class Dispatcher:
     def num_waiting(self) -> int:
         return len(self._capped)
 
-    def submit(self, planned: PlannedRequest, intended_s: float) -> None:
-        """The request's time has come. It becomes a record, sooner or later."""
+    def stage(self, planned: PlannedRequest, intended_s: float) -> Exchange:
+        """Do ahead of time what a send needs: `launch` is short then. Nothing is sent or counted.
+
+        A request that can't be written down is staged all the same, and fails at its turn.
+        """
         exchange = Exchange(planned, intended_s, start_s=self._start_s, ended=self._ended)
+        request_id = f"{self._id_prefix}-{planned.slot.index}"
+        try:
+            extra = header_lines(planned.headers) if planned.headers else b""
+            exchange.head = self._address.head(planned.path, len(planned.body), request_id, extra)
+        except InvalidTarget as error:
+            exchange.flaw = str(error)
+        return exchange
+
+    def submit(self, planned: PlannedRequest, intended_s: float) -> None:
+        """`stage` and `launch`."""
+        self.launch(self.stage(planned, intended_s))
+
+    def launch(self, exchange: Exchange) -> None:
+        """The request's time has come. It becomes a record, sooner or later."""
         cap = self._limits.max_in_flight
         if cap is None or (self.num_in_flight < cap and not self._capped):
             self._admit(exchange)
@@ -78,9 +96,9 @@ class Dispatcher:
     def _admit(self, exchange: Exchange) -> None:
         self.num_in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.num_in_flight)
-        self._dispatch(exchange)
-
-    def _dispatch(self, exchange: Exchange) -> None:
+        if exchange.flaw:
+            exchange.end(RequestStatus.UNSENT, f"can't be sent: {exchange.flaw}")
+            return
         while self._idle:
             connection = self._idle.pop()  # the one used last: others may time out and go
             if connection.is_open:
@@ -107,7 +125,8 @@ class Dispatcher:
             self._open_for_queued()
 
     def _open_for_queued(self) -> None:
-        if len(self._opening) < len(self._queued) and self._may_open():
+        num_waiting = len(self._queued) + len(self._retrying)
+        if len(self._opening) < num_waiting and self._may_open():
             self._start_opening()
 
     async def _open_one(self) -> None:
@@ -120,20 +139,18 @@ class Dispatcher:
             )
         except CannotConnect as error:
             self.num_socket_errors += error.is_own_limit
-            if self._queued:
+            if self._retrying:
+                told = f"connection reset, and no other to be had: {error}"
+                self._retrying.popleft().end(RequestStatus.RESET, told)
+            elif self._queued:
                 exchange, _, _ = self._queued.popleft()
                 status = RequestStatus.UNSENT if error.is_own_limit else RequestStatus.CONNECT
                 exchange.end(status, str(error))
 
     def _send(self, exchange: Exchange, connection: Connection) -> None:
-        planned = exchange.planned
-        extra = header_lines(planned.headers) if planned.headers else b""
-        head = self._address.head(
-            planned.path, len(planned.body), f"{self._id_prefix}-{planned.slot.index}", extra
-        )
-        self.num_sent += not exchange.is_retry
+        connection.send(exchange)
+        self.num_sent += not exchange.num_retries
         self._sent[exchange] = connection
-        connection.send(exchange, head, planned.body)
 
     def opened(self, connection: Connection) -> None:
         self._open.add(connection)
@@ -144,6 +161,13 @@ class Dispatcher:
         """The connection can carry the next request."""
         if not connection.is_open:
             return
+        if self._retrying:
+            if not connection.num_sent:
+                self._send(self._retrying.popleft(), connection)
+                return
+            if not self._may_open():  # makes room for a fresh one: `lost` opens it
+                connection.close()
+                return
         if not self._queued:
             self._idle.append(connection)
             return
@@ -156,16 +180,16 @@ class Dispatcher:
         self._send(exchange, connection)
 
     def lost(self, connection: Connection, unanswered: Exchange | None) -> None:
-        """The connection is gone. An unanswered request goes out once more, on another one."""
+        """The connection is gone. An unanswered request goes out once more, on a fresh one: the
+        server may have closed others too."""
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
         if unanswered is not None:
             self._sent.pop(unanswered, None)
-            unanswered.is_retry = True
-            self._dispatch(unanswered)
-        else:
-            self._open_for_queued()
+            unanswered.num_retries += 1
+            self._retrying.append(unanswered)
+        self._open_for_queued()
 
     def _ended(self, exchange: Exchange, record: RequestRecord) -> None:
         self._sent.pop(exchange, None)
@@ -190,7 +214,7 @@ class Dispatcher:
         patience_s = self._limits.request_timeout_s
         while self._sent:
             exchange, connection = next(iter(self._sent.items()))
-            if exchange.sent_at_s is None or now_s < exchange.sent_at_s + patience_s:
+            if now_s < connection.sent_at_s + patience_s:
                 break
             connection.give_up(RequestStatus.TIMEOUT, f"not finished within {patience_s:g} s")
             self._sent.pop(exchange, None)
@@ -210,6 +234,9 @@ class Dispatcher:
         queued, self._queued = self._queued, deque()
         for exchange, _, _ in queued:
             exchange.end(RequestStatus.UNSENT, f"still without a connection: {why}")
+        retrying, self._retrying = self._retrying, deque()
+        for exchange in retrying:
+            exchange.end(RequestStatus.UNFINISHED, why)
         for exchange, connection in list(self._sent.items()):
             connection.give_up(RequestStatus.UNFINISHED, why)
             exchange.end(RequestStatus.UNFINISHED, why)

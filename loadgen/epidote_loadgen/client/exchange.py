@@ -23,10 +23,12 @@ class Exchange:
         "_stream",
         "cache",
         "connect_s",
+        "flaw",
+        "head",
         "http_status",
         "intended_s",
         "is_over",
-        "is_retry",
+        "num_retries",
         "planned",
         "sent_at_s",
         "waited_s",
@@ -47,17 +49,15 @@ class Exchange:
         self._ended = ended
         self._stream = EventStream(keep_text=planned.expected_answer is not None)
         self._offsets = array("f")
-        self.sent_at_s: float | None = None  # of time.monotonic
+        self.head = b""  # its request line and headers
+        self.flaw = ""  # why it can't be sent at all
+        self.sent_at_s: float | None = None  # of time.monotonic; of the first send, if two
         self.waited_s = 0.0
         self.connect_s = 0.0
         self.http_status: int | None = None
         self.cache = ""
-        self.is_retry = False
+        self.num_retries = 0
         self.is_over = False
-
-    def sent(self) -> None:
-        """Its bytes go to the socket now."""
-        self.sent_at_s = time.monotonic()
 
     def body(self, data: bytes, now_s: float) -> bool:
         """Take in a part of a streamed reply; whether the reply is complete."""
@@ -114,5 +114,6 @@ class Exchange:
             output_tokens=stream.output_tokens,
             correct=right,
             cache=self.cache,
+            num_retries=self.num_retries,
         )
         self._ended(self, record)

@@ -11,28 +11,29 @@ from epidote_loadgen.arrivals.rate import Rate, constant, diurnal, ramp, steps
 from epidote_loadgen.arrivals.rate_file import read_rate_file
 from epidote_loadgen.arrivals.schedule import ArrivalStream, OpenLoop
 from epidote_loadgen.arrivals.spacing import Even, Gamma, Poisson, Spacing
-from epidote_loadgen.config.section import Count, NotNegative, Positive, Section, Weights
+from epidote_loadgen.bounds import MOST_RPS, MOST_USERS
+from epidote_loadgen.config.section import Count, NotNegative, Positive, Rps, Section, Weights
 from epidote_loadgen.traces.reading import TraceFormat
 from epidote_loadgen.traces.replay import Replay
 from epidote_loadgen.traces.trace_window import Trace
 
 
 class Ramp(Section):
-    from_rps: NotNegative
-    to_rps: NotNegative
+    from_rps: Rps
+    to_rps: Rps
     over_s: Positive
 
 
 class Step(Section):
     at_s: NotNegative
-    rps: NotNegative
+    rps: Rps
 
 
 class Diurnal(Section):
-    mean_rps: Positive
+    mean_rps: Annotated[float, Field(gt=0.0, le=MOST_RPS)]
     peak_ratio: Annotated[float, Field(ge=1.0, le=2.0)] = 1.5
     period_s: Positive = 86_400.0
-    num_periods: Count = 1
+    num_periods: Annotated[int, Field(ge=1, le=366)] = 1
 
 
 class RateFile(Section):
@@ -43,7 +44,7 @@ class RateFile(Section):
 class RateSection(Section):
     """Exactly one form."""
 
-    constant_rps: Positive | None = None
+    constant_rps: Annotated[float, Field(gt=0.0, le=MOST_RPS)] | None = None
     ramp: Ramp | None = None
     steps: Annotated[list[Step], Field(min_length=1)] | None = None
     diurnal: Diurnal | None = None
@@ -145,7 +146,7 @@ class StreamsSection(Section):
 
 class ClosedSection(Section):
     kind: Literal["closed"]
-    users: Count
+    users: Annotated[int, Field(ge=1, le=MOST_USERS)]
     think_s: NotNegative = 0.0
     ramp_s: NotNegative = 0.0
     duration_s: Positive | None = None

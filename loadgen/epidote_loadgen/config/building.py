@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from epidote_loadgen.arrivals.closed_loop import ClosedLoop
+from epidote_loadgen.client.address import InvalidTarget, header_lines
 from epidote_loadgen.config.arrivals_section import (
     OpenSection,
     StreamSection,
@@ -63,6 +64,7 @@ def build_plan(
         if run.watch is not None and run.watch.profile:
             # Read now: after the run it would be too late to find it missing.
             config["watch"]["profile"] = _checked_profile(run.watch.profile, base)
+        _check_tenants(run, trace)
         # The server last, so that what is wrong with the files is told without one.
         model = run.target.model or ask_model(target)
         config["target"]["model"] = model
@@ -98,6 +100,32 @@ def plain_config(run: RunFile) -> dict[str, Any]:
     if values["target"]["proxy_url"]:
         values["target"]["proxy_url"] = values["target"]["proxy_url"].rpartition("@")[2]
     return values
+
+
+def _check_tenants(run: RunFile, trace: Trace | None) -> None:
+    """Every tenant that a header will name can be one.
+
+    Raises:
+        InvalidConfig: naming where the tenant stands.
+    """
+    header = run.target.tenant_header
+    if not header:
+        return
+    named = {
+        f"classes.{name}.tenants": list(section.tenants or {})
+        for name, section in run.classes.items()
+    }
+    if trace is not None:
+        named[str(trace.path)] = sorted({row.tenant for row in trace.rows if row.tenant})
+    for where, tenants in named.items():
+        for tenant in tenants:
+            try:
+                header_lines(((header, tenant),))
+            except InvalidTarget as error:
+                raise InvalidConfig(
+                    f"{where}: tenant {tenant[:60]!r} can't stand in the header "
+                    f"target.tenant_header names: {error}"
+                ) from error
 
 
 def _found_in(trace: Trace) -> dict[str, Any]:

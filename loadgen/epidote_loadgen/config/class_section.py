@@ -5,8 +5,19 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from epidote_loadgen.bounds import MOST_IMAGES, MOST_PIXELS, MOST_PREFIX_TOKENS
 from epidote_loadgen.config.distribution_section import DistributionSection
-from epidote_loadgen.config.section import Count, NotNegative, Positive, Section, Share, Weights
+from epidote_loadgen.config.section import (
+    Count,
+    NotNegative,
+    Pool,
+    Positive,
+    Section,
+    Share,
+    Tokens,
+    TokensOrNone,
+    Weights,
+)
 from epidote_loadgen.pictures import ImageFormat
 from epidote_loadgen.questions import MAX_SCENES
 from epidote_loadgen.workload.body import Api
@@ -20,7 +31,7 @@ _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 class ReuseSection(Section):
     """A pool of `count` things, the r-th as likely as 1 / r ** zipf."""
 
-    count: Count
+    count: Pool
     zipf: NotNegative = 1.0
 
     def build(self) -> Zipf:
@@ -30,7 +41,16 @@ class ReuseSection(Section):
 class PrefixSection(ReuseSection):
     """Shared system prompts of `tokens` each."""
 
-    tokens: Count
+    tokens: Tokens
+
+    @model_validator(mode="after")
+    def _all_fit_into_memory(self) -> Self:
+        if self.count * self.tokens > MOST_PREFIX_TOKENS:
+            raise ValueError(
+                f"count x tokens: want at most {MOST_PREFIX_TOKENS} tokens of prefixes, "
+                f"found {self.count} x {self.tokens}"
+            )
+        return self
 
 
 class ImagesSection(Section):
@@ -54,6 +74,17 @@ class ImagesSection(Section):
         for size in value:
             if not _SIZE.fullmatch(size):
                 raise ValueError(f"want sizes like 640x480, found {size!r}")
+            width, height = size.split("x")
+            if int(width) * int(height) > MOST_PIXELS:
+                raise ValueError(f"want at most {MOST_PIXELS} pixels, found {size}")
+        return value
+
+    @field_validator("count")
+    @classmethod
+    def _few_enough(cls, value: DistributionSection) -> DistributionSection:
+        most = value.build().most
+        if most is not None and most > MOST_IMAGES:
+            raise ValueError(f"want at most {MOST_IMAGES} pictures in a request, found {most}")
         return value
 
     def mix(self) -> ResolutionMix:
@@ -83,7 +114,7 @@ class LengthsSection(_ClassSection):
     prompt_tokens: DistributionSection
     output_tokens: DistributionSection
     exact: bool = True
-    template_tokens: Annotated[int, Field(ge=0)] = 0
+    template_tokens: TokensOrNone = 0
     api: Api = Api.CHAT
     token_ids: bool = False
 
@@ -100,9 +131,9 @@ class QuestionsSection(_ClassSection):
     """Questions on generated pictures, with known answers; conversations with `turns` > 1."""
 
     kind: Literal["questions"]
-    turns: Count = 1
+    turns: Annotated[int, Field(ge=1, le=1000)] = 1  # each repeats those before it
     sessions: Count = 1  # conversations that go on at once
-    max_tokens: Count = 64
+    max_tokens: Tokens = 64
 
     @model_validator(mode="after")
     def _few_pictures(self) -> Self:
@@ -123,7 +154,7 @@ class ParaphrasesSection(_ClassSection):
         default_factory=lambda: list(_ABOUT), min_length=1
     )
     trap_ratio: Share = 0.2
-    max_tokens: Count = 32
+    max_tokens: Tokens = 32
 
 
 class TraceClassSection(_ClassSection):
@@ -131,8 +162,8 @@ class TraceClassSection(_ClassSection):
 
     kind: Literal["trace"]
     exact: bool = True
-    image_token_side_px: Count = 28  # Qwen2-VL; 32 in Qwen3-VL
-    template_tokens: Annotated[int, Field(ge=0)] = 0
+    image_token_side_px: Annotated[int, Field(ge=1, le=40)] = 28  # Qwen2-VL; 32 in Qwen3-VL
+    template_tokens: TokensOrNone = 0
     api: Api = Api.CHAT
     token_ids: bool = False
 

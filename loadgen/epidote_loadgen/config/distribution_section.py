@@ -4,26 +4,24 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from epidote_loadgen.config.section import Count, Positive, Section
+from epidote_loadgen.config.section import Positive, Section, Tokens, TokensOrNone
 from epidote_loadgen.workload.distributions import Choice, Distribution, Fixed, LogNormal, Uniform
-
-Whole = Annotated[int, Field(ge=0)]
 
 
 class LogNormalSection(Section):
     median: Positive
     sigma: Positive
-    low: Whole = 1
-    high: Count
+    low: TokensOrNone = 1
+    high: Tokens
 
 
 class DistributionSection(Section):
     """A plain number, or exactly one form: uniform [low, high], lognormal, values by weight."""
 
-    fixed: Whole | None = None
-    uniform: tuple[Whole, Whole] | None = None
+    fixed: TokensOrNone | None = None
+    uniform: tuple[TokensOrNone, TokensOrNone] | None = None
     lognormal: LogNormalSection | None = None
-    values: Annotated[dict[Whole, Positive], Field(min_length=1)] | None = None
+    values: Annotated[dict[TokensOrNone, Positive], Field(min_length=1)] | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -22,7 +22,8 @@ class TargetSection(Section):
     verify_tls: bool = True
     proxy_url: str = ""
     headers: dict[str, str] = Field(default_factory=dict)
-    tenant_header: str = ""  # which header tells the server the tenant; "": none
+    # Which header tells the server the tenant; "": none.
+    tenant_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]*$")] = ""
 
     @field_validator("url")
     @classmethod

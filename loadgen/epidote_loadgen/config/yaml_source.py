@@ -1,6 +1,7 @@
 """This file is about a YAML text as plain values, and on which line each field stands."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,24 @@ Path_ = tuple[str | int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class YamlSource:
-    """The values of a file, and the line (from 1) of each path into them."""
+    """The values of a file, and the line (from 1) of each path into them.
+
+    `flags` names the flag that gave what stands at a dotted path instead.
+    """
 
     name: str
     values: dict[str, Any]
-    lines: dict[Path_, int]
+    lines: dict[Path_, int] = field(default_factory=dict)
+    flags: Mapping[str, str] = field(default_factory=dict)
 
     def where(self, path: Path_) -> str:
-        """`file:line` of the deepest part of `path` that the file has."""
+        """The flag; else `file:line` of the deepest part of `path` that the file has."""
+        for length in range(len(path), 0, -1):
+            flag = self.flags.get(".".join(map(str, path[:length])))
+            if flag:
+                return flag
+        if not self.lines:
+            return self.name
         while path and path not in self.lines:
             path = path[:-1]
         return f"{self.name}:{self.lines.get(path, 1)}"

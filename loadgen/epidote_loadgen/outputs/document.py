@@ -24,10 +24,6 @@ SCHEMA = "epidote-loadgen.run/1"
 Document = dict[str, Any]
 
 
-class UnreadableRun(ValueError):
-    """A file that is no document of a run."""
-
-
 def document(result: RunResult, slo: SloTable, verdict: Verdict) -> Document:
     """The run as plain JSON values."""
     summaries = summarise(result.records, slo)
@@ -91,22 +87,3 @@ def _objective(found: ObjectiveVerdict) -> dict[str, Any]:
 def write_document(path: Path, value: Document) -> None:
     """Write it whole or not at all. Raises OSError."""
     write_text(path, json.dumps(value, separators=(",", ":"), allow_nan=False) + "\n")
-
-
-def read_document(path: Path) -> Document:
-    """A document written before.
-
-    Raises:
-        UnreadableRun: no such file, no JSON, or another schema.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnreadableRun(f"{path}: can't be read as the JSON of a run: {error}") from error
-    found = value.get("schema") if isinstance(value, dict) else None
-    if found != SCHEMA:
-        raise UnreadableRun(f"{path}: want a document of schema {SCHEMA!r}, found {found!r}")
-    missing = [key for key in ("run", "verdict", "summary", "requests") if key not in value]
-    if missing:
-        raise UnreadableRun(f"{path}: lacks {', '.join(missing)}")
-    return dict(value)

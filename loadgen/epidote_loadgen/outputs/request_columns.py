@@ -42,6 +42,7 @@ COLUMNS: dict[str, type] = {
     "cache": str,
     "correct": bool,
     "http_status": int,
+    "num_retries": int,
     "error": str,
 }
 DIGITS = 6  # of seconds: microseconds
@@ -88,6 +89,7 @@ def row(record: RequestRecord, slo: SloTable) -> dict[str, Any]:
         "cache": record.cache,
         "correct": record.correct,
         "http_status": record.http_status,
+        "num_retries": record.num_retries,
         "error": record.error,
     }
 

@@ -107,6 +107,8 @@ def client_table(client: dict[str, Any]) -> str:
         ("event loop late by, p99 / most", _three(client, "loop_lag", ("p99", "max"))),
         ("in flight at most", f"{client['max_in_flight']:,}"),
         ("connections opened", f"{client['num_connections']:,}"),
+        # Runs of older versions did not count them.
+        ("requests sent again on a fresh connection", f"{client.get('num_retries', 0):,}"),
         ("own socket errors", f"{client['num_socket_errors']:,}"),
         ("sends that waited for their payload", f"{client['prepare_waits']:,}"),
     ]

@@ -23,8 +23,8 @@ from epidote_loadgen.runner.part import Glance, PartControl, run_part
 from epidote_loadgen.runner.preparing import PayloadFailed
 from epidote_loadgen.runner.self_watch import PartWatch
 
-SLICE = 32  # records pickled at once: pickling holds the interpreter, and sends must not wait
-SWITCH_S = 0.0005  # how long a thread may keep the interpreter from the event loop
+SLICE = 16  # records pickled at once: pickling holds the interpreter, and sends must not wait
+SWITCH_S = 0.0001  # how long a thread may keep the interpreter from the event loop
 GC_THRESHOLD = 100_000  # allocations; records leave by the pipe, so little is ever garbage
 
 

@@ -3,13 +3,12 @@
 import multiprocessing
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Protocol
 
 from epidote_loadgen.runner.child import Work
-
-GOODBYE_S = 10.0  # for a process to end once it is done, or was told to abandon
 
 
 class Part(Protocol):
@@ -17,8 +16,8 @@ class Part(Protocol):
 
     pipe: Connection
 
-    def end(self) -> None:
-        """Wait for its end, a little; then kill it."""
+    def end(self, *, deadline_s: float) -> None:
+        """Wait for its end until then (of `time.monotonic`); then kill it."""
         ...
 
 
@@ -48,10 +47,14 @@ class LocalPart:
         with suppress(OSError):  # it died: whoever reads the pipe notices
             self.pipe.send(work)
 
-    def end(self) -> None:
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def end(self, *, deadline_s: float) -> None:
         self.pipe.close()
         try:
-            self._process.wait(GOODBYE_S)
+            self._process.wait(max(0.0, deadline_s - time.monotonic()))
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

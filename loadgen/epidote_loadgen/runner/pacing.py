@@ -4,19 +4,36 @@ import asyncio
 import heapq
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
 
 from epidote_loadgen.arrivals.closed_loop import ClosedLoop
 from epidote_loadgen.client.dispatcher import Dispatcher
+from epidote_loadgen.client.exchange import Exchange
 from epidote_loadgen.precise_timer import PreciseTimer
-from epidote_loadgen.records import PlannedRequest, RequestRecord, Slot, Workload
+from epidote_loadgen.records import (
+    PlannedRequest,
+    RequestRecord,
+    RequestStatus,
+    Slot,
+    Workload,
+)
 from epidote_loadgen.runner.preparing import PayloadFailed, Preparer
 
 EARLY_S = 60e-6  # wake so much before the time and spin: a loop wakes late by about as much
+MOST_EARLY_S = 250e-6  # where the system wakes us later than that, we wake earlier
+FORGET = 0.995  # of a late wake-up, each time: a few hundred wake-ups later it no longer counts
 BURST = 32  # sends between two looks at what came in
+AHEAD = 8  # requests staged before their time, so that sends can follow each other closely
 RETRY_S = 0.001  # how soon to look again for a payload that is not ready
+# A closed loop's user who got no reply at all asks again after a while, doubled each time: at once
+# would be a flood on a target that is down, and none of it would be load.
+BACK_OFF_S, MOST_BACK_OFF_S = 0.1, 10.0
+NO_REPLY = frozenset(
+    {RequestStatus.CONNECT, RequestStatus.RESET, RequestStatus.UNSENT, RequestStatus.CAPPED}
+)
 
 Submit = Callable[[PlannedRequest, float], None]
 
@@ -29,11 +46,13 @@ class OpenPacer:
     ) -> None:
         self._preparer = preparer
         self._dispatcher = dispatcher
-        self._submit = dispatcher.submit
         dispatcher.send_due = self._tick
+        self._staged: deque[Exchange] = deque()
+        self._early_s = EARLY_S
+        self._armed_s = math.inf
         self._start_s = start_s
         self._stop = stop
-        self._timer = PreciseTimer(asyncio.get_running_loop(), self._tick)
+        self._timer = PreciseTimer(asyncio.get_running_loop(), self._wake)
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.num_submitted = 0
         self.prepare_waits = 0
@@ -42,7 +61,7 @@ class OpenPacer:
         """Until the last request was submitted, or `stop`. Raises PayloadFailed."""
         stopping = asyncio.ensure_future(self._stop.wait())
         try:
-            self._arm(self._start_s - EARLY_S)
+            self._arm(self._start_s - self._early_s)
             both: set[asyncio.Future[Any]] = {self._done, stopping}
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if self._done.done():
@@ -53,8 +72,15 @@ class OpenPacer:
             self._timer.close()
 
     def _arm(self, at_s: float) -> None:
-        self._dispatcher.due_s = at_s
+        self._dispatcher.due_s = self._armed_s = at_s
         self._timer.arm(at_s)
+
+    def _wake(self) -> None:
+        """The timer's call; how late it comes tells how early to ask for it."""
+        late_s = time.monotonic() - self._armed_s
+        wanted_s = max(FORGET * self._early_s, 1.5 * late_s, EARLY_S)
+        self._early_s = min(MOST_EARLY_S, wanted_s)
+        self._tick()
 
     def _tick(self) -> None:
         self._dispatcher.due_s = math.inf  # sending may read, but not send again
@@ -71,24 +97,34 @@ class OpenPacer:
             self._arm(next_s)
 
     def _send_due(self) -> float | None:
-        """Submit what is due; when to come back, None: all is done."""
+        """Send what is due; when to come back, None: all is done."""
+        staged = self._staged
         for _ in range(BURST):
-            planned = self._preparer.peek()
-            if planned is None:
+            if not staged and not self._stage():
                 if self._preparer.is_exhausted:
                     return None
                 self.prepare_waits += 1
                 return time.monotonic() + RETRY_S
-            intended_s = planned.slot.intended_send_s
-            assert intended_s is not None
-            due_s = self._start_s + intended_s
-            if time.monotonic() < due_s - EARLY_S:
-                return due_s - EARLY_S
+            due_s = self._start_s + staged[0].intended_s
+            while time.monotonic() < due_s - self._early_s:
+                if len(staged) >= AHEAD or not self._preparer.has_ready:
+                    return due_s - self._early_s
+                self._stage()
             while time.monotonic() < due_s:
                 pass
-            self._submit(self._preparer.take(), intended_s)
+            self._dispatcher.launch(staged.popleft())
             self.num_submitted += 1
         return time.monotonic()
+
+    def _stage(self) -> bool:
+        """Make the next request ready to be sent; whether there was one."""
+        if self._preparer.peek() is None:
+            return False
+        planned = self._preparer.take()
+        intended_s = planned.slot.intended_send_s
+        assert intended_s is not None
+        self._staged.append(self._dispatcher.stage(planned, intended_s))
+        return True
 
 
 class ClosedPacer:
@@ -115,6 +151,7 @@ class ClosedPacer:
         self._timer = PreciseTimer(asyncio.get_running_loop(), self._tick)
         self._due: list[tuple[float, int, int]] = []  # intended send, user, turn
         self._ready: dict[tuple[int, int], asyncio.Future[PlannedRequest]] = {}
+        self._failed: dict[int, int] = {}  # by user: requests without a reply, in a row
         self._num_busy = 0
         self._over = asyncio.Event()
         self._error: Exception | None = None
@@ -146,11 +183,19 @@ class ClosedPacer:
         self._num_busy -= 1
         turn, user = divmod(record.index, self._closed.num_users)
         if not self._stop.is_set() and record.end_s is not None:
-            self._plan(user, turn + 1, record.end_s + self._closed.think(user, turn + 1))
+            pause_s = self._closed.think(user, turn + 1) + self._back_off_s(user, record.status)
+            self._plan(user, turn + 1, record.end_s + pause_s)
             if self._due:
                 self._timer.arm(self._start_s + self._due[0][0] - EARLY_S)
         if not self._due and not self._num_busy:
             self._over.set()
+
+    def _back_off_s(self, user: int, status: RequestStatus) -> float:
+        if status not in NO_REPLY:
+            self._failed.pop(user, None)
+            return 0.0
+        failed = self._failed[user] = self._failed.get(user, 0) + 1
+        return min(MOST_BACK_OFF_S, BACK_OFF_S * 2.0 ** min(failed - 1, 20))
 
     def _plan(self, user: int, turn: int, at_s: float) -> None:
         most = self._closed.requests_of(user)

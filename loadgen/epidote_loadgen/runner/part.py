@@ -18,6 +18,7 @@ from epidote_loadgen.runner.preparing import Preparer
 from epidote_loadgen.runner.self_watch import LagMeter, PartWatch
 
 FILL_S = 60.0  # for the first payloads; then the run starts with what there is
+LOOK_S = 0.02  # between two looks at whether what is waited for has come
 GLANCE_S = 0.5
 INTERRUPT_DRAIN_S = 5.0  # for what is open when a person interrupts
 
@@ -59,11 +60,13 @@ async def run_part(plan: RunPlan, part: int, control: PartControl) -> PartWatch:
     with contextlib.ExitStack() as stack:
         preparer = executor = None
         if isinstance(plan.arrivals, ClosedLoop):
-            executor = stack.enter_context(ThreadPoolExecutor(1, "payloads"))
+            executor = ThreadPoolExecutor(1, "payloads")
+            # Without waiting: a payload that takes long must not hold up the end.
+            stack.callback(executor.shutdown, wait=False, cancel_futures=True)
         else:
             own = itertools.islice(plan.arrivals.slots(), part, None, plan.num_processes)
             preparer = stack.enter_context(Preparer(own, plan.workload))
-            await asyncio.to_thread(preparer.wait_filled, FILL_S)
+            await _filled(preparer, control)
         control.ready()
         start_s = await control.start
         reporter = _Reporter(part, start_s, control)
@@ -111,6 +114,15 @@ async def run_part(plan: RunPlan, part: int, control: PartControl) -> PartWatch:
         )
 
 
+async def _filled(preparer: Preparer, control: PartControl) -> None:
+    """Until the first payloads wait. Raises PayloadFailed; CancelledError: abandoned before."""
+    begun_s = time.monotonic()
+    while not preparer.is_filled and time.monotonic() - begun_s < FILL_S:
+        if control.abandon.is_set():
+            raise asyncio.CancelledError
+        await asyncio.sleep(LOOK_S)
+
+
 async def _drain(dispatcher: Dispatcher, limits: Limits, control: PartControl) -> str:
     """Wait for open requests, with patience; why those that are open then are cut off."""
     begun_s = time.monotonic()
@@ -122,7 +134,7 @@ async def _drain(dispatcher: Dispatcher, limits: Limits, control: PartControl) -
             return "interrupted"
         if waited_s > limits.drain_s:
             return f"open {limits.drain_s:g} s after the last send"
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(LOOK_S)
     return ""
 
 

@@ -9,6 +9,7 @@ from epidote_loadgen.records import PlannedRequest, Slot, Workload
 MAX_AHEAD = 4096  # requests
 MAX_AHEAD_BYTES = 128 << 20
 CHECK_S = 0.1  # how often a full buffer is looked at
+JOIN_S = 0.5  # for the thread to end; it looks between two payloads
 
 
 class PayloadFailed(Exception):
@@ -25,7 +26,8 @@ class Preparer:
         self._slots = slots
         self._workload = workload
         self._ready: deque[PlannedRequest] = deque()  # appends and pops are atomic
-        self._ready_bytes = 0
+        self._made_bytes = 0  # counted by the thread alone
+        self._taken_bytes = 0  # by the taker alone; the difference is in the buffer
         self._room = threading.Event()
         self._filled = threading.Event()
         self._stop = False
@@ -38,14 +40,21 @@ class Preparer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Waits a moment: a thread that makes a huge payload may outlive it by that payload."""
         self._stop = True
         self._room.set()
-        self._thread.join()
+        self._thread.join(JOIN_S)
 
-    def wait_filled(self, timeout_s: float) -> None:
-        """Until the buffer was full once, or everything is made. Raises PayloadFailed."""
-        self._filled.wait(timeout_s)
+    @property
+    def is_filled(self) -> bool:
+        """Whether the buffer was full once, or everything is made. Raises PayloadFailed."""
         self._check()
+        return self._filled.is_set()
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether `take` has something to give."""
+        return bool(self._ready)
 
     @property
     def is_exhausted(self) -> bool:
@@ -63,10 +72,14 @@ class Preparer:
     def take(self) -> PlannedRequest:
         """What `peek` showed."""
         planned = self._ready.popleft()
-        self._ready_bytes -= len(planned.body)
-        if len(self._ready) < MAX_AHEAD // 2 and self._ready_bytes < MAX_AHEAD_BYTES // 2:
+        self._taken_bytes += len(planned.body)
+        if len(self._ready) < MAX_AHEAD // 2 and self._num_bytes < MAX_AHEAD_BYTES // 2:
             self._room.set()
         return planned
+
+    @property
+    def _num_bytes(self) -> int:
+        return self._made_bytes - self._taken_bytes
 
     def _check(self) -> None:
         if self._error is not None:
@@ -76,9 +89,9 @@ class Preparer:
         try:
             for slot in self._slots:
                 planned = self._workload.request(slot)
-                self._ready_bytes += len(planned.body)
+                self._made_bytes += len(planned.body)
                 self._ready.append(planned)
-                if len(self._ready) >= MAX_AHEAD or self._ready_bytes >= MAX_AHEAD_BYTES:
+                if len(self._ready) >= MAX_AHEAD or self._num_bytes >= MAX_AHEAD_BYTES:
                     self._filled.set()
                     # Fill up in long strokes: a thread that works all the time steals the
                     # interpreter from the sends.

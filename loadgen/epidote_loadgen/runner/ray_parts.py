@@ -51,7 +51,7 @@ class RayPart:
         for target in (self._receive, self._send):
             threading.Thread(target=target, name="ray-part", daemon=True).start()
 
-    def end(self) -> None:
+    def end(self, *, deadline_s: float) -> None:
         import ray
 
         self._over.set()

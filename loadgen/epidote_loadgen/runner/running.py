@@ -5,6 +5,7 @@ here never delays a send.
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -18,13 +19,20 @@ from epidote_loadgen.plan import RunPlan
 from epidote_loadgen.records import Progress, RequestRecord, RunResult, Watcher
 from epidote_loadgen.runner.child import Command, Done, Failed, Ready, Start, Work
 from epidote_loadgen.runner.launching import Launcher, LocalLauncher, Part
-from epidote_loadgen.runner.part import Glance, share_of
+from epidote_loadgen.runner.part import INTERRUPT_DRAIN_S, Glance, share_of
 from epidote_loadgen.runner.progress import ProgressMeter
 from epidote_loadgen.runner.self_watch import PartWatch, join_watches, void_reason
 from epidote_loadgen.runner.watching import WatcherThread
 
 POLL_S = 0.25
 READY_S = 120.0  # for all processes to have their first payloads
+GOODBYE_S = 5.0  # for a process that is done to end
+# How long a process that was told to end may take. One that is busy in a call that never looks up
+# (a picture of a hundred megapixels) is killed then; what it had reported is kept.
+STOP_S = INTERRUPT_DRAIN_S + 5.0
+ABANDON_S = 2.0
+SILENCE_S = 1.0  # one that still tells its records is let finish …
+MOST_TELLING_S = 30.0  # … for so long
 
 
 class TargetUnreachable(Exception):
@@ -42,10 +50,19 @@ class RunFailed(Exception):
 @dataclass(frozen=True)
 class Interrupt:
     """Set from a signal handler: `stop` ends sending and waits a little, `abandon` waits for
-    nothing."""
+    nothing. `outer` set means both: a search drops the probe that it is in."""
 
     stop: threading.Event = field(default_factory=threading.Event)
     abandon: threading.Event = field(default_factory=threading.Event)
+    outer: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def wants_stop(self) -> bool:
+        return self.stop.is_set() or self.outer.is_set()
+
+    @property
+    def wants_abandon(self) -> bool:
+        return self.abandon.is_set() or self.outer.is_set()
 
 
 def run(
@@ -99,6 +116,8 @@ class _Run:
         self._parts: list[Part] = []
         self._meter = ProgressMeter(plan)
         self._told_stop = self._told_abandon = False
+        self._end_by_s = math.inf  # of processes that were told to
+        self._heard_s = 0.0
         self._start_s: float | None = None
         self._started_at_unix_s = self._duration_s = 0.0
 
@@ -109,13 +128,13 @@ class _Run:
             while self._pipes:
                 self._receive()
                 self._obey_interrupt()
-                if self._start_s is None and not self._waiting_for and not self._failures:
+                if self._can_start():
                     self._start()
                 if self._start_s is None and time.monotonic() > deadline_s:
                     raise RunFailed(f"the first payloads were not made within {READY_S:g} s")
-                if self._failures and not self._told_abandon:
-                    self._told_abandon = True
-                    self._tell(Command.ABANDON)
+                if self._failures:
+                    self._abandon()
+                self._give_up_on_the_stuck()
                 if self._start_s is not None:
                     progress = self._meter.progress()
                     if progress is not None:
@@ -125,6 +144,8 @@ class _Run:
         finally:
             self._end_processes()
             watched = self._watcher.close() if self._watcher is not None else {}
+        if self._told_stop and self._start_s is None:
+            raise RunFailed("interrupted before the start: nothing was measured")
         if self._failures and not self._records:
             first = self._failures[0]
             raise RunFailed(first.message, is_usage=first.is_usage)
@@ -153,6 +174,10 @@ class _Run:
             self._pipes[part.pipe] = number
             self._waiting_for.add(number)
 
+    def _can_start(self) -> bool:
+        is_held = self._waiting_for or self._failures or self._told_stop
+        return self._start_s is None and not is_held
+
     def _start(self) -> None:
         lead_s = self._launcher.lead_s
         self._start_s = time.monotonic() + lead_s
@@ -173,6 +198,7 @@ class _Run:
                 died = f"process {part} of the load generator died within the run"
                 self._failures.append(Failed(part, died, is_usage=False))
                 continue
+            self._heard_s = time.monotonic()
             match message:
                 case Ready():
                     self._waiting_for.discard(part)
@@ -187,12 +213,32 @@ class _Run:
                     self._pipes.pop(pipe)
 
     def _obey_interrupt(self) -> None:
-        if self._interrupt.stop.is_set() and not self._told_stop:
+        if self._interrupt.wants_stop and not self._told_stop:
             self._told_stop = True
-            self._tell(Command.STOP if self._start_s is not None else Command.ABANDON)
-        if self._interrupt.abandon.is_set() and not self._told_abandon:
+            if self._start_s is None:
+                self._abandon()
+            else:
+                self._end_by_s = time.monotonic() + STOP_S
+                self._tell(Command.STOP)
+        if self._interrupt.wants_abandon:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        if not self._told_abandon:
             self._told_abandon = True
+            self._end_by_s = min(self._end_by_s, time.monotonic() + ABANDON_S)
             self._tell(Command.ABANDON)
+
+    def _give_up_on_the_stuck(self) -> None:
+        """Processes that were told to end and did not are left; a moment later they are killed."""
+        now_s = time.monotonic()
+        is_telling = now_s < min(self._heard_s + SILENCE_S, self._end_by_s + MOST_TELLING_S)
+        if now_s <= self._end_by_s or is_telling:
+            return
+        for pipe in list(self._pipes):
+            part = self._pipes.pop(pipe)
+            why = f"process {part} of the load generator did not end when told, and was killed"
+            self._failures.append(Failed(part, why, is_usage=False))
 
     def _tell(self, message: object) -> None:
         for pipe in self._pipes:
@@ -201,5 +247,7 @@ class _Run:
 
     def _end_processes(self) -> None:
         self._tell(Command.ABANDON)
+        is_stuck = bool(self._pipes) or time.monotonic() > self._end_by_s
+        deadline_s = time.monotonic() + (0.0 if is_stuck else GOODBYE_S)
         for part in self._parts:
-            part.end()
+            part.end(deadline_s=deadline_s)

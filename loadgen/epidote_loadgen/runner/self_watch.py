@@ -81,6 +81,7 @@ def join_watches(parts: Sequence[PartWatch], records: Sequence[RequestRecord]) -
         num_connections=sum(part.num_connections for part in parts),
         num_socket_errors=sum(part.num_socket_errors for part in parts),
         prepare_waits=sum(part.prepare_waits for part in parts),
+        num_retries=sum(record.num_retries for record in records),
     )
 
 

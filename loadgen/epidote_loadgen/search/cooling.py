@@ -1,6 +1,7 @@
 """This file is about letting the service recover between probes: single requests tell when."""
 
 import asyncio
+import threading
 import time
 from dataclasses import replace
 
@@ -11,34 +12,39 @@ from epidote_loadgen.records import RequestRecord, Slot
 from epidote_loadgen.runner.fast_loop import run_fast
 
 PAUSE_S = 0.25  # between two single requests
+LOOK_S = 0.1  # how late a stop may be noticed
 IDLE_SAMPLES = 3
 RECOVERED_RATIO = 1.5  # of the idle TTFT, that counts as idle again
 RECOVERED_S = 0.02  # so much over it does so too: noise of a fast service
 
 
-def idle_ttft_s(plan: RunPlan) -> float | None:
-    """The best TTFT of a few single requests; None: none was answered."""
-    found = [single_ttft_s(plan, item) for item in range(IDLE_SAMPLES)]
+def idle_ttft_s(plan: RunPlan, *, stop: threading.Event) -> float | None:
+    """The best TTFT of a few single requests; None: none was answered, or `stop` was set."""
+    found = [single_ttft_s(plan, item, stop=stop) for item in range(IDLE_SAMPLES)]
     return min((ttft for ttft in found if ttft is not None), default=None)
 
 
-def cool_down(plan: RunPlan, idle_s: float, *, at_least_s: float, at_most_s: float) -> float:
-    """Wait until a single request is served as an idle service does; the seconds it took."""
+def cool_down(
+    plan: RunPlan, idle_s: float, *, at_least_s: float, at_most_s: float, stop: threading.Event
+) -> float:
+    """Wait until a single request is served as an idle service does, or `stop` is set; the seconds
+    it took."""
     begun_s = time.monotonic()
     enough_s = max(RECOVERED_RATIO * idle_s, idle_s + RECOVERED_S)
-    time.sleep(min(at_least_s, at_most_s))
+    stop.wait(min(at_least_s, at_most_s))
     item = IDLE_SAMPLES
-    while time.monotonic() - begun_s < at_most_s:
-        ttft_s = single_ttft_s(plan, item)
+    while time.monotonic() - begun_s < at_most_s and not stop.is_set():
+        ttft_s = single_ttft_s(plan, item, stop=stop)
         if ttft_s is not None and ttft_s <= enough_s:
             break
         item += 1
-        time.sleep(PAUSE_S)
+        stop.wait(PAUSE_S)
     return time.monotonic() - begun_s
 
 
-def single_ttft_s(plan: RunPlan, item: int) -> float | None:
-    """The TTFT of one request of the plan's first class, on a connection of its own."""
+def single_ttft_s(plan: RunPlan, item: int, *, stop: threading.Event) -> float | None:
+    """The TTFT of one request of the plan's first class, on a connection of its own; None: it was
+    not answered, or `stop` was set before."""
     name = next(iter(plan.arrivals.slots())).class_name  # type: ignore[union-attr]
     planned = plan.workload.request(
         Slot(index=item, intended_send_s=None, class_name=name, item=item)
@@ -55,9 +61,10 @@ def single_ttft_s(plan: RunPlan, item: int) -> float | None:
             id_prefix="idle",
         )
         dispatcher.submit(planned, time.monotonic() - start_s)
-        record = await done
+        while not done.done() and not stop.is_set():
+            await asyncio.wait([done], timeout=LOOK_S)
         await dispatcher.close("done")
-        return record
+        return await done
 
     record = run_fast(ask())
     if record.ttft_s is None or not record.ok:

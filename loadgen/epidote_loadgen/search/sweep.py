@@ -10,12 +10,14 @@ from enum import StrEnum
 
 from epidote_loadgen.plan import RunPlan
 from epidote_loadgen.records import Progress, RunResult
-from epidote_loadgen.runner.running import Interrupt, run
+from epidote_loadgen.runner.running import Interrupt, RunFailed, run
 from epidote_loadgen.search.bracketing import RateSearch
 from epidote_loadgen.search.cooling import cool_down, idle_ttft_s
 from epidote_loadgen.search.probe_plan import probe_plan
 from epidote_loadgen.search.saturation import SaturationWatch
 from epidote_loadgen.verdict.verdict import Outcome, Verdict, judge
+
+INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,11 @@ class SweepSettings:
     cool_down_s: float = 1.0  # at least
     max_cool_down_s: float = 120.0
     max_probes: int = 40
+
+    def __post_init__(self) -> None:
+        for name in ("probe_s", "cool_down_s", "max_cool_down_s"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}: must be a time in seconds, got {getattr(self, name)}")
 
 
 class ProbeEnd(StrEnum):
@@ -122,9 +129,15 @@ class _Sweep:
             if len(self._probes) >= settings.max_probes:
                 reason = f"{settings.max_probes} probes did not close the bracket"
                 break
-            probe = self._try(rps)
+            try:
+                probe = self._try(rps)
+            except RunFailed:
+                if not self._interrupt.stop.is_set():
+                    raise
+                reason = INTERRUPTED  # before the probe had begun
+                break
             if probe.end is ProbeEnd.INTERRUPTED:
-                reason = "interrupted"
+                reason = INTERRUPTED
             elif probe.void_reason and probe.held:
                 # A client that could not send as asked proves nothing by succeeding.
                 reason = f"at {rps:g} requests/s the client was the bottleneck: {probe.void_reason}"
@@ -140,7 +153,7 @@ class _Sweep:
             probes=tuple(self._probes),
             is_decided=not reason,
             reason=reason,
-            is_interrupted=any(p.end is ProbeEnd.INTERRUPTED for p in self._probes),
+            is_interrupted=reason == INTERRUPTED,
         )
 
     def _try(self, rps: float) -> Probe:
@@ -163,7 +176,7 @@ class _Sweep:
             seed=self._plan.seed + len(self._probes),
         )
         if not self._probes:
-            idle_s = idle_ttft_s(plan)
+            idle_s = idle_ttft_s(plan, stop=self._interrupt.stop)
             if idle_s is None:
                 # `run` tells an unreachable target apart from one that only refuses.
                 self._idle_s = float("inf")
@@ -176,6 +189,7 @@ class _Sweep:
                 self._idle_s,
                 at_least_s=self._settings.cool_down_s,
                 at_most_s=self._settings.max_cool_down_s,
+                stop=self._interrupt.stop,
             )
         result, end = self._run(plan, num_planned=round(rps * duration_s))
         verdict = judge(result.records, plan.slo, confidence=plan.confidence)
@@ -199,14 +213,14 @@ class _Sweep:
 
     def _run(self, plan: RunPlan, *, num_planned: int) -> tuple[RunResult, ProbeEnd]:
         watch = SaturationWatch(plan.slo, num_planned)
-        ours = Interrupt()
+        ours = Interrupt(outer=self._interrupt.stop)
         saturated = False
 
         def look(progress: Progress) -> None:
             nonlocal saturated
             self._on_progress(progress)
             saturated = saturated or watch.add(progress)
-            if self._interrupt.stop.is_set() or saturated:
+            if saturated:
                 ours.stop.set()
                 ours.abandon.set()
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from epidote_loadgen.bounds import MOST_TOKENS
+
 NUM_NAMED = 5  # rows quoted in a message; a broken file shows its pattern in so many
 
 
@@ -42,10 +44,7 @@ class BadRows:
             raise TraceError(f"{self.path}: {listed} ({hint}: raise max_bad_rows to skip)")
 
 
-MOST = 10_000_000  # tokens or images of one request: more is a slip, and would fill the memory
-
-
-def whole(value: object, column: str, *, least: int = 0, most: int = MOST) -> int:
+def whole(value: object, column: str, *, least: int = 0, most: int = MOST_TOKENS) -> int:
     """A whole number from `least` to `most`, from text or JSON.
 
     Raises:
@@ -61,6 +60,19 @@ def whole(value: object, column: str, *, least: int = 0, most: int = MOST) -> in
     if not least <= number <= most:
         raise BadRow(column, wanted, value)
     return number
+
+
+def name(value: object, column: str) -> str:
+    """A text that may stand in a header or a table: printable, in one line.
+
+    Raises:
+        BadRow: it is none.
+    """
+    if not isinstance(value, str):
+        raise BadRow(column, "a string", value)
+    if not value.isprintable():
+        raise BadRow(column, "printable characters", value)
+    return value
 
 
 def seconds(value: object, column: str, *, per_s: float = 1.0) -> float:

@@ -7,7 +7,8 @@ alibaba/ServeGen: t_s, text_tokens, output_tokens, image_count, image_tokens, cl
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from epidote_loadgen.traces.bad_rows import BadRow, TraceError, seconds, whole
+from epidote_loadgen.bounds import MOST_IMAGE_TOKENS, MOST_IMAGES
+from epidote_loadgen.traces.bad_rows import BadRow, TraceError, name, seconds, whole
 from epidote_loadgen.traces.trace_row import TraceRow
 
 ParseCells = Callable[[Sequence[str]], TraceRow]
@@ -23,9 +24,9 @@ def parser_for(header: Sequence[str], *, want: str | None = None) -> ParseCells:
     Raises:
         TraceError: columns of neither format.
     """
-    index = {name.strip(): position for position, name in enumerate(header)}
-    for name, needed, make in (("azure", AZURE, _azure), ("servegen", SERVEGEN, _servegen)):
-        if want in (None, name) and all(column in index for column in needed):
+    index = {column.strip(): position for position, column in enumerate(header)}
+    for known, needed, make in (("azure", AZURE, _azure), ("servegen", SERVEGEN, _servegen)):
+        if want in (None, known) and all(column in index for column in needed):
             return make(index)
     wanted = {"azure": [AZURE], "servegen": [SERVEGEN]}.get(want or "", [AZURE, SERVEGEN])
     columns = " or ".join(",".join(needed) for needed in wanted)
@@ -33,7 +34,7 @@ def parser_for(header: Sequence[str], *, want: str | None = None) -> ParseCells:
 
 
 def _azure(index: Index) -> ParseCells:
-    at, prompt, output = (index[name] for name in AZURE)
+    at, prompt, output = (index[column] for column in AZURE)
     images = index.get("NumImages")
     # Times count from the first good row: these traces carry dates.
     first: list[datetime] = []
@@ -45,7 +46,9 @@ def _azure(index: Index) -> ParseCells:
             elapsed = stamp - (first or [stamp])[0]
         except (ValueError, TypeError):
             raise BadRow("TIMESTAMP", "a date and time", cells[at]) from None
-        num_images = whole(cells[images], "NumImages") if images is not None else 0
+        num_images = 0
+        if images is not None:
+            num_images = whole(cells[images], "NumImages", most=MOST_IMAGES)
         row = TraceRow(
             at_s=seconds(elapsed.total_seconds(), "TIMESTAMP"),
             text_tokens=whole(cells[prompt], "ContextTokens"),
@@ -60,16 +63,19 @@ def _azure(index: Index) -> ParseCells:
 
 
 def _servegen(index: Index) -> ParseCells:
-    at, text, output = (index[name] for name in SERVEGEN)
+    at, text, output = (index[column] for column in SERVEGEN)
     count, sizes = index.get("image_count"), index.get("image_tokens")
     client = index.get("client_id")
 
     def parse(cells: Sequence[str]) -> TraceRow:
         images: tuple[int, ...] = ()
         if sizes is not None:
-            images = tuple(whole(size, "image_tokens", least=1) for size in cells[sizes].split())
+            images = tuple(
+                whole(size, "image_tokens", least=1, most=MOST_IMAGE_TOKENS)
+                for size in cells[sizes].split(maxsplit=MOST_IMAGES)
+            )
         if count is not None:
-            counted = whole(cells[count], "image_count")
+            counted = whole(cells[count], "image_count", most=MOST_IMAGES)
             if sizes is None:
                 images = (0,) * counted
             elif counted != len(images):
@@ -79,7 +85,7 @@ def _servegen(index: Index) -> ParseCells:
             text_tokens=whole(cells[text], "text_tokens"),
             output_tokens=whole(cells[output], "output_tokens"),
             image_tokens=images,
-            tenant=cells[client] if client is not None else "",
+            tenant=name(cells[client], "client_id") if client is not None else "",
         )
 
     return parse

@@ -8,7 +8,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from epidote_loadgen.traces.bad_rows import BadRow, TraceError, seconds, whole
+from epidote_loadgen.bounds import MOST_IMAGE_TOKENS, MOST_IMAGES, MOST_TOKENS
+from epidote_loadgen.traces.bad_rows import BadRow, TraceError, name, seconds, whole
 from epidote_loadgen.traces.trace_row import TraceRow
 
 MOONCAKE_BLOCK_TOKENS = 512
@@ -26,8 +27,8 @@ def parser_for(first_line: str, *, want: str | None = None) -> ParseLine:
         row = _object(first_line)
     except BadRow as problem:
         raise TraceError(f"line 1: {problem}") from problem
-    for name, key, parse in (("mooncake", "timestamp", mooncake), ("own", "at_s", own)):
-        if want in (None, name) and key in row:
+    for known, key, parse in (("mooncake", "timestamp", mooncake), ("own", "at_s", own)):
+        if want in (None, known) and key in row:
             return parse
     wanted = {"mooncake": "timestamp", "own": "at_s"}.get(want or "", "timestamp or at_s")
     raise TraceError(f"line 1: want a row with {wanted}, found {', '.join(row)[:120]!r}")
@@ -49,15 +50,22 @@ def own(line: str) -> TraceRow:
     unknown = sorted(set(row) - OWN_FIELDS)
     if unknown:
         raise BadRow(unknown[0], "a known field", row[unknown[0]])
-    images = _wholes(row.get("image_tokens", []), "image_tokens")
+    images = _wholes(row.get("image_tokens", []), "image_tokens", most=MOST_IMAGE_TOKENS)
+    if len(images) > MOST_IMAGES:
+        raise BadRow("image_tokens", f"at most {MOST_IMAGES} images", len(images))
     if "images" in row and not images:
-        images = (0,) * whole(row["images"], "images")
+        images = (0,) * whole(row["images"], "images", most=MOST_IMAGES)
     prompt = row.get("text_tokens")
     if prompt is None:
         total = whole(row.get("prompt_tokens", 0), "prompt_tokens")
         prompt = total - sum(images)
         if prompt < 0:
             raise BadRow("prompt_tokens", f">= the images' {sum(images)}", total)
+    block_ids = _wholes(row.get("block_ids", []), "block_ids")
+    block_tokens = whole(row.get("block_tokens", MOONCAKE_BLOCK_TOKENS), "block_tokens", least=1)
+    if len(block_ids) * block_tokens > MOST_TOKENS:
+        found = f"{len(block_ids)} of {block_tokens}"
+        raise BadRow("block_ids", f"blocks of at most {MOST_TOKENS} tokens in all", found)
     messages = row.get("messages", [])
     if not isinstance(messages, list) or not all(isinstance(entry, dict) for entry in messages):
         raise BadRow("messages", "a list of objects", messages)
@@ -67,11 +75,11 @@ def own(line: str) -> TraceRow:
         output_tokens=whole(row.get("output_tokens"), "output_tokens"),
         image_tokens=images,
         image_ids=_texts(row.get("image_ids", []), "image_ids"),
-        block_ids=_wholes(row.get("block_ids", []), "block_ids"),
-        block_tokens=whole(row.get("block_tokens", MOONCAKE_BLOCK_TOKENS), "block_tokens", least=1),
-        tenant=_text(row.get("tenant", ""), "tenant"),
-        category=_text(row.get("category", ""), "category"),
-        session_id=_text(row.get("session_id", ""), "session_id"),
+        block_ids=block_ids,
+        block_tokens=block_tokens,
+        tenant=name(row.get("tenant", ""), "tenant"),
+        category=name(row.get("category", ""), "category"),
+        session_id=name(row.get("session_id", ""), "session_id"),
         turn=whole(row.get("turn", 0), "turn"),
         messages=tuple(messages),
     )
@@ -87,19 +95,13 @@ def _object(line: str) -> Mapping[str, Any]:
     return row
 
 
-def _wholes(value: object, column: str) -> tuple[int, ...]:
+def _wholes(value: object, column: str, *, most: int = 2**64) -> tuple[int, ...]:
     if not isinstance(value, list):
         raise BadRow(column, "a list of whole numbers", value)
-    return tuple(whole(entry, column, most=2**64) for entry in value)
+    return tuple(whole(entry, column, most=most) for entry in value)
 
 
 def _texts(value: object, column: str) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise BadRow(column, "a list of strings", value)
-    return tuple(_text(entry, column) for entry in value)
-
-
-def _text(value: object, column: str) -> str:
-    if not isinstance(value, str):
-        raise BadRow(column, "a string", value)
-    return value
+    return tuple(name(entry, column) for entry in value)

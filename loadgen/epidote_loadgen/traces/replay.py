@@ -22,6 +22,10 @@ class Replay:
         if not 0.0 < self.speed < float("inf"):
             raise ValueError(f"speed: must be > 0, got {self.speed}")
 
+    def expected_by_class(self) -> dict[str, float]:
+        """Its rows."""
+        return {self.class_name: float(len(self.trace.rows))}
+
     def slots(self) -> Iterator[Slot]:
         for item, row in enumerate(self.trace.rows):
             at_s = (row.at_s - self.trace.start_s) / self.speed

@@ -2,16 +2,18 @@
 
 Wilson's interval (1927) keeps its level for shares near 1 and few requests, where p ± z·se says
 nothing. It assumes independent requests, but a stall hits neighbours together: the number of
-requests is first divided by the design effect (Kish 1965), measured by batch means in time order.
+requests is first divided by the design effect (Kish 1965), the sum of how requests in time order
+correlate (Geyer, Practical Markov chain Monte Carlo, Statistical Science 7, 1992). That works for
+runs of any length; what no run shows is how misses cluster of which it saw none.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, variance
+from statistics import NormalDist
 
-NUM_BATCHES = 30
-MIN_BATCH = 10  # requests; fewer say nothing about how they hang together
+import numpy as np
+
 MOST_REQUESTS = 100_000_000  # "so many more" beyond it means never
 
 
@@ -44,8 +46,9 @@ def wilson(met: float, total: float, *, confidence: float = 0.95) -> Interval:
 def design_effect(flags: Sequence[bool]) -> float:
     """How many requests in time order are worth one independent request, >= 1.
 
-    The variance of batch means over what independence would give; 1 where there are too few
-    requests to tell, or nothing varies.
+    One plus twice the autocorrelations, summed as Geyer's initial monotone sequence: in pairs of
+    lags, up to the first pair that is not positive and none larger than the one before, since what
+    comes later is noise. 1 where nothing varies.
 
     >>> design_effect([True] * 1000)
     1.0
@@ -54,12 +57,16 @@ def design_effect(flags: Sequence[bool]) -> float:
     >>> design_effect([True] * 900 + [False] * 100) > 10
     True
     """
-    size = len(flags) // NUM_BATCHES
-    share = sum(flags) / len(flags) if flags else 1.0
-    if size < MIN_BATCH or share in (0.0, 1.0):
+    values = np.asarray(flags, dtype=np.float64)
+    num = len(values)
+    if num < 2 or values.min() == values.max():
         return 1.0
-    means = [fmean(flags[i * size : (i + 1) * size]) for i in range(NUM_BATCHES)]
-    return max(1.0, size * variance(means) / (share * (1.0 - share)))
+    spectrum = np.fft.rfft(values - values.mean(), 2 * num)  # padded: lags must not wrap around
+    covariance = np.fft.irfft(np.abs(spectrum) ** 2)[: num - num % 2]
+    pairs = (covariance[0::2] + covariance[1::2]) / covariance[0]
+    ends = np.flatnonzero(pairs <= 0.0)
+    kept = np.minimum.accumulate(pairs[: ends[0] if len(ends) else None])
+    return min(float(num), max(1.0, 2.0 * float(kept.sum()) - 1.0))
 
 
 def more_requests(

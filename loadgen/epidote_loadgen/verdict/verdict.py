@@ -161,6 +161,11 @@ def explain(found: Sequence[ObjectiveVerdict]) -> str:
     deciding = min(
         (v for v in found if v.outcome is outcome), key=lambda v: v.attainment - v.objective.ratio
     )
+    if not deciding.num_requests:
+        return (
+            f"{deciding.class_name}: no request of this class was sent, so nothing is known of "
+            f"{deciding.objective.name}; about {deciding.more_requests} could settle it"
+        )
     text = (
         f"{deciding.class_name}: {deciding.objective.name} held for {deciding.attainment:.4f} of "
         f"{deciding.num_requests} requests, {deciding.objective.ratio:g} was promised "

@@ -144,9 +144,19 @@ LENGTHS = SMALL["classes"]["chat"]
 WRONG: tuple[tuple[dict[str, Any], str], ...] = (
     ({"target": {"model": "m"}}, "target.url: is missing"),
     ({"target": {"url": "ftp://x", "model": "m"}}, "target.url: must begin with http://"),
-    ({"target": 5}, "target: should be a valid dictionary"),
+    ({"target": 5}, "target: want a mapping, found 5"),
+    ({"target": {"url": "http://x", "model": [1]}}, "target.model: want a text, found a list of 1"),
+    (
+        {"target": {"url": "http://x", "model": "m", "tenant_header": "x tenant"}},
+        "target.tenant_header: want the name of a header, found 'x tenant'",
+    ),
     ({"targets": {}}, "targets: no such field"),
-    ({"arrivals": {"rate": -1, "duration_s": 1}}, "arrivals.rate"),
+    ({"arrivals": {"rate": -1, "duration_s": 1}}, "arrivals.rate: want a number > 0, found -1"),
+    (
+        {"arrivals": {"rate": 1e9, "duration_s": 1}},
+        "rate: want a number <= 1e+06, found 1000000000.0",
+    ),
+    ({"arrivals": {"rate": 1, "duration_s": "soon"}}, "duration_s: want a number, found 'soon'"),
     ({"arrivals": {"rate": 1}}, "arrivals: want duration_s or num_requests, found neither"),
     ({"arrivals": {"rate": {"file": {"path": "gone.csv"}}, "duration_s": 1}}, "gone.csv"),
     (
@@ -154,14 +164,45 @@ WRONG: tuple[tuple[dict[str, Any], str], ...] = (
         "arrivals.rate.steps",
     ),
     ({"arrivals": {"kind": "sometimes"}}, "arrivals: kind: want open, streams, closed or trace"),
-    ({"arrivals": {"kind": "closed", "users": 0, "duration_s": 1}}, "arrivals.users"),
+    (
+        {"arrivals": {"kind": "closed", "users": 0, "duration_s": 1}},
+        "arrivals.users: want a number >= 1, found 0",
+    ),
+    ({"arrivals": {"kind": "closed", "users": 10**9, "duration_s": 1}}, "users: want a number <="),
     ({"arrivals": {"rate": 1, "duration_s": 1, "spacing": "gamma"}}, "cv belongs to"),
     ({"arrivals": {"kind": "trace", "path": "gone.csv"}, "classes": {}}, "gone.csv"),
     ({"arrivals": {"rate": 1, "duration_s": 1, "classes": {"no": 1}}}, "no class 'no'"),
     ({"classes": {}}, "classes: want at least one"),
     ({"classes": {"chat": {"kind": "trace"}}}, "kind trace wants arrivals of kind trace"),
     ({"classes": {"chat": LENGTHS | {"weight": 0}}}, "all weights are 0"),
-    ({"classes": {"chat": LENGTHS | {"prompt_tokens": -5}}}, "chat.prompt_tokens"),
+    (
+        {"classes": {"chat": LENGTHS | {"prompt_tokens": -5}}},
+        "classes.chat.prompt_tokens: want a number >= 0, found -5",
+    ),
+    (
+        {"classes": {"chat": LENGTHS | {"prompt_tokens": 10**12}}},
+        "classes.chat.prompt_tokens: want a number <= 1e+07, found 1000000000000",
+    ),
+    (
+        {"classes": {"chat": LENGTHS | {"output_tokens": {"uniform": [1, 10**12]}}}},
+        "classes.chat.output_tokens.uniform[1]: want a number <= 1e+07",
+    ),
+    (
+        {"classes": {"chat": LENGTHS | {"images": {"count": 10**6}}}},
+        "classes.chat.images.count: want at most 1000 pictures in a request, found 1000000",
+    ),
+    (
+        {"classes": {"chat": LENGTHS | {"images": {"resolutions": ["99999x99999"]}}}},
+        "classes.chat.images.resolutions: want at most 100000000 pixels, found 99999x99999",
+    ),
+    (
+        {"classes": {"chat": LENGTHS | {"images": {"reuse": {"count": 10**12}}}}},
+        "classes.chat.images.reuse.count: want a number <= 1e+06",
+    ),
+    (
+        {"classes": {"chat": LENGTHS | {"prefix": {"count": 10**6, "tokens": 10**6}}}},
+        "classes.chat.prefix: count x tokens: want at most 100000000 tokens of prefixes",
+    ),
     (
         {"classes": {"chat": LENGTHS | {"prompt_tokens": {"uniform": [9, 2]}}}},
         "classes.chat.prompt_tokens: uniform: want [low, high], found [9, 2]",
@@ -176,8 +217,15 @@ WRONG: tuple[tuple[dict[str, Any], str], ...] = (
         {"classes": {"look": {"kind": "questions", "images": {"resolutions": ["2x"]}}}},
         "want sizes like 640x480, found '2x'",
     ),
-    ({"slo": {"all": {"objectives": []}}}, "slo.all.objectives"),
-    ({"slo": {"all": {"objectives": [{"ttft_ms": 5, "ratio": 99}]}}}, "objectives[0].ratio"),
+    ({"slo": {"all": {"objectives": []}}}, "slo.all.objectives: want at least 1 of them"),
+    (
+        {"slo": {"all": {"objectives": [{"ttft_ms": 5, "ratio": 99}]}}},
+        "slo.all.objectives[0].ratio: want a number < 1, found 99",
+    ),
+    (
+        {"slo": {"all": {"match": {"modality": "smell"}, "objectives": [{"ttft_ms": 5}]}}},
+        "slo.all.match.modality: want 'text', 'image', 'video' or 'audio', found 'smell'",
+    ),
     (
         {"slo": {"all": {"match": {"classes": "no"}, "objectives": [{"ttft_ms": 5}]}}},
         "slo.all.match.classes: no class 'no'; the classes are chat",
@@ -189,6 +237,26 @@ WRONG: tuple[tuple[dict[str, Any], str], ...] = (
     ({"watch": {"metrics_url": "http://x", "profile": "gone"}}, "no profile 'gone'"),
     ({"watch": {"interval_s": 5}}, "want metrics_url, prometheus or kubernetes"),
 )
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "where"),
+    [({"rate": 5, "duration_s": 1}, "classes.chat.tenants"), ({"kind": "trace"}, "own.jsonl")],
+)
+def test_a_tenant_that_no_header_can_name_is_refused_before_the_run(
+    tmp_path: Path, arrivals: dict[str, Any], where: str
+) -> None:
+    target = SMALL["target"] | {"tenant_header": "x-tenant"}
+    classes = {"chat": LENGTHS | {"tenants": {"東京": 1.0}}}
+    if arrivals.get("kind") == "trace":
+        trace = tmp_path / "own.jsonl"
+        trace.write_text('{"at_s": 1, "prompt_tokens": 9, "output_tokens": 3, "tenant": "東京"}\n')
+        arrivals, classes = arrivals | {"path": "own.jsonl"}, {}
+    path = run_file(tmp_path, changed(target=target, classes=classes, arrivals=arrivals))
+    with pytest.raises(InvalidConfig, match=f"{where}: tenant '東京' can't stand in the header"):
+        build_plan(load(path), base=tmp_path)
+    without = SMALL["target"]
+    assert build_plan(load(path, {"target": without}), base=tmp_path)
 
 
 @pytest.mark.parametrize(("sections", "message"), WRONG, ids=lambda value: str(value)[:40])

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pyarrow.parquet as pq
@@ -16,12 +17,11 @@ from epidote_core.modality import Modality
 from epidote_loadgen.outputs.document import (
     SCHEMA,
     Document,
-    UnreadableRun,
     document,
-    read_document,
     write_document,
 )
 from epidote_loadgen.outputs.junit import junit
+from epidote_loadgen.outputs.reading import UnreadableRun, read_document
 from epidote_loadgen.outputs.request_columns import COLUMNS
 from epidote_loadgen.outputs.tables import OFFSETS, write_csv, write_parquet
 from epidote_loadgen.records import (
@@ -149,15 +149,48 @@ def test_a_run_without_requests_has_a_document_too() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "can't be read"), ("[]", "found None"), ('{"schema": "other/9"}', "'other/9'")],
+    [
+        ("", "x.json:1: want the JSON of a run, found none"),
+        ('{"schema":\n "ep', "x.json:2: .*damaged or cut off at character 12"),
+        ("[]", "schema: want .* found None"),
+        ('{"schema": "other/9"}', "found 'other/9'"),
+    ],
 )
 def test_another_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(UnreadableRun, match=message):
         read_document(tmp_path / "x.json")
-    (tmp_path / "y.json").write_text(json.dumps({"schema": SCHEMA}))
-    with pytest.raises(UnreadableRun, match="lacks run"):
-        read_document(tmp_path / "y.json")
+
+
+def test_a_missing_file_is_told_in_the_systems_words(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableRun, match=r"gone.json: can't be read: No such file"):
+        read_document(tmp_path / "gone.json")
+
+
+DAMAGE: tuple[tuple[str, Any, str], ...] = (
+    ("verdict", None, "verdict: want a mapping, found null"),
+    ("verdict.exit_code", "no", 'verdict.exit_code: want a whole number, found "no"'),
+    ("run.duration_s", ..., "run.duration_s: want a number, found nothing"),
+    ("requests.status", ["ok"], "requests.status: want NUM values, as many as requests, found 1"),
+)
+
+
+@pytest.mark.parametrize(("path", "value", "message"), DAMAGE, ids=[d[0] for d in DAMAGE])
+def test_a_damaged_document_is_refused_by_field(
+    tmp_path: Path, path: str, value: Any, message: str
+) -> None:
+    run = json.loads(json.dumps(made(result())))
+    message = message.replace("NUM", str(len(run["requests"]["index"])))
+    *sections, name = path.split(".")
+    inside = run[sections[0]] if sections else run
+    if value is ...:
+        del inside[name]
+    else:
+        inside[name] = value
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    with pytest.raises(UnreadableRun) as refused:
+        read_document(tmp_path / "run.json")
+    assert str(refused.value) == f"{tmp_path / 'run.json'}: damaged: {message}"
 
 
 def test_csv_and_parquet_have_the_documents_columns(tmp_path: Path) -> None:

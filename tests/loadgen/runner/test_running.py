@@ -1,5 +1,6 @@
 """Whole runs against a mock server in a process of its own."""
 
+import itertools
 import math
 import os
 import signal
@@ -16,13 +17,15 @@ import pytest
 from epidote_loadgen.arrivals.closed_loop import ClosedLoop
 from epidote_loadgen.arrivals.rate import constant
 from epidote_loadgen.arrivals.schedule import ArrivalStream, OpenLoop
-from epidote_loadgen.fakes import BrokenWorkload, SameRequest
+from epidote_loadgen.fakes import BrokenWorkload, SameRequest, StuckWorkload
 from epidote_loadgen.measures.summary import summarise
+from epidote_loadgen.mock_server.faults import Fault, FaultMix
 from epidote_loadgen.mock_server.law import LatencyLaw, Stall, true_attainment
 from epidote_loadgen.mock_server.process import ask, mock_process
 from epidote_loadgen.mock_server.server import MockSettings
 from epidote_loadgen.plan import Limits, RunPlan, Target
 from epidote_loadgen.records import Progress, RequestStatus, RunResult
+from epidote_loadgen.runner.part import FILL_S
 from epidote_loadgen.runner.preparing import MAX_AHEAD
 from epidote_loadgen.runner.running import Interrupt, RunFailed, TargetUnreachable, run
 from epidote_loadgen.slo import Objective, SloClass, SloTable
@@ -156,6 +159,61 @@ def test_a_second_interrupt_waits_for_nothing() -> None:
     assert found <= {RequestStatus.UNFINISHED, RequestStatus.UNSENT}  # its connection was opening
 
 
+@pytest.mark.parametrize("deaf", [False, True])
+def test_an_interrupt_ends_a_process_that_is_still_making_the_first_payload(
+    quick: str, deaf: bool
+) -> None:
+    interrupt = Interrupt()
+    stuck = replace(plan(quick), workload=StuckWorkload(deaf=deaf))
+    begun_s = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, stuck, interrupt=interrupt)
+        while not load_processes():
+            time.sleep(0.01)
+        interrupt.stop.set()
+        with pytest.raises(RunFailed, match="interrupted before the start"):
+            running.result(FILL_S)
+    assert time.monotonic() - begun_s < FILL_S
+    assert not load_processes()
+
+
+@pytest.mark.parametrize("arrivals", ["open", "closed"])
+def test_an_interrupt_keeps_what_came_before_a_payload_that_never_ends(
+    quick: str, arrivals: str
+) -> None:
+    interrupt = Interrupt()
+
+    def look(progress: Progress) -> None:
+        if progress.recent:
+            interrupt.stop.set()
+            interrupt.abandon.set()
+
+    asked = replace(
+        plan(quick, rps=3000.0, duration_s=60.0), workload=StuckWorkload(stuck_item=MAX_AHEAD + 9)
+    )
+    if arrivals == "closed":
+        loop = ClosedLoop(weights={"chat": 1.0}, num_users=1, duration_s=600.0)
+        asked = replace(asked, arrivals=loop, workload=StuckWorkload(stuck_item=3))
+    result = run(asked, on_progress=look, interrupt=interrupt)
+    assert result.interrupted
+    assert result.records
+    assert not load_processes()
+
+
+def test_a_closed_loop_leaves_a_dead_target_in_peace() -> None:
+    """It resets every connection: without a pause each user would ask thousands of times."""
+    faults = FaultMix({Fault.REFUSE: 1.0})
+    loop = ClosedLoop(weights={"chat": 1.0}, num_users=2, duration_s=1.0)
+    with mock_process(MockSettings(faults=faults)) as url:
+        result = run(replace(plan(url), arrivals=loop))
+    assert {record.status for record in result.records} == {RequestStatus.RESET}
+    # After 0.1, 0.2, 0.4 and 0.8 s: four within the second, fewer on a slow machine.
+    assert 2 <= len(result.records) <= 2 * 4
+    sends = [record.intended_send_s for record in result.records if record.index % 2 == 0]
+    gaps = [later - sooner for sooner, later in itertools.pairwise(sends)]
+    assert all(later > 1.5 * sooner for sooner, later in itertools.pairwise(gaps))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the child in /proc")
 def test_a_process_that_dies_voids_the_run_and_loses_only_its_own(quick: str) -> None:
     def look(progress: Progress) -> None:
@@ -212,10 +270,12 @@ def test_a_watcher_that_fails_does_not_fail_the_run(quick: str) -> None:
     assert result.void_reason == ""
 
 
-# --- the stall experiment: half the time of the full one in loadgen/bench/stall.py ---
+# --- the stall experiment of loadgen/bench/stall.py in a quarter of its time: the stall, the limit
+# and the length of the run shrink alike and the rate grows, so the shares are the same ---
 
-STALL = LatencyLaw(ttft_s=0.01, itl_s=0.002, stalls=(Stall(5.0, 2.5),))
-STALL_SLO_S = 0.5
+STALL = LatencyLaw(ttft_s=0.01, itl_s=0.002, stalls=(Stall(2.7, 1.3),))
+STALL_SLO_S = 0.25
+STALL_RPS, STALL_RUN_S = 75.0, 8.0
 UNLIMITED = Limits(max_lateness_s=60.0)
 
 
@@ -230,7 +290,7 @@ class Stalled:
 
 def stalled_run(limits: Limits) -> Stalled:
     with mock_process(MockSettings(law=STALL, num_tokens=4)) as url:
-        asked = plan(url, rps=40.0, duration_s=15.0)
+        asked = plan(url, rps=STALL_RPS, duration_s=STALL_RUN_S)
         result = run(replace(asked, limits=limits))
         truth = ask(url, "GET", "/mock/truth")
     # The run's start on the server's clock: both are this host's monotonic clock.
@@ -251,8 +311,8 @@ def test_a_stall_is_reported_as_it_was_however_the_client_is_limited() -> None:
     """With an in-flight cap, clocks that start at the dispatch show 0.98 instead."""
     situations = (
         UNLIMITED,
-        replace(UNLIMITED, max_in_flight=20),
-        replace(UNLIMITED, max_connections=12),
+        replace(UNLIMITED, max_in_flight=37),
+        replace(UNLIMITED, max_connections=22),
     )
     objective = Objective(ttft_s=STALL_SLO_S)
     with ThreadPoolExecutor(len(situations)) as pool:

@@ -55,8 +55,43 @@ def test_misses_in_one_stretch_are_worth_less() -> None:
     assert design_effect(flags) > 50
 
 
-def test_too_few_requests_tell_nothing_of_clusters() -> None:
+def test_what_takes_turns_is_no_cluster() -> None:
     assert design_effect([True, False] * 20) == 1.0
+
+
+def test_a_short_run_sees_its_clusters_too() -> None:
+    flags = [True] * 60
+    flags[20:30] = [False] * 10
+    spread = [at % 6 != 3 for at in range(60)]
+    assert sum(flags) == sum(spread)
+    assert design_effect(flags) > 5.0
+    assert design_effect(spread) == 1.0
+
+
+def clustered(rng: Random, num: int, *, share: float, length: float) -> list[bool]:
+    """A two-state chain: misses come in stretches of `length` on average."""
+    leaves, enters = 1.0 / length, (1.0 - share) / share / length
+    state, found = rng.random() < share, []
+    for _ in range(num):
+        found.append(state)
+        state = rng.random() >= enters if state else rng.random() < leaves
+    return found
+
+
+@pytest.mark.parametrize(("num", "at_least"), [(200, 0.87), (1000, 0.91)])
+def test_the_interval_covers_the_share_though_misses_cluster(num: int, at_least: float) -> None:
+    """Without the design effect, half of these intervals would lie beside the truth."""
+    rng = Random(5)
+    covered = naive = 0
+    for _ in range(400):
+        flags = clustered(rng, num, share=0.9, length=5.0)
+        effect = design_effect(flags)
+        found = wilson(sum(flags) / effect, num / effect)
+        covered += found.low <= 0.9 <= found.high
+        without = wilson(sum(flags), num)
+        naive += without.low <= 0.9 <= without.high
+    assert covered / 400 > at_least
+    assert naive / 400 < 0.7
 
 
 @given(st.integers(1, 3000), st.integers(0, 300), st.sampled_from([0.9, 0.95, 0.99]))

@@ -54,6 +54,13 @@ def test_too_few_requests_are_inconclusive_and_it_says_how_many_settle_it() -> N
     assert judge(records(381), table()).outcome is Outcome.PASS
 
 
+def test_a_class_that_no_request_belonged_to_says_so() -> None:
+    verdict = judge([], table())
+    assert verdict.exit_code is ExitCode.UNDECIDED
+    assert "no request of this class was sent" in verdict.reason
+    assert "about 381 could settle it" in verdict.reason
+
+
 def test_a_stall_makes_the_same_share_less_sure() -> None:
     spread = judge(records(3000, slow=range(0, 3000, 250)), table())
     stalled = judge(records(3000, slow=range(1000, 1012)), table())
