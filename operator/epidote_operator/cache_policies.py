@@ -71,7 +71,7 @@ class CachePolicies:
             if told.get(address) == judged.digest:
                 continue
             try:
-                await gateway.put("/admin/cache/policy", judged.spec)
+                await gateway.put("/admin/cache/policy", {"spec": dict(judged.spec)})
             except EpidoteError as error:
                 logger.info("policy not taken", extra={"gateway": address, "error": str(error)})
             else:

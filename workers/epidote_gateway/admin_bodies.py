@@ -93,6 +93,12 @@ class ScaleRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     num_workers: NumWorkers
 
 
+class ShedBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Share of new requests that are refused with 429; forgotten after a minute."""
+
+    ratio: Annotated[float, Meta(ge=0, le=1)]
+
+
 class Scaling(msgspec.Struct, kw_only=True):
     num_workers: int
     num_current: int

@@ -15,6 +15,7 @@ from epidote_gateway.admin_bodies import (
     RoleRequest,
     ScaleRequest,
     Scaling,
+    ShedBody,
     Switch,
     Switches,
     WorkerStatus,
@@ -137,6 +138,14 @@ async def post_scale(
         raise InvalidRequest("num_workers: at least one worker is needed", "num_workers")
     await services.backend.set_num_workers(body.num_workers)
     return 202, Scaling(num_workers=body.num_workers, num_current=len(services.backend.workers()))
+
+
+async def put_shed(
+    services: Services, path: dict[str, str], body: ShedBody
+) -> tuple[int, ShedBody]:
+    """Refuse a share of new requests, for a minute unless told again."""
+    services.shedding.tell(body.ratio)
+    return 200, ShedBody(ratio=services.shedding.ratio)
 
 
 async def get_conservation(

@@ -34,6 +34,7 @@ from epidote_gateway.operations import operations
 from epidote_gateway.request_scope import RequestScope
 from epidote_gateway.services import Services, Siblings
 from epidote_gateway.settings import GatewaySettings
+from epidote_gateway.shedding import Shedding
 
 TITLE = "Epidote gateway"
 VERSION = "0.1.0"  # of the API, not of the package
@@ -76,6 +77,7 @@ def create_app(
         settings=settings,
         metrics=metrics,
         admission=Admission(settings, metrics, clock),
+        shedding=Shedding(clock),
         media=MediaLoader(renderer, settings),
         answers=answers,
         texts=TokenTexts(renderer),

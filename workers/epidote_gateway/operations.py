@@ -170,6 +170,15 @@ def _admin(services: Services) -> Iterator[Operation]:
         errors=ADMIN_ERRORS,
     )
     yield Operation(
+        method="PUT",
+        path="/admin/shed",
+        summary="Refuse a share of new requests for a minute",
+        app=admin.AdminEndpoint(services, admin.put_shed, bodies.ShedBody),
+        body=bodies.ShedBody,
+        answer=bodies.ShedBody,
+        errors=ADMIN_ERRORS,
+    )
+    yield Operation(
         method="GET",
         path="/admin/conservation",
         summary="Whether every block, row and lease is accounted for",

@@ -16,6 +16,7 @@ from epidote_gateway.logprobs import TokenTexts
 from epidote_gateway.media_loading import MediaLoader
 from epidote_gateway.metrics import Metrics
 from epidote_gateway.settings import GatewaySettings
+from epidote_gateway.shedding import Shedding
 
 Siblings = Callable[[], Awaitable[Sequence[bytes]]]  # metrics of others behind the same port
 
@@ -29,6 +30,7 @@ class Services:
     settings: GatewaySettings
     metrics: Metrics
     admission: Admission
+    shedding: Shedding
     media: MediaLoader
     answers: Answers
     texts: TokenTexts

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from epidote_core.generation import TokenChunk
 from epidote_gateway.answers import CACHE_HEADER, Job
-from epidote_gateway.api_errors import as_api_error, internal_error
+from epidote_gateway.api_errors import as_api_error, internal_error, overloaded
 from epidote_gateway.caller import Caller
 from epidote_gateway.http_exchange import EVENT_STREAM, JSON, Exchange, Headers
 from epidote_gateway.merging import merged
@@ -61,6 +61,8 @@ class CompletionEndpoint:
         self, exchange: Exchange, request: Any, caller: Caller, started_s: float
     ) -> None:
         services = self._services
+        if services.shedding.refuses_next():
+            raise overloaded("the fleet is overloaded", services.settings.retry_after_s)
         async with services.admission.slot() as waited_s:
             prepared = await self._prepare(services, request, caller)
             for job in prepared.jobs:

@@ -36,7 +36,7 @@ class Asked:
     switches: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # by pod uid or name
     refused: dict[str, str] = field(default_factory=dict)  # workers that rolled back, and why
     size: Counter[Role] | None = None
-    pressure: float | None = None  # that the gateways were told last
+    advice: dict[str, float] = field(default_factory=dict)  # that gateways were told last, by path
 
     async def aclose(self) -> None:
         for task in self.switches.values():
@@ -153,18 +153,22 @@ class KubernetesHands:
     async def advise(self, advice: AdviseGateway) -> None:
         """Tell every gateway at each change, and again while it lasts: they forget in a minute.
 
-        A gateway without a response cache has nothing to relax (404), which is fine.
+        A gateway without a response cache has nothing to relax (404), which is fine. There is no
+        lossy option that a gateway could use yet: that pressure is shown in the status alone.
         """
-        calm = advice.cache_pressure == 0.0
-        if calm and (self.asked.pressure in (None, 0.0)):
-            return
-        for gateway in self.gateways.values():
-            try:
-                await gateway.put("/admin/cache/pressure", {"pressure": advice.cache_pressure})
-            except GatewayRefused as refused:
-                if refused.status not in (404, 405):
-                    raise
-        self.asked.pressure = advice.cache_pressure
+        for path, name, value in (
+            ("/admin/cache/pressure", "pressure", advice.cache_pressure),
+            ("/admin/shed", "ratio", advice.shed_ratio),
+        ):
+            if value == 0.0 and self.asked.advice.get(path, 0.0) == 0.0:
+                continue
+            for gateway in self.gateways.values():
+                try:
+                    await gateway.put(path, {name: value})
+                except GatewayRefused as refused:
+                    if refused.status not in (404, 405):
+                        raise
+            self.asked.advice[path] = value
 
     async def move_experts(self, action: MoveExperts) -> None:
         """Workers that have experts take placements; others say that they have none."""

@@ -22,10 +22,10 @@ class Tally:
 
 
 @contextlib.asynccontextmanager
-async def traffic(url: Callable[[], str]) -> AsyncIterator[Tally]:
+async def traffic(url: Callable[[], str], *, model: str = "fake-vl") -> AsyncIterator[Tally]:
     """Ask with and without a picture, alternately, until the block ends. `url` is read anew."""
     tally = Tally()
-    task = asyncio.create_task(_ask_on(url, tally))
+    task = asyncio.create_task(_ask_on(url, model, tally))
     try:
         yield tally
     finally:
@@ -33,15 +33,14 @@ async def traffic(url: Callable[[], str]) -> AsyncIterator[Tally]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _ask_on(url: Callable[[], str], tally: Tally) -> None:
+async def _ask_on(url: Callable[[], str], model: str, tally: Tally) -> None:
     async with httpx.AsyncClient(timeout=60.0, trust_env=False) as http:
         number = 0
         while True:
             number += 1
             try:
-                answer = await http.post(
-                    f"{url()}/v1/chat/completions", json=_body(number, with_picture=number % 2 == 0)
-                )
+                body = {**_body(number, with_picture=number % 2 == 0), "model": model}
+                answer = await http.post(f"{url()}/v1/chat/completions", json=body)
                 if answer.is_success:
                     tally.num_ok += 1
                 else:
@@ -56,7 +55,6 @@ def _body(number: int, *, with_picture: bool) -> dict[str, object]:
     if with_picture:
         content.append({"type": "image_url", "image_url": {"url": _picture(number)}})
     return {
-        "model": "fake-vl",
         "max_tokens": 12,
         "messages": [{"role": "user", "content": content}],
     }

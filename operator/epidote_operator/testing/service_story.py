@@ -19,6 +19,7 @@ from epidote_operator.kube.errors import KubeError
 from epidote_operator.reconcile import Reconciler, ServiceState
 from epidote_operator.resources.labels import SERVICE, Component, label_selector, selector
 from epidote_operator.settings import Settings
+from epidote_operator.spec.cache_policy import PLURAL as POLICIES
 from epidote_operator.spec.service_status import MultimodalServiceStatus
 from epidote_operator.telemetry import OperatorMetrics
 
@@ -79,6 +80,8 @@ class OperatorLife:
     state: ServiceState = field(default_factory=ServiceState)
     skew_s: float = 0.0  # added to the clock: time flies
     _pods: dict[Component, list[Manifest]] = field(default_factory=dict)
+    _policy: Manifest | None = None  # the one that the service names
+    _policies: CachePolicies | None = None
 
     async def tick(self) -> MultimodalServiceStatus:
         """Look at the cluster afresh, and reconcile once."""
@@ -91,12 +94,16 @@ class OperatorLife:
                 params={"labelSelector": wanted},
             )
             self._pods[component] = listed["items"]
+        if policy := resource["spec"].get("cache", {}).get("policyName"):
+            path = paths.item(paths.API_VERSION, POLICIES, NAMESPACE, policy)
+            self._policy = await self.api.get(path)
+        self._policies = self._policies or CachePolicies(self.api, lambda *_: self._policy)
         reconciler = Reconciler(
             api=self.api,
             pods=self._listed,
             settings=Settings(),
             metrics=OperatorMetrics(),
-            policies=CachePolicies(self.api, lambda namespace, name: None),
+            policies=self._policies,
             hands=self.hands,
             stuck_s=self.stuck_s,
         )
@@ -108,7 +115,11 @@ class OperatorLife:
         return copy.deepcopy(self._pods.get(component, []))
 
     async def until(
-        self, good: Callable[[MultimodalServiceStatus], bool], what: str
+        self,
+        good: Callable[[MultimodalServiceStatus], bool],
+        what: str,
+        *,
+        patience_s: float = PATIENCE_S,
     ) -> MultimodalServiceStatus:
         """Tick until the status is good; fails with the last status otherwise.
 
@@ -117,7 +128,7 @@ class OperatorLife:
         status: MultimodalServiceStatus | None = None
         trouble, num_ticks = "", 0
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(patience_s):
                 while status is None or not good(status):
                     num_ticks += 1
                     try:
