@@ -13,6 +13,7 @@ from epidote_operator.observe.cluster_observer import ClusterObserver, ServiceMe
 from epidote_operator.observe.gateway_client import GatewayClient
 from epidote_operator.observe.local_observer import LocalObserver
 from epidote_operator.observe.observation import Observer
+from epidote_operator.observe.prometheus import source_for
 from epidote_operator.resources.labels import Component, label_selector, selector
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
 from epidote_operator.spec.parsing import parse_service
@@ -76,6 +77,7 @@ async def explain_in_cluster(name: str, namespace: str | None, *, window_s: floa
             gateways=await pods(Component.GATEWAY),
             admin_key=key,
             revision=status.revision,
+            prometheus=source_for(spec.metrics, where, name, default_url=""),
         )
         try:
             remembered = PlannerMemory.from_json(status.memory)

@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from epidote_operator.act.events import tell
 from epidote_operator.act.executor import Executor, describe
 from epidote_operator.act.keeping import KeptObjects
+from epidote_operator.act.kuberay_hands import KubeRayHands
 from epidote_operator.act.kubernetes_hands import Asked, KubernetesHands
 from epidote_operator.act.switches import STUCK_S, switch_state
 from epidote_operator.cache_policies import CachePolicies, Judged
@@ -15,6 +16,7 @@ from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.loop import Tick, slos_of, tick
 from epidote_operator.observe.cluster_observer import ClusterObserver, ServiceMemory
+from epidote_operator.observe.prometheus import PrometheusSource, source_for
 from epidote_operator.resources.fleet_values import Fleet
 from epidote_operator.resources.head import gateway_url
 from epidote_operator.resources.labels import Component, label_selector, selector
@@ -24,6 +26,7 @@ from epidote_operator.resources.revision import revision_of
 from epidote_operator.rolling import Rolling, clean_up, of_revision
 from epidote_operator.settings import Settings
 from epidote_operator.spec.cache_policy import PolicyUserStatus
+from epidote_operator.spec.cluster import Provider
 from epidote_operator.spec.invalid import InvalidSpec
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
 from epidote_operator.spec.parsing import parse_service
@@ -60,6 +63,7 @@ class ServiceState:
     asked: Asked = field(default_factory=Asked)
     kept: KeptObjects = field(default_factory=KeptObjects)
     planner: PlannerMemory = field(default_factory=PlannerMemory)  # may be newer than the status'
+    prometheus: PrometheusSource | None = None
     next_memory: ServiceMemory = field(default_factory=ServiceMemory)  # of a new revision
     next_asked: Asked = field(default_factory=Asked)
     told_policy: dict[str, str] = field(default_factory=dict)  # digests by gateway
@@ -198,24 +202,47 @@ class Reconciler:
             gateways=of_revision(self.pods(*where, Component.GATEWAY), revision),
             admin_key=state.kept.admin_key,
             revision=fleet.revision,
+            prometheus=self._prometheus(fleet, state),
         )
+
+    def _prometheus(self, fleet: Fleet, state: ServiceState) -> PrometheusSource | None:
+        """Where the spec has traffic read from; kept over ticks."""
+        made = source_for(
+            fleet.spec.metrics,
+            fleet.namespace,
+            fleet.name,
+            default_url=self.settings.prometheus_url,
+        )
+        known = state.prometheus
+        is_same = made and known and (made.url, made.window_s) == (known.url, known.window_s)
+        if not is_same:
+            state.prometheus = made
+        return state.prometheus
 
     def _hands(
         self, fleet: Fleet, memory: ServiceMemory, asked: Asked, revision: str
     ) -> KubernetesHands:
         """Hands on one revision; names and the budget are of all pods of the service."""
-        workers = self.pods(fleet.namespace, fleet.name, Component.WORKER)
-        return KubernetesHands(
-            api=self.api,
-            namespace=fleet.namespace,
-            service=fleet.name,
-            pods={pod["metadata"]["name"]: dict(pod) for pod in workers},
-            gateways=memory.gateways.all,
-            make_pod=lambda name, lane, at_s: new_worker(fleet, name, lane, at_s),
-            asked=asked,
-            grace_s=fleet.spec.scaling.drain_deadline_seconds + GRACE_S,
-            max_pods=None if revision != fleet.revision else self._most(fleet),
-        )
+        common: dict[str, Any] = {
+            "api": self.api,
+            "namespace": fleet.namespace,
+            "service": fleet.name,
+            "pods": self._worker_pods(fleet),
+            "gateways": memory.gateways.all,
+            "make_pod": lambda name, lane, at_s: new_worker(fleet, name, lane, at_s),
+            "asked": asked,
+            "grace_s": fleet.spec.scaling.drain_deadline_seconds + GRACE_S,
+            "max_pods": None if revision != fleet.revision else self._most(fleet),
+        }
+        if fleet.spec.cluster.provider is not Provider.KUBERAY:
+            return KubernetesHands(**common)
+        cluster = replace(fleet, revision=revision).part(Component.HEAD)
+        return KubeRayHands(**common, cluster=cluster, revision=revision)
+
+    def _worker_pods(self, fleet: Fleet) -> dict[str, Manifest]:
+        """By name, of both revisions."""
+        pods = self.pods(fleet.namespace, fleet.name, Component.WORKER)
+        return {pod["metadata"]["name"]: dict(pod) for pod in pods}
 
     def _most(self, fleet: Fleet) -> int | None:
         """Pods at once, both revisions together; None without a GPU budget."""

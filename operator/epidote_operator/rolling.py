@@ -12,12 +12,15 @@ from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi
 from epidote_operator.resources.fleet_values import Fleet as FleetValues
 from epidote_operator.resources.head import gateway_service
+from epidote_operator.resources.kuberay import API_VERSION as RAY_API
+from epidote_operator.resources.kuberay import PLURAL as RAY_CLUSTERS
 from epidote_operator.resources.labels import (
     COMPONENT,
     REVISION,
     SERVICE,
     Component,
 )
+from epidote_operator.spec.cluster import Provider
 from epidote_operator.spec.service_status import RolloutStatus
 from epidote_operator.status.fleet import Fleet
 from epidote_operator.status.rollout import RolloutMove, RolloutStep, next_move, progress
@@ -98,10 +101,14 @@ async def clean_up(
         return False
     others = f"{SERVICE}={values.name},{REVISION}!={values.revision},{REVISION}"
     deployments = paths.collection("apps/v1", "deployments", values.namespace)
+    kuberay = values.spec.cluster.provider is Provider.KUBERAY
+    clusters = paths.collection(RAY_API, RAY_CLUSTERS, values.namespace)
     if old_gateways:
         only = f"{others},{COMPONENT}={Component.GATEWAY.value}"
         await api.delete_all(deployments, only)
         return True
+    if kuberay:  # it would replace the pods
+        await api.delete_all(clusters, others)
     for pod in old_workers:
         if "deletionTimestamp" not in pod["metadata"]:
             path = paths.pod(values.namespace, pod["metadata"]["name"])

@@ -15,6 +15,7 @@ from epidote_operator.resources.cache_config import cache_config_map
 from epidote_operator.resources.fleet_objects import revision_objects, shared_objects
 from epidote_operator.resources.fleet_values import Fleet
 from epidote_operator.resources.head import gateway_service
+from epidote_operator.resources.kuberay import with_scale_of
 from epidote_operator.resources.revision import digest
 
 REAPPLY_S = 300.0  # objects that somebody changed or deleted come back within this
@@ -79,9 +80,12 @@ class KeptObjects:
 
     async def _apply(self, api: KubeApi, manifest: Manifest) -> None:
         path, known = path_of(manifest), digest(manifest)
-        if self._applied.get(path) != known:
-            await apply_all(api, [manifest])
-            self._applied[path] = known
+        if self._applied.get(path) == known:
+            return
+        if manifest["kind"] == "RayCluster":  # how many and whom not is the hands' to say
+            manifest = with_scale_of(manifest, await api.get(path))
+        await apply_all(api, [manifest])
+        self._applied[path] = known
 
 
 def _spread_s(uid: str) -> float:

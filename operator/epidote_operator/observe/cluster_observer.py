@@ -9,6 +9,7 @@ from epidote_core.slo import Slo
 from epidote_operator.observe.gateways import Gateways
 from epidote_operator.observe.observation import Observation
 from epidote_operator.observe.pods import PodFleet
+from epidote_operator.observe.prometheus import PrometheusSource
 from epidote_operator.observe.signals import role_signals
 from epidote_operator.observe.window import MetricsWindow
 from epidote_operator.resources.commands import HTTP_PORT
@@ -27,25 +28,32 @@ class ServiceMemory:
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterObserver:
-    """An `Observer` for one tick: the pods are those that an index has in memory."""
+    """An `Observer` for one tick: the pods are those that an index has in memory.
+
+    `prometheus`: traffic is read from there, and the gateways tell about workers alone.
+    """
 
     memory: ServiceMemory
     workers: Collection[Pod]
     gateways: Collection[Pod]
     admin_key: str | None
     revision: str
+    prometheus: PrometheusSource | None = None
 
     async def look(self, slos: Mapping[Modality, Slo], now_s: float) -> Observation:
         memory = self.memory
         await memory.gateways.follow(gateway_urls(self.gateways), self.admin_key)
-        scrapes = await memory.gateways.scrape(now_s)
         report, _, message = await memory.gateways.fleet(now_s)
-        memory.window.add(scrapes, now_s)
+        if self.prometheus is not None:
+            traffic = await self.prometheus.read(slos, now_s)
+        else:
+            memory.window.add(await memory.gateways.scrape(now_s), now_s)
+            traffic = memory.window.read(slos, now_s)
         return Observation(
             fleet=memory.pods.fleet(
                 self.workers, report, now_s, revision=self.revision, message=message
             ),
-            traffic=memory.window.read(slos, now_s),
+            traffic=traffic,
             signals=role_signals(report) if report is not None else {},
         )
 

@@ -10,6 +10,7 @@ from epidote_operator.resources.head import (
     head_deployment,
     head_service,
 )
+from epidote_operator.resources.kuberay import ray_cluster
 from epidote_operator.resources.protection import (
     POLICY_V1,
     disruption_budgets,
@@ -50,9 +51,9 @@ def shared_objects(
 
 
 def revision_objects(fleet: Fleet) -> list[Manifest]:
-    """Head and gateways of one revision, workers aside. KubeRay makes its own head."""
+    """Head and gateways of one revision, workers aside; of KubeRay, a cluster without workers."""
     if fleet.spec.cluster.provider is Provider.KUBERAY:
-        return [head_service(fleet), gateway_deployment(fleet)]
+        return [head_service(fleet), ray_cluster(fleet, workers=0), gateway_deployment(fleet)]
     return [head_service(fleet), head_deployment(fleet), gateway_deployment(fleet)]
 
 

@@ -5,14 +5,17 @@ our own commands run, which the annotation asks for.
 Source: KubeRay's ray.io/v1 API (RayCluster, scaleStrategy, overwrite-container-cmd).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from epidote_operator.resources.fleet_values import Fleet, Manifest
 from epidote_operator.resources.head import head_pod_template
 from epidote_operator.resources.labels import Component
 from epidote_operator.resources.pods import pod_template, worker_spec
 
+API_VERSION, PLURAL = "ray.io/v1", "rayclusters"
 WORKER_GROUP = "workers"
+SCALE = ("replicas", "scaleStrategy")  # of a worker group
 OWN_COMMAND = {"ray.io/overwrite-container-cmd": "true"}
 
 
@@ -33,7 +36,7 @@ def ray_cluster(fleet: Fleet, *, workers: int, victims: Sequence[str] = ()) -> M
     if victims:
         group["scaleStrategy"] = {"workersToDelete": list(victims)}
     return {
-        "apiVersion": "ray.io/v1",
+        "apiVersion": API_VERSION,
         "kind": "RayCluster",
         "metadata": metadata,
         "spec": {
@@ -44,3 +47,15 @@ def ray_cluster(fleet: Fleet, *, workers: int, victims: Sequence[str] = ()) -> M
             "workerGroupSpecs": [group],
         },
     }
+
+
+def with_scale_of(cluster: Manifest, found: Mapping[str, Any] | None) -> Manifest:
+    """`cluster` with the number of workers, and the victims, that the one on the server has."""
+    if found is None:
+        return cluster
+    known = {group["groupName"]: group for group in found["spec"]["workerGroupSpecs"]}
+    groups = []
+    for group in cluster["spec"]["workerGroupSpecs"]:
+        there = known.get(group["groupName"], {})
+        groups.append(group | {name: there[name] for name in SCALE if name in there})
+    return {**cluster, "spec": {**cluster["spec"], "workerGroupSpecs": groups}}

@@ -3,11 +3,7 @@
 Needs the programs `prometheus` and `promtool` (Debian: `apt-get install prometheus`).
 """
 
-import json
-import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +26,8 @@ from epidote_operator.spec.service_status import (
     RoleStatus,
 )
 from epidote_operator.telemetry import OperatorMetrics
+from epidote_operator.testing.binaries import MissingBinaries
+from epidote_operator.testing.prometheus_server import find_program, running_prometheus
 
 RULES = Path(__file__).resolve().parents[3] / "charts/epidote/files/rules.yaml"
 VARIABLES = {
@@ -52,13 +50,6 @@ STATUS = MultimodalServiceStatus(
 )
 
 pytestmark = pytest.mark.slow
-
-
-def program(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed (Debian: apt-get install prometheus)")
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -89,44 +80,12 @@ def operator_page() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def prometheus(operator_page: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a Prometheus that scraped the page at least twice."""
-    folder = tmp_path_factory.mktemp("prometheus")
-    scrape = {
-        "job_name": "operator",
-        "honor_labels": True,
-        "static_configs": [{"targets": [operator_page]}],
-    }
-    config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [scrape]}
-    (folder / "prometheus.yml").write_text(json.dumps(config))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    process = subprocess.Popen(
-        [
-            program("prometheus"),
-            f"--config.file={folder}/prometheus.yml",
-            f"--storage.tsdb.path={folder}/data",
-            f"--web.listen-address={address}",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    folder, metric = tmp_path_factory.mktemp("prometheus"), "epidote_operator_worker_pods"
     try:
-        deadline_s = time.monotonic() + 120
-        while not scraped(f"http://{address}"):
-            assert time.monotonic() < deadline_s, "Prometheus scraped nothing within 120 s"
-            assert process.poll() is None, "Prometheus ended"
-            time.sleep(0.2)
-        yield f"http://{address}"
-    finally:
-        process.kill()
-        process.wait()
-
-
-def scraped(url: str) -> bool:
-    try:
-        found = query(url, "count_over_time(epidote_operator_worker_pods[1m]) >= 2")
-    except httpx.HTTPError:
-        return False
-    return bool(found)
+        with running_prometheus(folder, operator_page, scraped=metric) as url:
+            yield url
+    except MissingBinaries as missing:
+        pytest.skip(str(missing))
 
 
 def query(url: str, expr: str) -> list[Any]:
@@ -167,8 +126,12 @@ def test_the_fleets_dashboard_shows_what_the_operator_tells(prometheus: str) -> 
 
 
 def test_prometheus_takes_every_rule() -> None:
+    try:
+        promtool = find_program("promtool")
+    except MissingBinaries as missing:
+        pytest.skip(str(missing))
     done = subprocess.run(
-        [program("promtool"), "check", "rules", RULES],
+        [promtool, "check", "rules", RULES],
         capture_output=True,
         text=True,
         check=False,

@@ -18,7 +18,7 @@ from epidote_operator.resources.head import (
     head_deployment,
     head_service,
 )
-from epidote_operator.resources.kuberay import ray_cluster
+from epidote_operator.resources.kuberay import ray_cluster, with_scale_of
 from epidote_operator.resources.labels import ROLE, Component, label_selector, selector
 from epidote_operator.resources.pods import worker_pod
 from epidote_operator.resources.protection import internal_secret
@@ -52,11 +52,12 @@ def changed(part: str, **fields: Any) -> Spec:
 
 
 def every_manifest(built: Fleet) -> list[Manifest]:
+    objects = fleet_objects(built, desired_workers=3)
     return [
-        *fleet_objects(built, desired_workers=3),
+        *(item for item in objects if item["kind"] != "RayCluster"),
         internal_secret(built, admin_key="a", ray_token="b"),
         worker_pod(built, f"{built.name}-w-1", Role.DECODE),
-        ray_cluster(built, workers=3),
+        ray_cluster(built, workers=3),  # of either provider: its pods must be as safe
     ]
 
 
@@ -270,9 +271,18 @@ def test_kuberay_gets_one_cluster_with_the_planners_victims() -> None:
     group = cluster["spec"]["workerGroupSpecs"][0]
     assert (group["replicas"], group["maxReplicas"]) == (5, 8)
     assert group["scaleStrategy"] == {"workersToDelete": ["w-3"]}
-    assert "Deployment" not in [
-        i["kind"] for i in revision_objects(built) if i["metadata"]["name"] == built.head_service
-    ]
+    kinds = [i["kind"] for i in revision_objects(built)]
+    assert sorted(kinds) == ["Deployment", "RayCluster", "Service"], "no head of our own"
+
+
+def test_a_ray_cluster_that_is_applied_again_keeps_its_scale() -> None:
+    """Else a change of the pod template would send workers away that the planner wants."""
+    built = fleet({**MINIMAL, "cluster": {"provider": "KubeRay"}})
+    wanted, found = ray_cluster(built, workers=0), ray_cluster(built, workers=5, victims=["w-3"])
+    assert with_scale_of(wanted, None) == wanted
+    (group,) = with_scale_of(wanted, found)["spec"]["workerGroupSpecs"]
+    assert (group["replicas"], group["scaleStrategy"]) == (5, {"workersToDelete": ["w-3"]})
+    assert wanted["spec"]["workerGroupSpecs"][0]["replicas"] == 0, "neither is changed"
 
 
 def test_the_address_is_the_services_own() -> None:
