@@ -55,6 +55,7 @@ class PretendFleet:
     step_s: float
     client: FleetClient
     _pods: dict[str, _Pod] = field(default_factory=dict)
+    _ready: set[str] = field(default_factory=set)
 
     async def run(self) -> None:
         """Until cancelled; then every worker is stopped."""
@@ -84,13 +85,16 @@ class PretendFleet:
                 self._end(name, drain=False)
             elif not pod.is_leaving and (self.folder / f"{name}.leaving").exists():
                 self._end(name, drain=True)
-            self._tell_probe(name, pod)
+        self._tell_probes()
 
-    def _tell_probe(self, name: str, pod: _Pod) -> None:
-        ready = self.folder / f"{name}.ready"
-        is_ready = name in self._pods and pod.worker.view().state is WorkerState.ROUTABLE
-        if is_ready != ready.exists():
-            ready.touch() if is_ready else ready.unlink(missing_ok=True)
+    def _tell_probes(self) -> None:
+        views = self.client.workers()
+        routable = {v.worker_id for v in views if v.state is WorkerState.ROUTABLE}
+        for name in routable - self._ready:
+            (self.folder / f"{name}.ready").touch()
+        for name in self._ready - routable:
+            (self.folder / f"{name}.ready").unlink(missing_ok=True)
+        self._ready = routable
 
     def _begin(self, name: str, role: Role, pid: int) -> None:
         worker = Worker(

@@ -26,7 +26,12 @@ from epidote_operator.handlers.webhook_server import (
 )
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
-from epidote_operator.kube.credentials import Credentials, find_credentials
+from epidote_operator.kube.credentials import (
+    SERVICE_ACCOUNT,
+    Credentials,
+    find_credentials,
+    from_service_account,
+)
 from epidote_operator.kube.leader import LeaderElection
 from epidote_operator.load_tests import LoadTests
 from epidote_operator.log_format import log_to_stderr
@@ -73,6 +78,22 @@ class Caches:
         return {pod["metadata"]["uid"] for pod in listed["items"]} <= known
 
 
+def log_in(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """As `find_credentials` does: the pod's account, else KUBECONFIG.
+
+    Kopf's own knows a pod's server by its DNS name only; every other client by the environment.
+    """
+    if not (SERVICE_ACCOUNT / "token").exists():
+        return kopf.login_with_kubeconfig(**kwargs)
+    account = from_service_account()
+    return kopf.ConnectionInfo(
+        server=account.server,
+        ca_path=str(SERVICE_ACCOUNT / "ca.crt"),
+        token=(SERVICE_ACCOUNT / "token").read_text().strip(),
+        default_namespace=account.namespace,
+    )
+
+
 def make_registry(caches: Caches, webhook: WebhookSettings | None = None) -> kopf.OperatorRegistry:
     """What kopf shall watch and call."""
     registry = kopf.OperatorRegistry()
@@ -80,10 +101,7 @@ def make_registry(caches: Caches, webhook: WebhookSettings | None = None) -> kop
     if webhook is not None:
         admission.register(registry)
 
-    @kopf.on.login(registry=registry)
-    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        """As `find_credentials` does: the pod's account, else KUBECONFIG."""
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    kopf.on.login(registry=registry)(log_in)
 
     @kopf.on.startup(registry=registry)
     async def configure(settings: kopf.OperatorSettings, **kwargs: Any) -> None:
@@ -93,7 +111,7 @@ def make_registry(caches: Caches, webhook: WebhookSettings | None = None) -> kop
             settings.admission.server = webhook_server(webhook)
         caches.indices = {name: kwargs[name] for name in indexing.NAMES}
 
-    del login, configure
+    del configure
     return registry
 
 

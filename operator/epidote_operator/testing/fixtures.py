@@ -12,6 +12,7 @@ import pytest
 from epidote_operator.testing.binaries import MissingBinaries, find_binaries
 from epidote_operator.testing.cluster import LocalCluster, load_crds
 from epidote_operator.testing.pretend_image import write_pretend_image
+from epidote_operator.testing.real_image import write_real_images
 
 CRDS = Path(__file__).resolve().parents[3] / "crds"
 IMAGE = "epidote/pretend"
@@ -21,7 +22,7 @@ SCRATCH = "/var/tmp"  # pods mount a volume of their own over /tmp
 
 @contextlib.contextmanager
 def session_cluster() -> Iterator[LocalCluster]:
-    """A cluster with our CRDs, and the pretend image; skips where it can't be had."""
+    """A cluster with our CRDs, the pretend image and the real ones; skips where it can't be had."""
     try:
         binaries = find_binaries()
     except MissingBinaries as missing:
@@ -31,8 +32,9 @@ def session_cluster() -> Iterator[LocalCluster]:
     with tempfile.TemporaryDirectory(prefix="epidote-", dir=SCRATCH) as scratch:
         folder = Path(scratch)
         programs = write_pretend_image(folder / "image", folder / "fleet")
+        images = {IMAGE: str(programs), **write_real_images(folder / "real-image")}
         cluster = LocalCluster(folder / "cluster", binaries, outlives_us=False)
-        asyncio.run(cluster.up(crds=load_crds(CRDS), images={IMAGE: str(programs)}, gpus=GPUS))
+        asyncio.run(cluster.up(crds=load_crds(CRDS), images=images, gpus=GPUS))
         try:
             yield cluster
         finally:

@@ -1,0 +1,122 @@
+"""A LoadTest's Job on a real cluster: the real load generator in a pod, its verdict in status."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from epidote_operator.kube import paths
+from epidote_operator.kube.api import KubeApi
+from epidote_operator.load_tests import LoadTests
+from epidote_operator.resources.fleet_values import Defaults
+from epidote_operator.spec.load_test import LoadTestPhase, LoadTestStatus, Verdict
+from epidote_operator.testing.binaries import MissingBinaries
+from epidote_operator.testing.client_tools import find_tool
+from epidote_operator.testing.cluster import LocalCluster
+from epidote_operator.testing.real_image import WORKER_IMAGE
+from epidote_operator.testing.service_story import NAMESPACE, PATIENCE_S
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cluster")]
+
+TTFT_MS = 50  # of the mock server
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[str]:
+    """A server that obeys a known law, on loopback."""
+    command = "from epidote_loadgen.cli import main; main()"
+    server = subprocess.Popen(
+        [sys.executable, "-c", command, "mock-server", "--port", "0", "--ttft", str(TTFT_MS / 1e3)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        yield server.stdout.readline().split()[-1]
+    finally:
+        server.kill()
+        server.wait()
+
+
+def manifest(name: str, url: str, ttft_ms: int) -> dict[str, Any]:
+    objective = {"ttft_ms": ttft_ms, "ratio": 0.9}
+    return {
+        "apiVersion": paths.API_VERSION,
+        "kind": "LoadTest",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "target": {"url": url},
+            "timeoutSeconds": 120,
+            "config": {
+                "seed": 7,
+                "arrivals": {"rate": 20, "duration_s": 3},
+                "classes": {"sums": {"kind": "questions", "images": {"count": 0}}},
+                "slo": {"all": {"objectives": [objective]}},
+            },
+        },
+    }
+
+
+async def run_to_its_end(api: KubeApi, name: str) -> LoadTestStatus:
+    """What the operator does with a LoadTest, look by look."""
+    path = paths.item(paths.API_VERSION, "loadtests", NAMESPACE, name)
+    jobs: dict[tuple[str, str], dict[str, Any]] = {}
+    load_tests = LoadTests(
+        api=api,
+        service_of=lambda namespace, service: None,
+        job_of=lambda namespace, test: jobs.get((namespace, test)),
+        defaults=Defaults(image=WORKER_IMAGE),
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            job = await api.get(paths.item("batch/v1", "jobs", NAMESPACE, f"{name}-loadtest"))
+            if job is not None:
+                jobs[NAMESPACE, name] = job
+            status = await load_tests.reconcile(await api.request("GET", path), time.time())
+            if status.phase in (LoadTestPhase.FINISHED, LoadTestPhase.FAILED):
+                return status
+            await asyncio.sleep(0.2)
+
+
+def waited(cluster: LocalCluster, name: str, timeout: str) -> bool:
+    """Whether `kubectl wait` lets a rollout go on."""
+    try:
+        kubectl = find_tool("kubectl")
+    except MissingBinaries as missing:
+        pytest.skip(str(missing))
+    done = subprocess.run(
+        [
+            *(kubectl, f"--kubeconfig={cluster.kubeconfig}", f"--namespace={NAMESPACE}"),
+            *("wait", f"loadtest/{name}", "--for=condition=SloMet", f"--timeout={timeout}"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "ttft_ms", "verdict"),
+    [("kept", 20 * TTFT_MS, Verdict.PASS), ("missed", TTFT_MS // 2, Verdict.FAIL)],
+)
+async def test_a_jobs_verdict_gates_a_rollout_and_its_report_stays(
+    cluster: LocalCluster, api: KubeApi, target: str, name: str, ttft_ms: int, verdict: Verdict
+) -> None:
+    plural = paths.collection(paths.API_VERSION, "loadtests", NAMESPACE)
+    await api.create(plural, manifest(name, target, ttft_ms))
+    status = await run_to_its_end(api, name)
+    assert (status.phase, status.verdict) == (LoadTestPhase.FINISHED, verdict), status.summary
+    assert [objective.verdict for objective in status.objectives] == [verdict]
+    assert status.objectives[0].requests > 30
+    keeps = verdict is Verdict.PASS
+    assert waited(cluster, name, "30s" if keeps else "1s") == keeps
+    kept = paths.item("v1", "configmaps", NAMESPACE, status.report_config_map)
+    report = json.loads((await api.request("GET", kept))["data"]["report.json"])
+    assert report["verdict"]["outcome"] == verdict.value.lower()
+    await api.delete(f"{plural}/{name}")
