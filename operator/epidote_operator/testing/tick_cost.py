@@ -5,7 +5,8 @@
 
 Services and pods are real objects of a test cluster (pods that no node takes), gateways are one
 local server that answers for all of them. Everything a tick does is done: two calls of a gateway,
-the plan, the status patch. "Unrelated" pods carry no label of ours.
+the plan, the status patch. "Unrelated" pods carry no label of ours. Each size is measured twice: at
+rest, when no counter moves, and under load, when every tick's figures are news.
 """
 
 import argparse
@@ -26,7 +27,9 @@ from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.observe import cluster_observer
 from epidote_operator.reconcile import Reconciler, ServiceState
 from epidote_operator.resources.labels import Component, labels, role_labels
+from epidote_operator.resources.revision import revision_of
 from epidote_operator.settings import Settings
+from epidote_operator.spec.parsing import parse_service
 from epidote_operator.telemetry import OperatorMetrics
 from epidote_operator.testing.binaries import find_binaries
 from epidote_operator.testing.cluster import LocalCluster, load_crds
@@ -35,6 +38,8 @@ from epidote_operator.testing.service_story import service_manifest
 
 NAMESPACE = "default"
 SHARE = (Role.ENCODE, Role.PREFILL, Role.DECODE, Role.DECODE)
+READY = {"type": "Ready", "status": "True"}
+WARM_UP = 2  # ticks
 CRDS = Path(__file__).resolve().parents[3] / "crds"
 PODS = paths.collection("v1", "pods", NAMESPACE)
 
@@ -52,9 +57,11 @@ def pod(name: str, given: dict[str, str]) -> Manifest:
     }
 
 
-async def serve_gateway(num_workers: int) -> tuple[web.AppRunner, str]:
-    """A gateway whose workers are called like the pods of whichever service asks by its port."""
-    count = {"scrapes": 0}
+async def serve_gateway(num_workers: int, count: dict[str, int]) -> tuple[web.AppRunner, str]:
+    """A gateway whose workers are called like the pods of whichever service asks by its path.
+
+    Each scrape finds `count["step"]` requests more.
+    """
 
     async def fleet(request: web.Request) -> web.Response:
         service = request.match_info["service"]
@@ -81,8 +88,8 @@ async def serve_gateway(num_workers: int) -> tuple[web.AppRunner, str]:
         return web.json_response({"workers": workers})
 
     async def metrics(_: web.Request) -> web.Response:
-        count["scrapes"] += 1
-        total = count["scrapes"]
+        count["total"] += count["step"]
+        total = count["total"]
         lines = [f'epidote_arrivals_total{{modality="text"}} {total}']
         for name in ("output", "text", "media"):
             lines += [
@@ -112,12 +119,14 @@ async def in_groups(works: list[Any], size: int = 32) -> None:
         await asyncio.gather(*works[start : start + size])
 
 
-async def measure(api: KubeApi, url: str, services: int, workers: int, ticks: int) -> None:
-    """Print one row."""
+async def measure(
+    api: KubeApi, url: str, count: dict[str, int], services: int, workers: int, ticks: int
+) -> None:
+    """Print two rows: at rest, and under load."""
     listed = await api.request("GET", PODS, params={"labelSelector": "epidote.dev/service"})
     by_service: dict[str, list[Manifest]] = defaultdict(list)
     for item in listed["items"]:
-        item["status"] = {"phase": "Running", "podIP": "127.0.0.1", "conditions": []}
+        item["status"] = {"phase": "Running", "podIP": "127.0.0.1", "conditions": [READY]}
         by_service[item["metadata"]["labels"]["epidote.dev/service"]].append(item)
     gateways: dict[str, str] = {}
 
@@ -143,31 +152,38 @@ async def measure(api: KubeApi, url: str, services: int, workers: int, ticks: in
         resource = await api.request("GET", f"{plural}/{name}")
         await reconciler.reconcile(resource, state, time.time())
     first_s = time.perf_counter() - first_s
-    seconds, calls = [], []
-    for _ in range(ticks):
-        for state in states.values():
-            assert state.latest is not None
-            before, started_s = api.num_calls, time.perf_counter()
-            await reconciler.reconcile(state.latest, state, time.time())
-            seconds.append(time.perf_counter() - started_s)
-            calls.append(api.num_calls - before)
-    seconds.sort()
-    for state in states.values():
-        await state.aclose()
-    quantile99 = seconds[int(0.99 * len(seconds))]
     everything = await api.request("GET", PODS, params={"limit": "1"})
     total = 1 + int(everything["metadata"].get("remainingItemCount", 0))
-    print(
-        f"{services:>8} {services * workers:>8} {total:>8}   "
-        f"{1000 * statistics.median(seconds):>8.1f} {1000 * quantile99:>8.1f}"
-        f"   {statistics.mean(calls):>8.2f} {max(calls):>6}   {1000 * first_s / services:>8.1f}"
-    )
+    for load, step in (("rest", 0), ("load", 1)):
+        count["step"] = step
+        seconds: list[float] = []
+        calls: list[int] = []
+        for number in range(-WARM_UP, ticks):  # until the decision has settled
+            for state in states.values():
+                assert state.latest is not None
+                before, started_s = api.num_calls, time.perf_counter()
+                await reconciler.reconcile(state.latest, state, time.time())
+                if number >= 0:
+                    seconds.append(time.perf_counter() - started_s)
+                    calls.append(api.num_calls - before)
+        seconds.sort()
+        size = f"{load:>5} {services:>8} {services * workers:>8} {total:>8}"
+        took = f"{1000 * statistics.median(seconds):>8.1f} {1000 * quantile99(seconds):>8.1f}"
+        called = f"{statistics.mean(calls):>8.2f} {max(calls):>6}"
+        print(f"{size}   {took}   {called}   {1000 * first_s / services:>8.1f}", flush=True)
+    for state in states.values():
+        await state.aclose()
+
+
+def quantile99(ordered: list[float]) -> float:
+    return ordered[int(0.99 * len(ordered))]
 
 
 async def run(arguments: argparse.Namespace, cluster: LocalCluster) -> None:
     # No node: pods are objects here, and nothing of them runs.
     await cluster.control_plane.start(crds=load_crds(CRDS))
-    runner, url = await serve_gateway(arguments.workers)
+    count = {"total": 0, "step": 0}
+    runner, url = await serve_gateway(arguments.workers, count)
     async with KubeApi.connected(guarded_credentials(cluster.kubeconfig)) as api:
         plural = paths.collection(paths.API_VERSION, "multimodalservices", NAMESPACE)
         pool = {"minWorkers": arguments.workers, "maxWorkers": arguments.workers}
@@ -176,12 +192,14 @@ async def run(arguments: argparse.Namespace, cluster: LocalCluster) -> None:
             name = f"bench-{number}"
             # Advisory: the pods never change, so that a plan carried out would be made for ever.
             manifest = service_manifest(name, "none", pool=pool, scaling={"mode": "Advisory"})
+            revision = revision_of(parse_service(manifest["spec"]), Settings().defaults)
             made.append(api.create(plural, manifest))
             for worker in range(arguments.workers):
-                given = labels(name, Component.WORKER) | role_labels(SHARE[worker % len(SHARE)])
+                given = labels(name, Component.WORKER, revision)
+                given |= role_labels(SHARE[worker % len(SHARE)])
                 made.append(api.create(PODS, pod(f"{name}-worker-{worker}", given)))
         await in_groups(made)
-        print("services  workers all pods   tick ms   p99 ms   API calls    max   first ms")
+        print(" load services  workers all pods    tick ms   p99 ms   API calls   max   first ms")
         there = 0
         for unrelated in arguments.unrelated:
             more = [
@@ -190,7 +208,7 @@ async def run(arguments: argparse.Namespace, cluster: LocalCluster) -> None:
             ]
             there = max(there, unrelated)
             await in_groups(more)
-            await measure(api, url, arguments.services, arguments.workers, arguments.ticks)
+            await measure(api, url, count, arguments.services, arguments.workers, arguments.ticks)
     await runner.cleanup()
 
 

@@ -381,27 +381,6 @@ async def test_others_write_over_pods_and_status(story: Story) -> None:
     story.nothing_failed()
 
 
-async def test_another_image_replaces_the_fleet_beside_it(story: Story) -> None:
-    """New head, gateways and workers come up first; then clients move; then the old ones leave."""
-    pods = await story.pods()
-    operator = story.operator()
-    await operator.tick()
-    old = (await get_service(story.api, NAME))["status"]["revision"]
-    pool = {"cpuThreads": 2, "gpuBudget": 6}  # all that the node has: one old decoder must leave
-    await change_service(story.api, NAME, {"pool": pool, "rollout": {"maxSurgeWorkers": 2}})
-    status = await operator.until(
-        lambda status: status.revision != old and settled(*AT_REST)(status),
-        "the new revision serves, and nothing else is left",
-    )
-    await operator.end()
-    after = await story.pods()
-    assert not {pod["metadata"]["uid"] for pod in after.values()} & {
-        pod["metadata"]["uid"] for pod in pods.values()
-    }
-    service = await story.api.request("GET", paths.item("v1", "services", NAMESPACE, NAME))
-    assert service["spec"]["selector"]["epidote.dev/revision"] == status.revision
-
-
 async def test_a_revision_that_never_comes_up_is_given_up_and_the_old_one_serves_on(
     story: Story,
 ) -> None:
@@ -429,3 +408,24 @@ async def test_a_revision_that_never_comes_up_is_given_up_and_the_old_one_serves
     await operator.end()
     assert set(await story.pods()) == set(pods)
     story.nothing_failed()
+
+
+async def test_another_image_replaces_the_fleet_beside_it(story: Story) -> None:
+    """New head, gateways and workers come up first; then clients move; then the old ones leave."""
+    pods = await story.pods()
+    operator = story.operator()
+    await operator.tick()
+    old = (await get_service(story.api, NAME))["status"]["revision"]
+    pool = {"cpuThreads": 2, "gpuBudget": 6}  # all that the node has: one old decoder must leave
+    await change_service(story.api, NAME, {"pool": pool, "rollout": {"maxSurgeWorkers": 2}})
+    status = await operator.until(
+        lambda status: status.revision != old and settled(*AT_REST)(status),
+        "the new revision serves, and nothing else is left",
+    )
+    await operator.end()
+    after = await story.pods()
+    assert not {pod["metadata"]["uid"] for pod in after.values()} & {
+        pod["metadata"]["uid"] for pod in pods.values()
+    }
+    service = await story.api.request("GET", paths.item("v1", "services", NAMESPACE, NAME))
+    assert service["spec"]["selector"]["epidote.dev/revision"] == status.revision

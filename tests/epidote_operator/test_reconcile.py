@@ -1,0 +1,153 @@
+"""What a tick writes: nothing where nothing changed, one status where something did."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from epidote_operator.cache_policies import CachePolicies
+from epidote_operator.observe import cluster_observer
+from epidote_operator.reconcile import Reconciler, ServiceState
+from epidote_operator.resources.labels import Component, labels, role_labels
+from epidote_operator.resources.revision import revision_of
+from epidote_operator.settings import Settings
+from epidote_operator.spec.parsing import parse_service
+from epidote_operator.status.persistence import MEMORY_S
+from epidote_operator.telemetry import OperatorMetrics
+from epidote_operator.testing.service_story import service_manifest
+from epidote_operator.testing.tick_cost import READY, SHARE, serve_gateway
+
+NAME = "quiet"
+NUM_WORKERS = 4
+
+
+@dataclass
+class PretendApi:
+    """Stores what is applied; `writes` lists what was done since it was cleared."""
+
+    stored: dict[str, dict[str, Any]] = field(default_factory=dict)
+    writes: list[str] = field(default_factory=list)
+    reads: list[str] = field(default_factory=list)
+    version: int = 1
+
+    async def get(self, path: str, **params: Any) -> dict[str, Any] | None:
+        self.reads.append(path)
+        return self.stored.get(path)
+
+    async def apply(self, path: str, body: dict[str, Any], **more: Any) -> dict[str, Any]:
+        self.writes.append(f"apply {path.rpartition('/')[2]}")
+        self.stored[path] = body
+        return body
+
+    async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        self.writes.append(f"create {path.rpartition('/')[2]}")
+        data = {key: "c2VjcmV0" for key in body.get("stringData", {})}
+        self.stored[f"{path}/{body['metadata']['name']}"] = found = {**body, "data": data}
+        return found
+
+    async def merge(self, path: str, body: dict[str, Any], **more: Any) -> dict[str, Any]:
+        self.writes.append(f"merge {path.rpartition('/')[2]}")
+        self.version += 1
+        metadata = {"resourceVersion": str(self.version), "uid": "u"}
+        return {"metadata": metadata, "status": body.get("status")}
+
+
+@dataclass
+class Service:
+    """One service, ticked by hand."""
+
+    api: PretendApi
+    reconciler: Reconciler
+    resource: dict[str, Any]
+    counts: dict[str, int]
+    state: ServiceState = field(default_factory=ServiceState)
+    now_s: float = 1_000_000.0
+
+    async def tick(self, after_s: float = 10.0) -> list[str]:
+        """What it wrote, after so many seconds."""
+        self.now_s += after_s
+        self.api.writes.clear()
+        self.api.reads.clear()
+        before = self.resource.get("status") or {}
+        status = await self.reconciler.reconcile(self.resource, self.state, self.now_s)
+        if any(write == "merge status" for write in self.api.writes):
+            after = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+            self.resource["status"] = {**before, **after}
+            self.resource["metadata"]["resourceVersion"] = str(self.api.version)
+            self.state.latest = None
+        return list(self.api.writes)
+
+
+@pytest.fixture
+async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
+    counts = {"total": 0, "step": 0}
+    runner, url = await serve_gateway(NUM_WORKERS, counts)
+    monkeypatch.setattr(cluster_observer, "gateway_urls", lambda pods: [f"{url}/{NAME}"])
+    resource = service_manifest(NAME, "none", scaling={"mode": "Advisory"})
+    resource["metadata"] |= {"uid": "u", "generation": 1, "resourceVersion": "1"}
+    revision = revision_of(parse_service(resource["spec"]), Settings().defaults)
+    pods = [
+        {
+            "metadata": {
+                "name": f"{NAME}-worker-{number}",
+                "uid": f"uid-{number}",
+                "creationTimestamp": "1970-01-01T00:00:00Z",
+                "labels": labels(NAME, Component.WORKER, revision) | role_labels(SHARE[number]),
+            },
+            "status": {"phase": "Running", "podIP": "127.0.0.1", "conditions": [READY]},
+        }
+        for number in range(NUM_WORKERS)
+    ]
+    api: Any = PretendApi()
+    reconciler = Reconciler(
+        api=api,
+        pods=lambda namespace, name, part: pods if part is Component.WORKER else [],
+        settings=Settings(),
+        metrics=OperatorMetrics(),
+        policies=CachePolicies(api, lambda *_: None),
+    )
+    made = Service(api, reconciler, resource, counts)
+    yield made
+    await made.state.aclose()
+    await runner.cleanup()
+
+
+async def settled(service: Service) -> None:
+    for _ in range(4):
+        await service.tick()
+
+
+async def test_a_service_at_rest_costs_no_call(service: Service) -> None:
+    await settled(service)
+    for _ in range(3):
+        assert await service.tick(1.0) == []
+        assert service.api.reads == []
+
+
+async def test_at_rest_the_planners_memory_alone_is_written_once_a_minute(
+    service: Service,
+) -> None:
+    await settled(service)
+    writes = [await service.tick(MEMORY_S / 6) for _ in range(12)]
+    assert sum(map(len, writes)) == 2
+    assert {line for lines in writes for line in lines} == {"merge status"}
+
+
+async def test_figures_that_change_cost_one_write(service: Service) -> None:
+    await settled(service)
+    service.counts["step"] = 7
+    for _ in range(3):
+        await service.tick()
+    assert await service.tick() == ["merge status"]
+    assert service.api.reads == []
+
+
+async def test_another_number_of_workers_touches_the_disruption_budget_alone(
+    service: Service,
+) -> None:
+    await settled(service)
+    service.resource["status"]["desiredWorkers"] = 2
+    assert "apply quiet-worker" in (writes := await service.tick(1.0))
+    assert [line for line in writes if line.startswith("apply")] == ["apply quiet-worker"]
+    assert service.api.reads == []
