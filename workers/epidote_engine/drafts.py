@@ -68,6 +68,13 @@ class DraftingSampler(Sampler):
             return Draft(rows, ids, None, batch.num_logprobs)
         return Draft(rows, ids, self._table(logits, ids, batch), batch.num_logprobs)
 
+    def warm_up(self, logits: Tensor) -> None:
+        """Have the draw compiled for logits like these, [N, vocab]."""
+        some = logits[:1].float()
+        one = torch.ones(1, device=some.device)
+        none = torch.zeros(1, dtype=torch.int64, device=some.device)
+        ops.sample_tokens(some, one, none.int() + 5, one * 0.9, one * 0.1, none, none, none)
+
     def _drawn(self, logits: Tensor, rows: Ints, batch: _Batch) -> Tensor:
         if not logits.is_cuda:
             return super()._drawn(logits, rows, batch)

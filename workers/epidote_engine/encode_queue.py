@@ -14,7 +14,9 @@ from epidote_engine.media_cache import MediaCache
 logger = logging.getLogger(__name__)
 
 Encode = Callable[[Sequence[MediaPixels]], list[Tensor]]
-_BATCH_TOKENS = 512  # of one encoder batch: what one step delays everybody's next token by
+# of one encoder batch: what one step delays everybody's next token by
+_BATCH_TOKENS = 512
+_GPU_BATCH_TOKENS = 4096  # fewer would not fill the device
 
 
 class EncodeQueue:
@@ -23,6 +25,7 @@ class EncodeQueue:
     def __init__(self, cache: MediaCache, pool: Tensor) -> None:
         self._cache = cache
         self._pool = pool
+        self._batch_tokens = _GPU_BATCH_TOKENS if pool.is_cuda else _BATCH_TOKENS
         self._queued: deque[MediaPixels] = deque()
 
     def __len__(self) -> int:
@@ -52,7 +55,7 @@ class EncodeQueue:
                 if self._cache.is_ready(pixels.key):
                     events.append(MediaReady(key=pixels.key))
                 continue
-            if batch and total + pixels.num_tokens > _BATCH_TOKENS:
+            if batch and total + pixels.num_tokens > self._batch_tokens:
                 break
             if self._cache.reserve(pixels.key, pixels.num_tokens) is None:
                 break
@@ -81,4 +84,7 @@ class EncodeQueue:
                     start = end
                 self._cache.commit(pixels.key)
                 ready.append(MediaReady(key=pixels.key))
+        if self._pool.is_cuda:
+            # a peer copies as soon as it hears of them, and knows nothing of this device's order
+            torch.cuda.current_stream(self._pool.device).synchronize()
         return ready

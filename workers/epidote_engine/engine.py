@@ -6,6 +6,7 @@ Contract: docs/seams.md, section 1.
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -28,6 +29,7 @@ from epidote_engine.intake import Capacity, check_request
 from epidote_engine.launched import Launched
 from epidote_engine.media_cache import MediaCache
 from epidote_engine.media_needs import MediaNeeds
+from epidote_engine.memory_plan import reserved_bytes
 from epidote_engine.model_parts import ModelParts
 from epidote_engine.pools import Allocate, kv_pool, media_pool, plain_allocate
 from epidote_engine.prompt_positions import PromptPositions
@@ -39,20 +41,31 @@ from epidote_engine.scheduler import Limits, Plan, Scheduler
 from epidote_engine.sequence import Mode, Phase, Sequence, sequences_of
 from epidote_engine.settings import EngineConfig
 
+if TYPE_CHECKING:
+    from epidote_engine.parallel.shards import Shards
+
 __all__ = ["Engine", "EngineConfig"]
 
 
 class Engine(EngineReports):
     """See docs/seams.md. `on_layer` is called in this thread while a step runs."""
 
-    def __init__(self, config: EngineConfig, *, allocate: Allocate = plain_allocate) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        allocate: Allocate = plain_allocate,
+        shards: "Shards | None" = None,
+    ) -> None:
+        """`shards`: this engine holds one rank's part of the language model (`parallel`)."""
         self.config = config
         self.role = config.role
         self.on_layer: Callable[[list[KvReady]], None] | None = None
         self._spec = spec = load_model_spec(config.model)
-        decoder = spec.decoder
+        decoder = spec.decoder if shards is None else shards.own(spec.decoder)
         dtype = getattr(torch, spec.dtype if config.dtype == "auto" else config.dtype)
-        self.kv_pool = kv_pool(config, decoder, dtype, allocate)
+        reserved = reserved_bytes(spec, config, decoder, dtype, shards.size if shards else 1)
+        self.kv_pool = kv_pool(config, decoder, dtype, allocate, shards, reserved)
         self.media_pool = media_pool(config, spec.media_row_width, dtype, allocate)
         num_blocks, num_rows = self.kv_pool.num_blocks, self.media_pool.tensor.shape[0]
         longest = min(config.max_model_len or spec.max_positions, spec.max_positions)
@@ -86,7 +99,8 @@ class Engine(EngineReports):
         self._arrivals = 0
         self._may_progress = False  # something changed since a step found nothing to do
         self._encodes_next = False
-        self._parts = ModelParts(spec, config, dtype, self._make_runner)
+        self._is_whole = shards is None
+        self._parts = ModelParts(spec, config, dtype, self._make_runner, shards)
         self._parts.take_role(config.role)
 
     # -- intake -------------------------------------------------------------------------------
@@ -349,7 +363,7 @@ class Engine(EngineReports):
     def _make_runner(self, parts: ModelParts) -> Runner:
         on_gpu = torch.device(self.config.device).type == "cuda"
         static = self.config.static_shapes
-        return Runner(
+        runner = Runner(
             parts.decoder(),
             self.kv_pool.tensor,
             self.media_pool.tensor,
@@ -359,4 +373,8 @@ class Engine(EngineReports):
             static_shapes=on_gpu if static is None else static,
             cuda_graphs=on_gpu and self.config.cuda_graphs and static is not False,
             overlaps=self._overlaps,
+            lean=self._is_whole,
         )
+        if on_gpu if self.config.warm_up is None else self.config.warm_up:
+            runner.warm_up(min(self.config.chunk_tokens, self._capacity.max_len))
+        return runner

@@ -12,6 +12,7 @@ from epidote_engine.weight_store import Part, WeightStore
 
 if TYPE_CHECKING:
     from epidote_engine.config import ModelSpec
+    from epidote_engine.parallel.shards import Shards
     from epidote_engine.runner import Runner
     from epidote_engine.vision.encoder import VisionEncoder
 
@@ -25,9 +26,11 @@ class ModelParts:
         config: EngineConfig,
         dtype: torch.dtype,
         make_runner: Callable[["ModelParts"], "Runner"],
+        shards: "Shards | None" = None,
     ) -> None:
-        self._spec = spec
+        self._spec, self._shards = spec, shards
         self._dtype, self._device = dtype, config.device
+        self._at_random = config.random_weights
         self._releases = config.weights_policy is WeightsPolicy.RELEASE
         self._make_runner = make_runner
         self._language = self._store(Part.LANGUAGE)
@@ -51,11 +54,20 @@ class ModelParts:
 
     def decoder(self) -> DecoderLM:
         """A new language model. The files' tensors are dropped: fused copies replace them."""
-        weights = self._language.load()
+        if self._shards is not None:
+            from epidote_engine.parallel.decoder import ParallelDecoderLM
+
+            return ParallelDecoderLM(self._spec, self._shards, self._dtype, self._device)
+        weights = self._language.source()
         self._language.release()
         return DecoderLM(self._spec.decoder, weights, self._dtype, self._device)
 
     def _store(self, part: Part) -> WeightStore:
         return WeightStore(
-            self._spec, part, dtype=self._dtype, device=self._device, host_copy=self._releases
+            self._spec,
+            part,
+            dtype=self._dtype,
+            device=self._device,
+            host_copy=self._releases,
+            at_random=self._at_random,
         )

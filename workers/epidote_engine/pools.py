@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from torch import Tensor
 from epidote_core.errors import InvalidRequest
 from epidote_engine.models.decoder import DecoderConfig
 from epidote_engine.settings import EngineConfig
+
+if TYPE_CHECKING:
+    from epidote_engine.parallel.shards import Shards
 
 _CPU_KV_BYTES = 2 << 30  # a CPU engine serves small models: 2 GiB, scaled by memory_utilization
 
@@ -51,9 +54,16 @@ class MediaPool:
 
 
 def kv_pool(
-    config: EngineConfig, decoder: DecoderConfig, dtype: torch.dtype, allocate: Allocate
+    config: EngineConfig,
+    decoder: DecoderConfig,
+    dtype: torch.dtype,
+    allocate: Allocate,
+    shards: "Shards | None" = None,
+    reserved_bytes: int = 0,
 ) -> KvPool:
-    """The KV pool as configured, or as large as memory allows.
+    """The KV pool as configured, or as large as memory allows: on every rank the same.
+
+    On a GPU `reserved_bytes` of the free memory are left for others.
 
     Raises:
         InvalidRequest: not even one block fits.
@@ -62,7 +72,10 @@ def kv_pool(
     num_blocks = config.num_kv_blocks
     if num_blocks is None:
         block_bytes = 2 * decoder.num_layers * torch.Size(block).numel() * dtype.itemsize
-        num_blocks = int(_free_bytes(config) * config.memory_utilization) // block_bytes
+        free = _free_bytes(config, reserved_bytes)
+        num_blocks = int(free * config.memory_utilization) // block_bytes
+        if shards is not None:
+            num_blocks = shards.least(num_blocks, config.device)
     if num_blocks < 1:
         raise InvalidRequest("num_kv_blocks: no memory left for a single block", "num_kv_blocks")
     shape = (decoder.num_layers, 2, num_blocks, *block)
@@ -81,7 +94,7 @@ def _on_device(allocate: Allocate, config: EngineConfig) -> Allocate:
     return partial(plain_allocate, device=config.device) if allocate is plain_allocate else allocate
 
 
-def _free_bytes(config: EngineConfig) -> int:
+def _free_bytes(config: EngineConfig, reserved_bytes: int) -> int:
     if torch.device(config.device).type == "cuda":
-        return int(torch.cuda.mem_get_info(config.device)[0])
+        return max(0, int(torch.cuda.mem_get_info(config.device)[0]) - reserved_bytes)
     return _CPU_KV_BYTES

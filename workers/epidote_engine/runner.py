@@ -9,6 +9,7 @@ from torch import Tensor
 from epidote_engine.decode_graphs import DecodeGraphs, bucket_sizes
 from epidote_engine.drafts import Draft, DraftingSampler
 from epidote_engine.events import KvReady, MediaRows
+from epidote_engine.layer_events import LayerEvents
 from epidote_engine.models.cpu_decode import CpuDecode
 from epidote_engine.models.decoder import DecoderLM
 from epidote_engine.rows import BatchRows, Ints
@@ -36,7 +37,9 @@ class Runner:
         static_shapes: bool,
         cuda_graphs: bool,
         overlaps: bool = False,
+        lean: bool = True,
     ) -> None:
+        """`lean`: on a CPU, a shorter path for decodes may be taken."""
         self.model = model
         self._kv = kv
         self._media = media
@@ -48,9 +51,30 @@ class Runner:
         self._overlaps = overlaps
         self._buckets = bucket_sizes(rows.max_rows) if static_shapes else []
         self._graphs = DecodeGraphs(model, kv) if cuda_graphs else None
-        lean = model.device.type == "cpu" and not static_shapes and not overlaps
+        lean = lean and model.device.type == "cpu" and not static_shapes and not overlaps
         self._cpu_decode = CpuDecode(model, kv, rows) if lean else None
+        self._layer_events = LayerEvents() if model.device.type == "cuda" else None
         self._parked: dict[Sequence, Tensor] = {}
+
+    @torch.inference_mode()
+    def warm_up(self, chunk_tokens: int) -> None:
+        """Compile, tune and capture whatever a request would otherwise wait for; no KV is written.
+
+        Every decode bucket, a prefill chunk of `chunk_tokens`, and the sampler.
+        """
+        none = np.empty(0, np.int64)
+        logits: Tensor | None = None
+        for size in self._buckets:
+            inputs = self._buffers.decodes(none, size)
+            if self._graphs is not None:
+                logits = self._graphs.logits(inputs)
+            else:
+                logits = self.model.logits(self.model.forward(inputs, self._kv))
+        chunk = self._buffers.idle_chunk(chunk_tokens)
+        logits = self.model.logits(self.model.forward(chunk, self._kv))
+        self._sampler.warm_up(logits)
+        if logits.is_cuda:
+            torch.cuda.synchronize()
 
     def move_blocks(self, plan: Plan) -> None:
         """Saves, copies and restores of `plan`, in this order."""
@@ -95,6 +119,8 @@ class Runner:
         if places is not None:
             targets, sources = (upload(p, self.model.device) for p in places)
             inputs.media_rows, inputs.media = targets, self._media.index_select(0, sources)
+        if on_layer is not None and self._layer_events is not None:
+            on_layer = self._layer_events.behind(on_layer)
         hook = _layer_hook(plan, on_layer) if on_layer is not None else None
         hidden = self.model.forward(inputs, self._kv, hook)
         done = [seq.row for seq, _, end in plan.prefills if end == len(seq.token_ids)]

@@ -24,7 +24,7 @@ class EngineConfig:
     device: str = "cpu"
     block_size: int = 16  # tokens per KV block
     num_kv_blocks: int | None = None  # None: from free memory and `memory_utilization`
-    memory_utilization: float = 0.85  # of the device's free memory, for the KV pool; CPU: of 2 GiB
+    memory_utilization: float = 0.85  # of what weights leave free, for the KV pool; CPU: of 2 GiB
     max_num_seqs: int = 64  # sequences in one step
     max_batched_tokens: int = 2048  # step budget, decodes and prefill chunks together
     max_model_len: int | None = None  # None: what the model was made for
@@ -34,7 +34,9 @@ class EngineConfig:
     weights_policy: WeightsPolicy = WeightsPolicy.RESIDENT
     static_shapes: bool | None = None  # pad decode batches to buckets; None: on CUDA only
     cuda_graphs: bool = True  # no effect elsewhere than on CUDA
+    warm_up: bool | None = None  # run every decode bucket and a chunk at start; None: on CUDA only
     overlap_steps: bool | None = None  # plan a step while the last one runs; None: on CUDA only
+    random_weights: bool = False  # of the model's shapes, for benches: no checkpoint is read
     worker_id: str = ""  # copied into StageTiming
 
     def __post_init__(self) -> None:

@@ -54,6 +54,22 @@ class Checkpoint:
         """Every tensor's name in the files."""
         return self._files.keys()
 
+    def file_of(self, name: str) -> Path:
+        """Where a tensor lies."""
+        return self._files[name]
+
+    def check_shape(self, name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+        """Refuse a tensor that config.json contradicts.
+
+        Raises:
+            InvalidModel: naming the tensor and both shapes.
+        """
+        if found != wanted:
+            raise InvalidModel(
+                f"{self.directory}: tensor {name!r} has shape {found}, config.json asks for "
+                f"{wanted}"
+            )
+
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
         """The named tensors on the CPU, memory-mapped, in the files' own dtype."""
         by_file: dict[Path, list[str]] = {}
@@ -82,13 +98,24 @@ def language_weights(
         InvalidModel: a tensor is missing, unexpected, or of the wrong shape; it is named.
     """
     checkpoint = Checkpoint(spec.path)
+    names = language_names(spec, checkpoint)
+    return _load(checkpoint, names, language_shapes(spec), dtype=dtype, device=device)
+
+
+def language_names(spec: ModelSpec, checkpoint: Checkpoint) -> dict[str, str]:
+    """Plain name → the checkpoint's own, of every tensor of the language model.
+
+    Raises:
+        InvalidModel: a tensor is missing or unexpected; it is named.
+    """
     names: dict[str, str] = {}
     for name in checkpoint.names():
         if not name.startswith(_VISION_PREFIXES):
             names[_plain(name, _LANGUAGE_PREFIXES)] = name
     if spec.text["tie_word_embeddings"]:
         names.pop("lm_head.weight", None)  # some files repeat the embedding under this name
-    return _load(checkpoint, names, language_shapes(spec), dtype=dtype, device=device)
+    _check_names(checkpoint, names, language_shapes(spec))
+    return names
 
 
 def vision_weights(
@@ -107,6 +134,7 @@ def vision_weights(
         for name in checkpoint.names()
         if name.startswith(_VISION_PREFIXES)
     }
+    _check_names(checkpoint, names, vision_shapes(spec.vision))
     return _load(checkpoint, names, vision_shapes(spec.vision), dtype=dtype, device=device)
 
 
@@ -147,16 +175,11 @@ def _load(
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> dict[str, Tensor]:
-    _check_names(checkpoint, names, shapes)
     stored = checkpoint.read(names[plain] for plain in shapes)
     loaded: dict[str, Tensor] = {}
     for plain, shape in shapes.items():
         tensor = stored.pop(names[plain])
-        if tuple(tensor.shape) != shape:
-            raise InvalidModel(
-                f"{checkpoint.directory}: tensor {names[plain]!r} has shape "
-                f"{tuple(tensor.shape)}, config.json asks for {shape}"
-            )
+        checkpoint.check_shape(names[plain], tuple(tensor.shape), shape)
         # to the device first: a GPU converts faster, and pages are read once either way
         loaded[plain] = tensor.to(device).to(dtype)
     logger.debug("weights read", extra={"model": str(checkpoint.directory), "count": len(loaded)})

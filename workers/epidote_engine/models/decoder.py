@@ -92,7 +92,7 @@ class DecoderLM:
         after_layer  called with each layer's index once its keys and values are filed
         """
         config = self.config
-        x = torch.nn.functional.embedding(inputs.token_ids, self.embedding)
+        x = self.embed(inputs.token_ids)
         if inputs.media is not None and inputs.media_rows is not None:
             x.index_copy_(0, inputs.media_rows, inputs.media[:, : config.hidden].to(x.dtype))
         rope = self.rope(inputs.positions)
@@ -124,6 +124,10 @@ class DecoderLM:
             x = x.index_select(0, inputs.sample_rows)
             residual = residual.index_select(0, inputs.sample_rows)
         return self.norm.of_sum(x, residual)[0]
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """[T] → [T, hidden]."""
+        return torch.nn.functional.embedding(token_ids, self.embedding)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, hidden] → [N, vocab], in the model's dtype."""

@@ -1,0 +1,188 @@
+"""A model cut over two processes says what the whole one says, and each reads its part only.
+
+Processes talk over gloo here and over NCCL on GPUs: the engine sees the same calls.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from epidote_core.errors import InvalidRequest
+from epidote_core.generation import GenerateRequest
+from epidote_core.sampling import SamplingParams
+from epidote_engine.config import load_model_spec
+from epidote_engine.engine import Engine, EngineConfig
+from epidote_engine.in_process import serve
+from epidote_engine.models.decoder import DecoderConfig
+from epidote_engine.parallel.shards import Shards
+from epidote_engine.text_config import Architecture
+from epidote_engine.tiny_models import save_tiny_model
+
+# KV heads to share out, and one KV head that stands on both
+MODELS = (
+    (Architecture.QWEN3, 5), (Architecture.QWEN3, 1), (Architecture.LLAMA, 7),
+)  # fmt: skip
+NUM_RANKS = 2
+SIZES = {"dtype": "float32", "block_size": 4, "num_kv_blocks": 60, "max_num_seqs": 4}
+RANK = """
+import json, sys
+import torch
+import torch.distributed as dist
+from epidote_core.generation import GenerateRequest
+from epidote_core.sampling import SamplingParams
+from epidote_engine.config import load_model_spec
+from epidote_engine.engine import Engine, EngineConfig
+from epidote_engine.in_process import serve
+from epidote_engine.parallel.following import LeadingEngine, follow
+from epidote_engine.parallel.shards import Shards
+from epidote_engine.parallel.weights import ShardedWeights
+
+folder, rank = sys.argv[1], int(sys.argv[2])
+task = json.load(open(f"{folder}/task.json"))
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+shards, told = Shards(), {}
+for number, path in enumerate(task["models"]):
+    engine = Engine(
+        EngineConfig(model=path, overlap_steps=bool(number % 2), **task["sizes"]), shards=shards
+    )
+    weights = ShardedWeights(load_model_spec(path), shards, device="cpu")
+    for name in weights:
+        weights[name]
+    told[path] = {"bytes": weights.bytes_read}
+    if rank:
+        follow(engine, dist.group.WORLD)
+        assert engine.is_drained()
+        continue
+    leader = LeadingEngine(engine, dist.group.WORLD)
+    requests = [
+        GenerateRequest(
+            request_id=f"{n}", prompt_token_ids=tuple(prompt),
+            sampling=SamplingParams(max_tokens=12, temperature=0.9 * (n % 2), seed=n,
+                                    ignore_eos=True),
+        )
+        for n, prompt in enumerate(task["prompts"])
+    ]
+    sampling = SamplingParams(max_tokens=9)
+    gone = GenerateRequest(request_id="gone", prompt_token_ids=(1, 2), sampling=sampling)
+    leader.add(gone)
+    leader.step()
+    leader.abort("gone")
+    answers = serve(leader, requests)
+    told[path]["tokens"] = [answers[f"{n}", 0].token_ids for n in range(len(requests))]
+    leader.stop()
+json.dump(told, open(f"{folder}/told{rank}.json", "w"))
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_say_what_one_engine_says_and_read_half(tmp_path: Path) -> None:
+    paths, whole_bytes = [], {}
+    for architecture, seed in MODELS:
+        path = str(tmp_path / f"{architecture}{seed}")
+        save_tiny_model(Path(path), architecture, seed, max_shard_size="40KB")
+        assert len(list(Path(path).glob("*.safetensors"))) > 1
+        paths.append(path)
+        whole_bytes[path] = sum(p.stat().st_size for p in Path(path).glob("*.safetensors"))
+    prompts = [[5, 6, 7], list(range(40, 59)), [200], [9, 9, 9, 1]]
+    (tmp_path / "task.json").write_text(
+        json.dumps({"models": paths, "prompts": prompts, "sizes": SIZES})
+    )
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(tmp_path), str(rank)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(NUM_RANKS)
+    ]
+    wanted = {path: tokens_of(path, prompts) for path in paths}
+    try:
+        errors = [rank.communicate(timeout=120)[1] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert all(rank.returncode == 0 for rank in ranks), errors
+    told = [json.loads((tmp_path / f"told{rank}.json").read_text()) for rank in range(NUM_RANKS)]
+    for path in paths:
+        assert told[0][path]["tokens"] == wanted[path]
+        for rank in range(NUM_RANKS):
+            assert told[rank][path]["bytes"] < 0.6 * whole_bytes[path]
+
+
+def tokens_of(path: str, prompts: list[list[int]]) -> list[list[int]]:
+    requests = [
+        GenerateRequest(
+            request_id=f"{n}",
+            prompt_token_ids=tuple(prompt),
+            sampling=SamplingParams(
+                max_tokens=12, temperature=0.9 * (n % 2), seed=n, ignore_eos=True
+            ),
+        )
+        for n, prompt in enumerate(prompts)
+    ]
+    answers = serve(Engine(EngineConfig(model=path, **SIZES)), requests)
+    return [answers[f"{n}", 0].token_ids for n in range(len(requests))]
+
+
+def shards_of(rank: int, size: int) -> Shards:
+    """A place without processes: for what needs no talk."""
+    shards = Shards.__new__(Shards)
+    shards.group, shards.rank, shards.size = None, rank, size
+    return shards
+
+
+@pytest.mark.parametrize("vocab", [1, 7, 8, 272])
+def test_every_token_lies_on_exactly_one_rank(vocab: int) -> None:
+    parts = [shards_of(rank, 4).vocabulary(vocab) for rank in range(4)]
+    assert [t for start, end in parts for t in range(start, end)] == list(range(vocab))
+
+
+def test_heads_are_shared_out_or_stand_on_several_ranks() -> None:
+    assert [shards_of(rank, 2).part(64, 16) for rank in range(2)] == [(0, 32), (32, 64)]
+    assert [shards_of(rank, 4).part(32, 16) for rank in range(4)] == [
+        (0, 16), (0, 16), (16, 32), (16, 32),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "heads", "kv_heads", "inner"),
+    [
+        ("num_attention_heads", 3, 3, 8),
+        ("num_key_value_heads", 6, 3, 8),
+        ("intermediate_size", 4, 2, 7),
+    ],
+)
+def test_a_model_that_cannot_be_cut_is_refused(
+    field: str, heads: int, kv_heads: int, inner: int
+) -> None:
+    config = DecoderConfig(
+        num_layers=1, hidden=8, num_heads=heads, num_kv_heads=kv_heads, head_dim=2,
+        intermediate=inner, vocab=9,
+    )  # fmt: skip
+    with pytest.raises(InvalidRequest, match=f"over 2: {field} . can't be cut"):
+        shards_of(0, 2).own(config)
+
+
+def test_the_sharded_parts_make_the_whole(tmp_path: Path) -> None:
+    from epidote_engine.parallel.weights import ShardedWeights
+    from epidote_engine.weights import language_weights
+
+    save_tiny_model(tmp_path / "tiny", Architecture.LLAMA, 7)
+    spec = load_model_spec(str(tmp_path / "tiny"))
+    whole = language_weights(spec, dtype=torch.float32, device="cpu")
+    parts = [ShardedWeights(spec, shards_of(rank, 2), device="cpu") for rank in range(2)]
+    assert set(parts[0]) == set(whole)
+    for name, tensor in whole.items():
+        first, second = (part[name] for part in parts)
+        joined = [first, torch.cat((first, second), 0)]
+        if first.dim() == 2:
+            joined.append(torch.cat((first, second), 1))
+        assert any(j.shape == tensor.shape and j.equal(tensor) for j in joined), name

@@ -1,0 +1,55 @@
+"""This file is about a rank's part of a decoder: the same pass, with sums where parts meet."""
+
+import torch
+from torch import Tensor
+
+from epidote_engine.config import ModelSpec
+from epidote_engine.layers.linear import Linear
+from epidote_engine.models.decoder import DecoderLM
+from epidote_engine.parallel.shards import Shards
+from epidote_engine.parallel.weights import ShardedWeights
+
+
+class RowParallelLinear(Linear):
+    """A projection whose input is cut: the ranks' outputs are added."""
+
+    def __init__(self, part: Linear, shards: Shards) -> None:
+        self._part, self._shards = part, shards
+        self.out_features = part.out_features
+
+    def __call__(self, x: Tensor, *, activation: str | None = None) -> Tensor:
+        """x [T, this rank's inputs] → [T, out], the same on every rank."""
+        assert activation is None, "an activation belongs behind the sum"
+        return self._shards.summed(self._part(x))
+
+
+class ParallelDecoderLM(DecoderLM):
+    """`DecoderLM` on one rank; every rank must make the same calls. Logits are whole on each."""
+
+    def __init__(
+        self, spec: ModelSpec, shards: Shards, dtype: torch.dtype, device: torch.device | str
+    ) -> None:
+        """Reads this rank's part of the weights.
+
+        Raises:
+            InvalidRequest: the model can't be cut into `shards.size` parts.
+            InvalidModel: see `weights`.
+        """
+        config = shards.own(spec.decoder)
+        self._shards = shards
+        self._start, self._end = shards.vocabulary(config.vocab)
+        super().__init__(config, ShardedWeights(spec, shards, device=device), dtype, device)
+        for layer in self.layers:
+            layer.attention.out = RowParallelLinear(layer.attention.out, shards)
+            layer.down = RowParallelLinear(layer.down, shards)
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """[T] → [T, hidden]; a token's row lies on one rank, the others add zeros."""
+        is_here = (token_ids >= self._start) & (token_ids < self._end)
+        rows = torch.where(is_here, token_ids - self._start, 0)
+        part = torch.nn.functional.embedding(rows, self.embedding)
+        return self._shards.summed(part.masked_fill_(~is_here[:, None], 0))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[N, hidden] → [N, vocab], the same on every rank."""
+        return self._shards.side_by_side(super().logits(hidden), self.config.vocab)
