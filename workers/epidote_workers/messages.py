@@ -108,6 +108,7 @@ class Pools:
     descriptor_path: str
     layouts: tuple[PoolLayout, ...]
     ray: bool  # whether it can put objects into Ray's store
+    cuda_handles: tuple[tuple[str, str], ...] = ()  # (pool, handle) of pools in GPU memory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from epidote_workers.messages import POOLS, Nothing, Pools
 from epidote_workers.rpc.client import Connection, connect
 from epidote_workers.rpc.errors import ConnectionLost
 from epidote_workers.transfer.copy_thread import CopyThread
+from epidote_workers.transfer.cuda_ipc import CudaIpcTransport
 from epidote_workers.transfer.descriptor_socket import NoDescriptor
 from epidote_workers.transfer.layout import LayoutMismatch
 from epidote_workers.transfer.packed import PackedTransport
@@ -51,7 +52,14 @@ class PeerWorker:
         theirs = next((x for x in self._description.layouts if x.name == name), None)
         if theirs is None:
             raise LayoutMismatch(f"the peer has no pool {name!r}")
-        if where and self._description.node_id == self._peers.node_id:
+        is_near = self._description.node_id == self._peers.node_id
+        handle = dict(self._description.cuda_handles).get(name, "")
+        if handle and is_near and ours.units.is_cuda:
+            try:
+                return await self._peers.cuda.attach(self.connection, handle, ours.layout, theirs)
+            except NoDescriptor as error:  # one host, but other GPUs are visible: containers
+                logger.warning("pool not mapped", extra={"reason": str(error)})
+        if where and is_near and not ours.units.is_cuda:
             try:
                 return await self._peers.shared.attach(self.connection, where, ours.layout, theirs)
             except NoDescriptor as error:  # one host, but other mounts: containers
@@ -72,6 +80,7 @@ class Peers:
     ) -> None:
         self.node_id, self.call_timeout_s = node_id, call_timeout_s
         self.shared: Transport = SharedMemoryTransport(copies)
+        self.cuda: Transport = CudaIpcTransport(copies)
         self.packed: Transport = PackedTransport(copies)
         self._secret = secret
         self._peers: dict[str, PeerWorker] = {}

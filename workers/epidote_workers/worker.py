@@ -42,6 +42,7 @@ from epidote_workers.stage_gate import StageGate
 from epidote_workers.status_board import StatusBoard
 from epidote_workers.switching import Switching
 from epidote_workers.transfer.copy_thread import CopyThread
+from epidote_workers.transfer.cuda_ipc import DeviceAllocator, export
 from epidote_workers.transfer.descriptor_socket import DescriptorServer
 from epidote_workers.transfer.layout import as_units, kv_layout, media_layout
 from epidote_workers.transfer.packed import answer_read
@@ -99,7 +100,10 @@ class Worker:
         settings, loop = self._settings, asyncio.get_running_loop()
         self._failed: asyncio.Future[str] = loop.create_future()
         settings.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._allocator = SharedMemoryAllocator()
+        on_gpu = self._config.device.startswith("cuda")
+        self._allocator: SharedMemoryAllocator | DeviceAllocator = (
+            DeviceAllocator(self._config.device) if on_gpu else SharedMemoryAllocator()
+        )
         self._copies = CopyThread()
         secret = secret_from()
         gate = StageGate(self.worker_id, self._config.role, settings.max_requests)
@@ -326,6 +330,7 @@ class Worker:
             descriptor_path=self._descriptors.path if self._descriptors and is_mappable else "",
             layouts=tuple(pool.layout for pool in described),
             ray=has_ray(),
+            cuda_handles=tuple((p.layout.name, export(p.units)) for p in described),
         )
 
     async def _drain(self, call: DrainCall) -> Nothing:

@@ -22,6 +22,10 @@ class CopyThread:
         if num_bytes <= INLINE_BYTES:
             copy()
             return
+        await self.run_apart(copy)
+
+    async def run_apart(self, copy: Callable[[], None]) -> None:
+        """Like `run`, in the thread whatever the size: for copies that wait for a device."""
         future = asyncio.get_running_loop().run_in_executor(self._pool, copy)
         cancelled: asyncio.CancelledError | None = None
         while not future.done():

@@ -9,9 +9,9 @@ import os
 import socket
 import struct
 import threading
+from typing import Protocol
 
 from epidote_core.errors import EpidoteError
-from epidote_workers.transfer.shared_pool import SharedMemoryAllocator
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +23,18 @@ class NoDescriptor(EpidoteError):
     """The peer's descriptor can't be had: it is gone, or on another host or mount."""
 
 
+class Descriptors(Protocol):
+    """What knows the descriptors of pools."""
+
+    def descriptor(self, name: str) -> int | None:
+        """None: no such pool, or one that has none."""
+        ...
+
+
 class DescriptorServer:
     """Gives the descriptors of one allocator to processes of the same user."""
 
-    def __init__(self, path: str, allocator: SharedMemoryAllocator) -> None:
+    def __init__(self, path: str, allocator: Descriptors) -> None:
         """Listen at once.
 
         Raises:

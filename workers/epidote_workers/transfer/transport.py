@@ -4,9 +4,10 @@
     PackedTransport         anything else: the peer packs the units, which travel through Ray's
                             object store or through the connection, and are unpacked here
 
-CUDA IPC and NIXL fit here as further transports: `attach` opens the peer's handle (exchanged in
-`Pools`, which would carry it), `read` enqueues the copy on a stream of its own and returns when an
-event says that it is done; `KvReady` spans must then wait for an event of the prefill's stream.
+    CudaIpcTransport        same host, pools on GPUs: the peer's pool is mapped, device to device
+
+NIXL or Ray's device transport between hosts would be further ones: `attach` opens what `Pools`
+carried, `read` enqueues the copy and returns when an event says that it is done.
 """
 
 from collections.abc import Sequence
@@ -57,7 +58,7 @@ class Transport(Protocol):
     async def attach(
         self, connection: Connection, where: str, ours: PoolLayout, theirs: PoolLayout
     ) -> PeerPool:
-        """Reach one pool. `where` is the peer's `Pools.descriptor_path`.
+        """Reach one pool. `where` is the peer's `Pools.descriptor_path`, or its handle.
 
         Raises:
             LayoutMismatch: the pools hold different things.
