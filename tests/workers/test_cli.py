@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from epidote_core.errors import InvalidRequest
 from epidote_core.roles import Role
+from epidote_gateway.settings import InvalidSettings
 from epidote_workers.assignment import EVERY_STAGE, TEXT_STAGES, format_counts
 from epidote_workers.cli import app
 from epidote_workers.cli_serve import gateway_settings, model_stages, split
@@ -153,7 +154,7 @@ def test_help_shows_one_real_example(command):
         (["--device", "tpu"], "--device: must be one of auto, cpu, cuda"),
         (["--model", "/no/such/model"], "/no/such/model"),
         (["--workers", "0"], "--workers"),
-        (["--api-key", ""], "--api-key: must not be empty"),
+        (["--api-key", ""], "--api-key: must be `key` or `tenant:key`"),
     ],
 )
 def test_what_cannot_be_served_is_refused_before_anything_starts(flags, message):
@@ -222,6 +223,18 @@ def test_the_first_key_also_administrates_unless_another_is_set(monkeypatch):
     assert settings.admin_key == "one"
     monkeypatch.setenv("EPIDOTE_GATEWAY_ADMIN_KEY", "root")
     assert gateway_settings(["one"]).admin_key == "root"
+
+
+def test_keys_name_their_tenants_on_the_command_line_as_in_the_environment(monkeypatch):
+    monkeypatch.delenv("EPIDOTE_GATEWAY_API_KEYS", raising=False)
+    given = gateway_settings(["shop:s1", "bare", "desk:d:2"])
+    assert given.api_keys == (("shop", "s1"), ("key-1", "bare"), ("desk", "d:2"))
+    assert given.admin_key == ""  # a tenant does not administrate the others
+    monkeypatch.setenv("EPIDOTE_GATEWAY_API_KEYS", "shop:s1,bare,desk:d:2")
+    assert gateway_settings([]).api_keys == given.api_keys
+    for bad in ("", "shop:", ":s1"):
+        with pytest.raises(InvalidSettings, match="--api-key: must be `key` or `tenant:key`"):
+            gateway_settings([bad])
 
 
 def test_the_private_token_is_fresh_for_every_cluster():

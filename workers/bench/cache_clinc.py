@@ -40,11 +40,19 @@ from epidote_gateway.cache.meaning.model_files import MINILM
 from epidote_gateway.cache.meaning.sentence_model import SentenceModel
 from epidote_gateway.cache.meaning.thresholds import least_threshold, outside_floor
 from epidote_gateway.cache.meaning.trials import Embedded, Trials, ask, halves, joined
-from epidote_gateway.cache.policy import ClassifierSpec, GuardsSpec, Precision
+from epidote_gateway.cache.policy import ClassifierSpec, Guard, GuardsSpec, Precision
 from epidote_gateway.cache.protocols import Vectors
 
 TUNE, TEST = ("train", "oos_train", "oos_val"), ("val", "test", "oos_test")
 PEER = Path(__file__).with_name("cache_peer_gptcache.py")
+VALUES = (
+    Guard.NUMBERS,
+    Guard.DATES,
+    Guard.UNITS,
+    Guard.NEGATION,
+    Guard.LANGUAGE,
+    Guard.CODE,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +63,7 @@ class Way:
     projection: str = ""
     dimensions: int = 384
     precision: Precision = Precision.FLOAT32
-    guards: bool = False
+    guards: tuple[Guard, ...] = ()
 
     @property
     def bytes_per_vector(self) -> int:
@@ -74,10 +82,16 @@ WAYS = (
     Way(name="PCA, 128 x float32", projection="principal", dimensions=128),
     Way(name="PCA, 128 x int8", projection="principal", dimensions=128, precision=Precision.INT8),
     Way(
-        name="discriminants, 128 x float32, with word guards",
+        name="discriminants, 128 x float32, guards of values",
         projection="discriminants",
         dimensions=128,
-        guards=True,
+        guards=VALUES,
+    ),
+    Way(
+        name="discriminants, 128 x float32, all guards",
+        projection="discriminants",
+        dimensions=128,
+        guards=tuple(Guard),
     ),
 )
 
@@ -128,7 +142,7 @@ def folds(test: Sequence[Question], seed: int) -> list[tuple[list[int], list[int
 
 
 def played(way: Way, data: Data, seed: int) -> tuple[Calibration, Trials]:
-    guards = WordGuards(GuardsSpec()) if way.guards else None
+    guards = WordGuards(GuardsSpec(), way.guards) if way.guards else None
     wanted = Wanted(projection=way.projection, dimensions=way.dimensions, exemplars=300)
     found = calibrate(
         data.tune,

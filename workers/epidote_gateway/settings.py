@@ -1,7 +1,7 @@
 """This file is about the gateway's settings, read once from the environment."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -25,15 +25,23 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _keys(text: str) -> tuple[tuple[str, str], ...]:
-    """`tenant:key` pairs; a bare key is its own tenant, named after its place in the list."""
+def parse_keys(keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """(tenant, key) of each `tenant:key`; a bare key is its own tenant, named after its place.
+
+    Raises:
+        ValueError: an empty one; a key is not repeated in the message.
+    """
     pairs = []
-    for number, part in enumerate(_names(text)):
-        tenant, colon, key = part.partition(":")
-        pairs.append((tenant, key) if colon else (f"key-{number}", part))
+    for number, part in enumerate(keys):
+        tenant, colon, key = part.strip().partition(":")
+        pairs.append((tenant, key) if colon else (f"key-{number}", tenant))
     if any(not tenant or not key for tenant, key in pairs):
-        raise ValueError("must be a comma-separated list of `key` or `tenant:key`")
+        raise ValueError("must be `key` or `tenant:key`, neither part empty")
     return tuple(pairs)
+
+
+def _keys(text: str) -> tuple[tuple[str, str], ...]:
+    return parse_keys(_names(text))
 
 
 def _int(text: str) -> int:

@@ -49,24 +49,40 @@ def lookup(
     text: Annotated[str, typer.Argument(help="A question.")],
     limit: Annotated[int, typer.Option(min=1, max=100, help="Neighbours to show.")] = 5,
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's entries.")] = None,
+    context: Annotated[
+        str | None, typer.Option(help="Only entries of this context, as the first column has it.")
+    ] = None,
     url: Url = DEFAULT_URL,
     api_key: Key = "",
     as_json: Json = False,
 ) -> None:
     """Show what is near a question, and what would refuse it.
 
+    A request is compared within its own context only: the same tenant, model, system prompt,
+    earlier turns, pictures and sampling. A text alone does not say in which context it is asked,
+    so `near` is no promise of a hit; --context shows those that can compete.
+
     Example: epidote cache lookup "how do I reset my password"
     """
-    body = {"text": text, "limit": limit, "tenant": tenant}
+    body = {"text": text, "limit": limit, "tenant": tenant, "context": context}
     found = ask_service(url, api_key, "POST", f"{BASE}/lookup", body)
     if as_json:
         typer.echo(json.dumps(found))
         return
+    if not found["is_enabled"]:
+        typer.echo(f"category {found['category']} is disabled: never looked up, never kept")
+        return
     typer.echo(f"category {found['category']}, threshold {found['threshold']:.3f}")
     for near in found["neighbours"]:
-        verdict = near["refused_by"] or ("near enough" if near["is_near_enough"] else "too far")
         entry = near["entry"]
-        typer.echo(f"{near['similarity']:.3f} {verdict:<12} {entry['id']} {entry['text']!r}")
+        verdict = near["refused_by"] or ("near" if near["is_near_enough"] else "too far")
+        turns = f"after {entry['num_turns']} turns" if entry["num_turns"] else "first"
+        typer.echo(
+            f"{entry['context'][:8]} {turns:<14} {near['similarity']:.3f} {verdict:<12}"
+            f" {entry['id']} {entry['text']!r}"
+        )
+    if found["num_contexts"] > 1:
+        typer.echo("each context (first column) is only for requests with the same one")
 
 
 @cache_app.command()

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from epidote_core.errors import EpidoteError, InvalidRequest
-from epidote_gateway.cache.policy import DEFAULT_CATEGORY, CachePolicy
+from epidote_gateway.cache.policy import DEFAULT_CATEGORY, CachePolicy, Guard
 from epidote_gateway.cache.policy_file import read_policy
 from epidote_workers.cli_fleet import Json, fail
 
@@ -38,6 +38,9 @@ def calibrate(
     ] = 0.01,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.9999)] = 0.95,
     guards: Annotated[bool, typer.Option(help="Judge with the policy's guards.")] = True,
+    guard: Annotated[
+        list[Guard] | None, typer.Option(help="Only with these; written to every category.")
+    ] = None,
     projection: Annotated[
         Path | None, typer.Option(help="Write a projection here, use it.")
     ] = None,
@@ -71,9 +74,10 @@ def calibrate(
             search_s=search_ms / 1e3,
             fetch_s=fetch_ms / 1e3,
             answer_s=answer_times(answer_ms or ()),
+            guards=tuple(guard or Guard) if guards else (),
         )
         base = read_policy(policy) if policy else CachePolicy()
-        found = _calibrated(data, categories, split or (), base, wanted, guards, seed)
+        found = _calibrated(data, categories, split or (), base, wanted, seed)
         if projection is not None and found.projection is not None:
             found.projection.save(projection)
     except (EpidoteError, ValueError, OSError) as error:
@@ -135,7 +139,6 @@ def _calibrated(
     splits: Sequence[str],
     base: CachePolicy,
     wanted: Any,
-    with_guards: bool,
     seed: int,
 ) -> Any:
     from epidote_gateway.cache.meaning.calibration import calibrate as choose
@@ -146,7 +149,7 @@ def _calibrated(
 
     labelled = read_labelled(data, categories=categories, splits=splits)
     embedder = load_embedder(base.embedder.model_copy(update={"projection": ""}))
-    guards = WordGuards(base.guards) if with_guards else None
+    guards = WordGuards(base.guards, wanted.guards) if wanted.guards else None
     texts = [question.text for question in labelled.questions]
     texts += [pair.asked for pair in labelled.pairs] + [pair.cached for pair in labelled.pairs]
     typer.echo(f"seed {seed}; embedding {len(texts)} texts", err=True)

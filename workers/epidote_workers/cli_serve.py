@@ -9,7 +9,7 @@ import typer
 
 from epidote_core.errors import EpidoteError, InvalidRequest
 from epidote_core.roles import Role, Stage
-from epidote_gateway.settings import GatewaySettings, InvalidSettings
+from epidote_gateway.settings import GatewaySettings, InvalidSettings, parse_keys
 from epidote_workers import cli_options as option
 from epidote_workers.assignment import (
     EVERY_STAGE,
@@ -18,8 +18,9 @@ from epidote_workers.assignment import (
     parse_counts,
     resize,
 )
+from epidote_workers.cache_policy_notice import tell_about_policy
 from epidote_workers.cache_settings import with_cache
-from epidote_workers.cli_running import EXIT_USAGE, fail, run
+from epidote_workers.cli_running import EXIT_USAGE, fail, note, run
 from epidote_workers.port_reservation import PortReservation, PortTaken
 from epidote_workers.service_settings import Ingress, ReplicaSettings, ServiceSettings
 
@@ -42,8 +43,8 @@ def serve(
     api_key: Annotated[
         list[str] | None,
         typer.Option(
-            help="Key that clients must send; may be given several times. The first also opens "
-            "/admin, unless EPIDOTE_GATEWAY_ADMIN_KEY is set.",
+            help="Key that clients must send, or tenant:key; may be given several times. The "
+            "first, if bare, also opens /admin, unless EPIDOTE_GATEWAY_ADMIN_KEY is set.",
             envvar="EPIDOTE_API_KEY",
         ),
     ] = None,
@@ -101,6 +102,7 @@ def serve(
         fail(str(error), EXIT_USAGE)
     with reservation:
         settings = replace(settings, port=reservation.port)
+        tell_about_policy(settings.gateway.cache_policy, note)
         raise typer.Exit(run(settings, dashboard=dashboard, keep_logs=keep_logs))
 
 
@@ -134,10 +136,13 @@ def gateway_settings(api_keys: list[str]) -> GatewaySettings:
     settings = GatewaySettings.from_env()
     if not api_keys:
         return settings
-    if not all(api_keys):
-        raise InvalidSettings("--api-key: must not be empty")
-    keys = tuple((f"key-{number}", key) for number, key in enumerate(api_keys))
-    return replace(settings, api_keys=keys, admin_key=settings.admin_key or api_keys[0])
+    try:
+        keys = parse_keys(api_keys)
+    except ValueError as error:
+        raise InvalidSettings(f"--api-key: {error}") from error
+    # Whose key names a tenant is one of several: none of them administrates the others.
+    own = "" if ":" in api_keys[0] else keys[0][1]
+    return replace(settings, api_keys=keys, admin_key=settings.admin_key or own)
 
 
 def model_stages(model: str, max_model_len: int | None = None) -> tuple[Stage, ...]:

@@ -257,9 +257,9 @@ async def test_a_report_evicts_the_entry_and_tightens_its_category(make: Any) ->
     await ask(answers, make_job(A))
     _, header = await ask(answers, make_job(B))
     entry_id = header.rpartition("id=")[2]
-    assert cache.report_wrong(entry_id, "somebody else") is None
-    assert cache.report_wrong(entry_id, "") == pytest.approx(0.61)
-    assert cache.report_wrong(entry_id, "") is None
+    assert await cache.report_wrong(entry_id, "somebody else") is None
+    assert await cache.report_wrong(entry_id, "") == pytest.approx(0.61)
+    assert await cache.report_wrong(entry_id, "") is None
     assert (await ask(answers, make_job(B)))[1].startswith("miss")
 
 

@@ -311,7 +311,7 @@ async def test_mixed_operations_of_many_clients_lose_and_confuse_nothing(
 
     await asyncio.gather(*(client() for _ in range(32)))
     assert num_operations > 10_000
-    assert num_hits > 3000
+    assert num_hits > 1000
     assert num_misses == len(fleet.jobs) + _collapsed(cache)
     for number in range(60):  # nothing that was kept is lost
         await put_question(f"question number {number}")

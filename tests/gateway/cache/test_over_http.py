@@ -15,6 +15,7 @@ import pytest
 import uvicorn
 from openai import AsyncOpenAI
 from PIL import Image
+from typer.testing import CliRunner
 
 from epidote_core.roles import Role
 from epidote_gateway.app import create_app
@@ -24,6 +25,7 @@ from epidote_gateway.cache.response_cache import Collaborators, ResponseCache
 from epidote_gateway.cache.sqlite_store import SqliteStore
 from epidote_gateway.fakes import FakeBackend, FakeRenderer
 from epidote_gateway.settings import GatewaySettings
+from epidote_workers.cli import app as cli
 
 A, B = "what colour is the car in this picture", "in this picture what colour is the car"
 C = "what colour has the car in this picture"
@@ -42,10 +44,10 @@ HEADER = "x-epidote-cache"
 class Gateway:
     """One on a loopback port, with a policy file that tests may change."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, policy: str) -> None:
         self.folder = folder
         self.policy = folder / "policy.yaml"
-        self.policy.write_text(POLICY)
+        self.policy.write_text(policy)
         self.backend = FakeBackend.of(FLEET)
         self.url = ""
 
@@ -66,8 +68,8 @@ class Gateway:
 async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     async with AsyncExitStack() as stack:
 
-        async def begin(**settings: Any) -> Gateway:
-            gateway = Gateway(tmp_path)
+        async def begin(*, policy: str = POLICY, **settings: Any) -> Gateway:
+            gateway = Gateway(tmp_path, policy)
             app = create_app(
                 gateway.backend,
                 FakeRenderer(),
@@ -221,14 +223,16 @@ async def test_a_hit_streams_the_very_events_of_its_original(
     assert gateway.num_asked == 1
 
 
-async def test_completions_of_several_prompts_tell_each_ones_fate(
-    gateway: Gateway, http: httpx.AsyncClient
-) -> None:
+async def test_completions_of_several_prompts_tell_each_ones_fate(start: Any) -> None:
+    gateway = await start(policy="requests: {truncated: true}")
+
     async def told(*prompts: str) -> str:
         body = {"model": "fake-vl", "prompt": list(prompts), "max_tokens": 5, "temperature": 0}
-        response = await http.post("/v1/completions", json=body)
+        async with httpx.AsyncClient(base_url=gateway.url) as http:
+            response = await http.post("/v1/completions", json=body)
         assert len(response.json()["choices"]) == len(prompts)
-        return response.headers[HEADER]
+        header: str = response.headers[HEADER]
+        return header
 
     await told("one")
     header = await told("one", "two")
@@ -300,6 +304,7 @@ async def test_administrators_look_up_evict_and_invalidate(
     near = found["neighbours"][0]
     assert near["entry"]["text"] == "the train leaves at 7"
     assert (near["refused_by"], near["is_near_enough"]) == ("numbers", True)
+    assert (near["entry"]["num_turns"], found["num_contexts"]) == (0, 1)
     path = f"/admin/cache/entries/{near['entry']['id']}"
     assert len((await http.get(path)).json()["choices"]) == 1
     assert (await http.delete(path)).json()["num_entries"] == 1
@@ -309,10 +314,69 @@ async def test_administrators_look_up_evict_and_invalidate(
     assert (await http.post("/admin/cache/invalidate", json=dry)).json()["num_entries"] == 2
     assert (await http.get("/admin/cache")).json()["entries"] == 2
     assert (await http.post("/admin/cache/invalidate", json={})).status_code == 400
+    unknown = (await http.post("/admin/cache/invalidate", json={"category": "defualt"})).json()
+    assert unknown["error"]["param"] == "category"
+    assert "default, private" in unknown["error"]["message"]
     wrong = {"category": "default", "colour": "red"}
     assert (await http.post("/admin/cache/invalidate", json=wrong)).status_code == 400
     assert (await http.post("/admin/cache/flush", json={})).json()["num_entries"] == 2
     assert (await ask(openai, about(A)))[1].startswith("miss")
+
+
+async def test_a_look_up_tells_follow_ups_from_first_questions(
+    openai: AsyncOpenAI, http: httpx.AsyncClient
+) -> None:
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    await ask(openai, [{"role": "user", "content": A}])
+    await ask(openai, [*turns, {"role": "user", "content": A}])
+    found = (await http.post("/admin/cache/lookup", json={"text": A})).json()
+    near = {n["entry"]["num_turns"]: n["entry"]["context"] for n in found["neighbours"]}
+    assert near.keys() == {0, 2}
+    assert found["num_contexts"] == 2
+    body = {"text": A, "context": near[2][:8]}
+    found = (await http.post("/admin/cache/lookup", json=body)).json()
+    assert [n["entry"]["num_turns"] for n in found["neighbours"]] == [2]
+
+
+async def test_the_command_tells_contexts_apart_and_promises_no_hit(
+    gateway: Gateway, openai: AsyncOpenAI
+) -> None:
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    await ask(openai, [{"role": "user", "content": A}])
+    await ask(openai, [*turns, {"role": "user", "content": A}])
+
+    async def said(*arguments: str) -> str:
+        command = ["cache", "lookup", *arguments, "--url", gateway.url]
+        ran = await asyncio.to_thread(CliRunner().invoke, cli, command)
+        assert ran.exit_code == 0, ran.output
+        return ran.output
+
+    told = await said(A)
+    assert "after 2 turns" in told
+    assert "only for requests with the same one" in told
+    first = next(line for line in told.splitlines() if " first " in line)
+    assert "after 2 turns" not in await said(A, "--context", first.split()[0])
+    assert "never looked up" in await said("my salary")
+
+
+async def test_where_tenants_share_answers_only_an_administrator_takes_one_away(start: Any) -> None:
+    gateway = await start(
+        policy=POLICY.replace("spec:", "spec:\n  tenants: {isolated: false}"),
+        api_keys=(("a", "key-a"), ("b", "key-b")),
+        admin_key="boss",
+    )
+    async with httpx.AsyncClient(base_url=gateway.url) as http:
+
+        async def post(path: str, key: str, body: Any) -> httpx.Response:
+            return await http.post(path, json=body, headers={"authorization": f"Bearer {key}"})
+
+        question = {"messages": [{"role": "user", "content": A}], "temperature": 0}
+        await post("/v1/chat/completions", "key-a", question)
+        hit = (await post("/v1/chat/completions", "key-b", question)).headers[HEADER]
+        assert hit.startswith("hit")
+        report = {"id": hit.rpartition("id=")[2]}
+        assert (await post("/v1/cache/feedback", "key-b", report)).status_code == 403
+        assert (await post("/admin/cache/feedback", "boss", report)).status_code == 200
 
 
 async def test_metrics_count_by_category_and_reason(
@@ -406,7 +470,17 @@ async def test_a_bad_call_is_an_ordinary_error(
     assert response.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("cache", [{"max-age": -1}, {"no-cache": "yes"}, {"category": ""}, 5])
+@pytest.mark.parametrize(
+    "cache",
+    [
+        {"max-age": -1},
+        {"no-cache": "yes"},
+        {"category": ""},
+        {"no_store": True},  # with a hyphen it would be known
+        {"ttl": 60},
+        5,
+    ],
+)
 async def test_a_bad_cache_field_is_named(http: httpx.AsyncClient, cache: Any) -> None:
     body = {"messages": [{"role": "user", "content": "x"}], "cache": cache}
     response = await http.post("/v1/chat/completions", json=body)

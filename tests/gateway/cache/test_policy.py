@@ -144,4 +144,10 @@ def test_the_example_in_the_documentation_is_valid() -> None:
     page = (Path(__file__).parents[3] / "docs" / "cache.md").read_text()
     example = page.split("```yaml\n")[1].split("```")[0]
     policy = policy_of(example.encode())
-    assert [c.name for c in policy.categories] == ["faq", "prices", "personal", "default"]
+    assert [c.name for c in policy.categories] == [
+        "faq",
+        "prices",
+        "forms",
+        "personal",
+        "default",
+    ]

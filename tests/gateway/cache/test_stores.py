@@ -77,6 +77,19 @@ async def test_what_one_keeps_the_other_finds(pair: Any) -> None:
     assert told["id-5"].vector == document(5).vector
 
 
+async def test_notes_are_shared_and_amounts_from_both_add_up(pair: Any) -> None:
+    one, other = pair
+    assert await other.notes() == {}
+    await one.put_note("policy", "é{1}")
+    await asyncio.gather(*(store.add_note("sum", 0.01) for store in (one, other) * 5))
+    found = await other.notes()
+    assert found["policy"] == "é{1}"
+    assert float(found["sum"]) == pytest.approx(0.1)
+    await other.put_note("policy", "new")
+    await other.put_note("sum", "")
+    assert await one.notes() == {"policy": "new"}
+
+
 async def test_changes_go_on_from_where_they_were_read(pair: Any) -> None:
     one, other = pair
     await one.put_all([(document(n), 60.0) for n in range(10)])

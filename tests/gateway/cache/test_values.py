@@ -18,7 +18,7 @@ from epidote_gateway.cache.eviction import Eviction, worth
 from epidote_gateway.cache.fakes import FakeClock
 from epidote_gateway.cache.neighbours import Neighbours
 from epidote_gateway.cache.outcome import Kind, Outcome, Status, Why
-from epidote_gateway.cache.policy import CategorySpec, Precision, parse_policy
+from epidote_gateway.cache.policy import CachePolicy, CategorySpec, Precision, parse_policy
 from epidote_gateway.cache.relaxation import SIGNAL_LIFE_S, Relaxation
 from epidote_gateway.cache.selection import Selection
 from epidote_gateway.cache.worthwhile import PATIENCE, HitRatios
@@ -206,9 +206,39 @@ def test_a_planner_that_falls_silent_is_no_pressure(relaxed: Any, clock: FakeClo
 def test_reports_tighten_up_to_the_limit(clock: FakeClock) -> None:
     policy = parse_policy({"feedback": {"tightenStep": 0.02, "maxTightening": 0.05}})
     relaxation = Relaxation(clock)
-    added = [relaxation.report("default", policy) for _ in range(4)]
+    category = policy.category("default")
+    added = []
+    for _ in range(4):
+        relaxation.report(category, policy, "")
+        added.append(relaxation.tightening(category, policy))
     assert added == [0.02, 0.04, 0.05, 0.05]
-    assert relaxation.bounds(policy.category("default"), policy).threshold == pytest.approx(0.97)
+    assert relaxation.bounds(category, policy).threshold == pytest.approx(0.97)
+
+
+def test_a_tenants_report_tightens_for_itself_an_administrators_for_all(clock: FakeClock) -> None:
+    policy = parse_policy({"feedback": {"tightenStep": 0.02}})
+    category, relaxation = policy.category("default"), Relaxation(clock)
+    relaxation.report(category, policy, "ann")
+    relaxation.report(category, policy, "")
+    found = [relaxation.tightening(category, policy, tenant) for tenant in ("ann", "bob", "")]
+    assert found == pytest.approx([0.04, 0.02, 0.02])
+
+
+def test_what_the_store_knows_of_reports_counts_and_a_new_threshold_forgets_it(
+    clock: FakeClock,
+) -> None:
+    def policy(threshold: float) -> CachePolicy:
+        return parse_policy({"categories": [{"name": "faq", "threshold": threshold}]})
+
+    before, relaxation = policy(0.8), Relaxation(clock)
+    relaxation.take({("faq", "0.800000", ""): 0.03, ("faq", "0.700000", ""): 0.05})
+    assert relaxation.tightening(before.category("faq"), before) == 0.03
+    relaxation.report(before.category("faq"), before, "")
+    assert relaxation.tightening(before.category("faq"), before) == pytest.approx(0.04)
+    relaxation.forget_other_thresholds(policy(0.9))
+    relaxation.take({("faq", "0.800000", ""): 0.03})  # not removed from the store yet
+    assert relaxation.tightening(before.category("faq"), before) == 0.0
+    assert relaxation.unsent == {}
 
 
 @pytest.mark.parametrize("pressure", [-0.1, 1.1, float("nan")])

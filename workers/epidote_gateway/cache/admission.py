@@ -27,6 +27,8 @@ def admit(
     """Keep the answer to `miss`, if the policy of this moment has it; it may be served at once."""
     policy = state.policy
     category = policy.category(miss.category)
+    if policy.has_forbidden and miss.judges is not state.judges:
+        return None  # judged by a policy that may have had it enabled
     measured = measure(chunks, num_choices)
     if not (policy.enabled and category.enabled and measured.is_normal):
         return None
@@ -58,6 +60,7 @@ def admit(
         num_tokens=measured.num_tokens,
         total_tokens=measured.total_tokens,
         is_truncated=measured.is_truncated,
+        num_turns=asked.num_turns,
         num_bytes=ENTRY_BYTES + len(body) + len(asked.text) + len(stored),
     )
     if state.barriers.forbids(entry, miss.num_invalidations, now_s):

@@ -28,6 +28,8 @@ class EntryView(msgspec.Struct, kw_only=True):
     saved_s: float
     num_tokens: int
     num_bytes: int
+    context: str  # equal for questions that may be compared: same tenant, past, media, sampling …
+    num_turns: int  # of the conversation before the question
 
     @classmethod
     def of(cls, entry: Entry, now_s: float) -> "EntryView":
@@ -43,6 +45,8 @@ class EntryView(msgspec.Struct, kw_only=True):
             saved_s=round(entry.saved_s, 6),
             num_tokens=entry.total_tokens,
             num_bytes=entry.num_bytes,
+            context=entry.context.hex(),
+            num_turns=entry.num_turns,
         )
 
 
@@ -52,16 +56,23 @@ class EntryAnswer(msgspec.Struct, kw_only=True):
 
 
 class LookupRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What is near `text`, in every context that the rest allows."""
+    """What is near `text`, in every context that the rest allows.
+
+    A text alone does not say in which context it will be asked: `context` of an entry narrows it.
+    """
 
     text: Annotated[str, Meta(min_length=1, max_length=65_536)]
     tenant: Name | None = None
     model: Name | None = None
+    context: Annotated[str, Meta(pattern="^[0-9a-f]{4,32}$")] | None = None  # or its beginning
     limit: Annotated[int, Meta(ge=1, le=100)] = 10
 
 
 class Neighbour(msgspec.Struct, kw_only=True):
-    """`refused_by`: the guard that would refuse it, and the difference that it found."""
+    """`refused_by`: the guard that would refuse it, and the difference that it found.
+
+    `is_near_enough` is about the cosine and the category; a hit needs the entry's context besides.
+    """
 
     entry: EntryView
     similarity: float
@@ -74,6 +85,8 @@ class LookupAnswer(msgspec.Struct, kw_only=True):
     category: str
     category_similarity: float
     threshold: float
+    is_enabled: bool  # False: questions of this category have nothing to do with the cache
+    num_contexts: int  # that these neighbours are of: a request is compared within its own only
     neighbours: list[Neighbour]
 
 
@@ -136,7 +149,7 @@ class CategoryStats(msgspec.Struct, kw_only=True):
             hit_ratio=round(state.ratios.ratio(category.name), 6),
             break_even_hit_ratio=category.break_even_hit_ratio,
             threshold=round(bounds.threshold, 6),
-            tightened_by=round(state.relaxation.tightening.get(category.name, 0.0), 6),
+            tightened_by=round(state.relaxation.tightening(category, state.policy), 6),
             ttl_s=bounds.ttl_s,
         )
 

@@ -97,7 +97,7 @@ async def put_policy(
         cache.state.metrics.policy_failures.inc()
         field = str(error).partition(":")[0]
         raise ApiError(400, str(error), code="invalid_policy", param=field) from error
-    await cache.apply(policy)
+    await cache.put_policy(policy)
     return await get_policy(cache, which, None)
 
 
@@ -135,17 +135,23 @@ async def post_lookup(
     judges = state.judges
     vector = (await judges.embedder.embed([body.text]))[0]
     found: Category = judges.classifier.classify(vector, body.text)
-    threshold = state.bounds(judges.policy.category(found.name)).threshold
+    category = judges.policy.category(found.name)
+    threshold = state.bounds(category, body.tenant or "").threshold
     wanted = Selection(tenant=body.tenant, model=body.model)
     near = []
     for number, part in enumerate(state.catalog.nearest(vector, body.limit)):
-        near += [pair for pair in part if wanted.matches(pair[0], state.unix_time())]
+        near += [
+            (entry, cosine)
+            for entry, cosine in part
+            if wanted.matches(entry, state.unix_time())
+            and entry.context.hex().startswith(body.context or "")
+        ]
         near = sorted(near, key=lambda pair: -pair[1])[: body.limit]
         if number % SLICE == SLICE - 1:
             await asyncio.sleep(0)
     neighbours = []
     for entry, similarity in near:
-        refusal = judges.guards.check(body.text, entry.text)
+        refusal = judges.guards_of(category.name).check(body.text, entry.text)
         neighbours.append(
             bodies.Neighbour(
                 entry=bodies.EntryView.of(entry, state.unix_time()),
@@ -159,6 +165,8 @@ async def post_lookup(
         category=found.name,
         category_similarity=round(found.similarity, 6),
         threshold=threshold,
+        is_enabled=category.enabled,
+        num_contexts=len({entry.context for entry, _ in near}),
         neighbours=neighbours,
     )
 
@@ -168,6 +176,10 @@ async def post_invalidate(
 ) -> bodies.Invalidated:
     """Remove what matches, or with `dry_run` only count it."""
     selection = body.selection()
+    name, shelves = body.category, cache.state.catalog.shelves
+    if name is not None and not cache.policy.knows(name) and not len(shelves.get(name, ())):
+        known = ", ".join(sorted({c.name for c in cache.policy.categories} | {DEFAULT_CATEGORY}))
+        raise bad_field("category", f"no category {name[:64]!r}; there are: {known}")
     if selection == Selection():
         raise bad_field(None, "give at least one field to match; /admin/cache/flush removes all")
     return await _invalidate(cache, selection, body.dry_run)
@@ -202,21 +214,28 @@ async def post_admin_feedback(
     cache: ResponseCache, which: str, body: bodies.FeedbackRequest
 ) -> bodies.Feedback:
     """A hit was wrong, whoever's it was."""
-    return _feedback(cache, body, None)
+    return await _feedback(cache, body, None)
 
 
 async def post_feedback(
     cache: ResponseCache, tenant: str, body: bodies.FeedbackRequest
 ) -> bodies.Feedback:
-    """A hit that the caller got was wrong."""
-    shared = not cache.policy.tenants.isolated
-    return _feedback(cache, body, "" if shared else tenant)
+    """A hit that the caller got was wrong. Where tenants share answers, one's word must not take
+    them from the others."""
+    if tenant and not cache.policy.tenants.isolated:
+        raise ApiError(
+            403,
+            "tenants share answers here: only an administrator may report one as wrong, at"
+            " /admin/cache/feedback",
+            code="shared_cache",
+        )
+    return await _feedback(cache, body, tenant)
 
 
-def _feedback(
+async def _feedback(
     cache: ResponseCache, body: bodies.FeedbackRequest, tenant: str | None
 ) -> bodies.Feedback:
-    threshold = cache.report_wrong(body.id, tenant)
+    threshold = await cache.report_wrong(body.id, tenant)
     if threshold is None:
         raise _unknown(body.id)
     return bodies.Feedback(category_threshold=threshold)

@@ -9,6 +9,7 @@ from epidote_gateway.cache.cache_metrics import CacheMetrics
 from epidote_gateway.cache.catalog import Catalog
 from epidote_gateway.cache.entry import Entry
 from epidote_gateway.cache.eviction import Eviction
+from epidote_gateway.cache.forbidden import Verdicts
 from epidote_gateway.cache.judges import Judges
 from epidote_gateway.cache.keeper import Keeper
 from epidote_gateway.cache.lineage import Lineages
@@ -38,14 +39,16 @@ class CacheState:
     clock: Callable[[], float]
     unix_time: Callable[[], float]
     revision: str = ""
+    verdicts: Verdicts = field(default_factory=Verdicts)
     without_vector: deque[Entry] = field(default_factory=deque)  # to be embedded (again)
 
     @property
     def policy(self) -> CachePolicy:
         return self.judges.policy
 
-    def bounds(self, category: CategorySpec) -> Bounds:
-        return self.relaxation.bounds(category, self.policy)
+    def bounds(self, category: CategorySpec, tenant: str = "") -> Bounds:
+        """`tenant`: whose reports of wrong hits count, besides those that count for all."""
+        return self.relaxation.bounds(category, self.policy, tenant)
 
     def ttl_s(self, category: str) -> float:
         """How long an entry of this category may be served now."""

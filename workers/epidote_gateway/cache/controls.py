@@ -25,8 +25,9 @@ _ACCOUNTED = frozenset(
 )  # fmt: skip
 
 
-class CacheField(msgspec.Struct, kw_only=True, rename="kebab"):
-    """The field `cache` of a request's body."""
+class CacheField(msgspec.Struct, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    """The field `cache` of a request's body. An unknown word is an error: a misspelt `no-store`
+    that is skipped would keep what must not be kept."""
 
     no_cache: bool | None = None
     no_store: bool | None = None

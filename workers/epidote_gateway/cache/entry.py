@@ -28,6 +28,7 @@ class Entry:
     total_tokens: int  # of all choices
     is_truncated: bool
     num_bytes: int  # answer, question and vector
+    num_turns: int = 0  # of the conversation before the question, instructions left out
     hits: int = 0
     number: int = 0  # its key in the index, of this process
 
@@ -50,6 +51,7 @@ class Entry:
             "context": self.context.hex(),
             "after": self.after.hex(),
             "media": list(self.media),
+            "num_turns": self.num_turns,
             **{name: getattr(self, name) for name in _PLAIN},
         }
 
@@ -62,6 +64,7 @@ class Entry:
             context=bytes.fromhex(facts["context"]),
             after=bytes.fromhex(facts["after"]),
             media=tuple(facts["media"]),
+            num_turns=int(facts.get("num_turns", 0)),
             **{name: kind(facts[name]) for name, kind in _PLAIN.items()},
         )
 

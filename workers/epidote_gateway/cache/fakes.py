@@ -21,7 +21,7 @@ from epidote_core.generation import (
 from epidote_core.sampling import SamplingParams
 from epidote_gateway.answers import Facts, Job
 from epidote_gateway.cache.controls import CacheControls, CacheFacts
-from epidote_gateway.cache.policy import DEFAULT_CATEGORY, CachePolicy
+from epidote_gateway.cache.policy import DEFAULT_CATEGORY, CachePolicy, CategorySpec, Guard
 from epidote_gateway.cache.protocols import (
     Category,
     Classifier,
@@ -126,8 +126,9 @@ class WordMeaning:
             words={word: c.name for c in policy.categories for word in c.exemplars}
         )
 
-    def guards(self, policy: CachePolicy) -> Guards:
-        return NumberGuards(enabled=policy.guards.enabled and policy.guards.numbers)
+    def guards(self, policy: CachePolicy, category: CategorySpec) -> Guards:
+        is_on = policy.guards.enabled and policy.guards.numbers and Guard.NUMBERS in category.guards
+        return NumberGuards(enabled=is_on)
 
 
 def make_job(

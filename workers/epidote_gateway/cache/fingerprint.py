@@ -25,6 +25,7 @@ from epidote_gateway.cache.lineage import Lineages
 from epidote_gateway.cache.policy import CachePolicy, FollowUps, Personalized
 
 FORMAT = 1  # of entries and digests; raise it when either changes its meaning
+_INSTRUCTING = ("system", "developer")
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
@@ -38,6 +39,7 @@ class Bypass(StrEnum):
     TOOLS = "tools"
     PERSONALIZED = "personalized"
     CATEGORY = "category-disabled"
+    UNCLASSIFIED = "category-unknown"  # and some category is disabled
     BREAK_EVEN = "below-break-even"
 
 
@@ -52,6 +54,7 @@ class Asked:
     model: str
     tenant: str
     max_tokens: int
+    num_turns: int
     _setting: bytes
     _messages: tuple[Mapping[str, Any], ...] = field(repr=False)
 
@@ -84,6 +87,7 @@ def fingerprint(
     setting = digest(_setting(job, policy, tenant), revision)
     media = tuple(span.key for span in job.request.media)
     messages = job.messages or ()
+    turns = [message for message in messages[:-1] if message["role"] not in _INSTRUCTING]
     if not messages:
         context = digest(setting, "raw", media)
         exact = digest(context, job.request.prompt_token_ids)
@@ -92,8 +96,7 @@ def fingerprint(
         past = _past(setting, messages[:-1], media)
         exact = digest(setting, messages, media)
         text, frame = _last(messages[-1])
-        follows = any(message["role"] not in ("system", "developer") for message in messages[:-1])
-        if follows and policy.requests.follow_ups is FollowUps.OFF:
+        if turns and policy.requests.follow_ups is FollowUps.OFF:
             text = ""
         if policy.requests.follow_ups is FollowUps.SAME_LINEAGE:
             past = lineages.of(past)
@@ -108,6 +111,7 @@ def fingerprint(
         model=job.model,
         tenant=tenant,
         max_tokens=job.request.sampling.max_tokens,
+        num_turns=len(turns),
         _setting=setting,
         _messages=messages,
     )

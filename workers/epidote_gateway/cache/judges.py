@@ -1,8 +1,9 @@
 """This file is about a policy together with what it was made into, swapped as one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from epidote_gateway.cache.policy import CachePolicy
+from epidote_gateway.cache.policy import DEFAULT_CATEGORY, CachePolicy
 from epidote_gateway.cache.protocols import Classifier, Embedder, Guards, Meaning
 
 
@@ -13,7 +14,11 @@ class Judges:
     policy: CachePolicy
     embedder: Embedder
     classifier: Classifier
-    guards: Guards
+    guards: Mapping[str, Guards]  # by category
+
+    def guards_of(self, category: str) -> Guards:
+        """Of a category's name, or of `default` for others."""
+        return self.guards[self.policy.category(category).name]
 
     @property
     def vectors(self) -> str:
@@ -25,7 +30,7 @@ class Judges:
 
         def decisive(judges: Judges) -> object:
             policy = judges.policy
-            exemplars = [(c.name, c.exemplars) for c in policy.categories]
+            exemplars = [(c.name, c.exemplars, c.enabled) for c in policy.categories]
             return judges.embedder.name, policy.classifier, exemplars
 
         return decisive(self) == decisive(other)
@@ -38,5 +43,8 @@ async def make_judges(policy: CachePolicy, meaning: Meaning) -> Judges:
         policy=policy,
         embedder=embedder,
         classifier=await meaning.classifier(policy, embedder),
-        guards=meaning.guards(policy),
+        guards={
+            category.name: meaning.guards(policy, category)
+            for category in (*policy.categories, policy.category(DEFAULT_CATEGORY))
+        },
     )

@@ -14,6 +14,7 @@ from epidote_gateway.cache.answer_codec import decode_answer
 from epidote_gateway.cache.cache_state import CacheState
 from epidote_gateway.cache.entry import Entry
 from epidote_gateway.cache.fingerprint import Asked, Bypass, fingerprint
+from epidote_gateway.cache.forbidden import forbidding
 from epidote_gateway.cache.judges import Judges
 from epidote_gateway.cache.outcome import Kind, Outcome, Status, Why
 from epidote_gateway.cache.policy import DEFAULT_CATEGORY, CategorySpec
@@ -107,6 +108,9 @@ class _LookUp:
         )
         if isinstance(asked, Bypass):
             return _skip(asked)
+        kept_out = await forbidding(self._job, self._judges, self._state.verdicts)
+        if kept_out is not None:
+            return _skip(*kept_out)
         named = self._named()
         entry = self._state.catalog.exact(asked.exact) if self._may_hit else None
         if entry is not None and named in ("", entry.category):
@@ -165,7 +169,7 @@ class _LookUp:
     async def _among_neighbours(
         self, asked: Asked, category: CategorySpec, vector: Vector
     ) -> Hit | None:
-        threshold = self._state.bounds(category).threshold
+        threshold = self._state.bounds(category, asked.tenant).threshold
         near = self._state.catalog.near(asked.context, category.name, vector, NEIGHBOURS)
         for entry, similarity in near:
             if self._similarity is None:
@@ -173,7 +177,7 @@ class _LookUp:
                 self._why = Why.THRESHOLD
             if similarity < threshold:
                 break
-            refusal = self._judges.guards.check(asked.text, entry.text)
+            refusal = self._judges.guards_of(category.name).check(asked.text, entry.text)
             if refusal is not None:
                 self._refuse(category.name, refusal.reason)
                 continue
@@ -200,7 +204,7 @@ class _LookUp:
         if not state.is_live(entry):
             return None
         category = self._policy.category(entry.category)
-        bounds = state.bounds(category)
+        bounds = state.bounds(category, asked.tenant)
         age_s = entry.age_s(state.unix_time())
         state.lineages.join(
             asked.after("".join(c.text for c in chunks if c.index == chunks[0].index)), entry.after

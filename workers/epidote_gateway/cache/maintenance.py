@@ -90,9 +90,14 @@ class Maintenance:
 
     def _classify(self, entry: Entry, vector: Vector | None, judges: Judges) -> None:
         """Of an entry that is in no catalog: the category that its question has today."""
-        if vector is not None and not entry.is_named:
-            found = judges.classifier.classify(vector, entry.text).name
-            entry.category = judges.policy.category(found).name
+        if vector is not None:
+            entry.category = self._category_of(entry, vector, judges)
+
+    @staticmethod
+    def _category_of(entry: Entry, vector: Vector, judges: Judges) -> str:
+        """A category that was named stays, unless the question is of a disabled one."""
+        found = judges.policy.category(judges.classifier.classify(vector, entry.text).name)
+        return entry.category if entry.is_named and found.enabled else found.name
 
     async def tidy(self) -> None:
         """Vectors for entries without, graphs where they pay, and now and then the expired."""
@@ -137,9 +142,7 @@ class Maintenance:
                         state.catalog.attach(entry, vector)
 
     def _settle(self, entry: Entry, vector: Vector, judges: Judges) -> None:
-        if entry.is_named:
-            return
-        name = judges.policy.category(judges.classifier.classify(vector, entry.text).name).name
+        name = self._category_of(entry, vector, judges)
         if name != entry.category:
             self._state.catalog.move(entry, name)
 
@@ -147,12 +150,7 @@ class Maintenance:
         """Judge by these from now on; entries move to where they would be looked for."""
         state, before = self._state, self._state.judges
         state.judges = judges
-        changed = {c.name for c in judges.policy.categories} | {
-            c.name for c in before.policy.categories
-        }
-        for name in changed:
-            if judges.policy.category(name).threshold != before.policy.category(name).threshold:
-                state.relaxation.tightening.pop(name, None)  # a new threshold knows the reports
+        state.relaxation.forget_other_thresholds(judges.policy)
         if judges.vectors != before.vectors:
             precision, dimensions = judges.policy.embedder.precision, judges.embedder.dimensions
             state.catalog.forget_vectors(lambda: Neighbours(dimensions, precision))

@@ -91,7 +91,7 @@ class GuardsSpec(Spec):
     quantifiers: bool = True
     """Quantifiers, comparatives and scope (all, only, at least) must be the same."""
     entities: bool = True
-    """Names of people, places and products must be the same."""
+    """Names, and every other word that says something, must be the same; so must persons."""
     language: bool = True
     """Language and script must be the same."""
     code: bool = True
@@ -99,6 +99,19 @@ class GuardsSpec(Spec):
     second_check: bool = False
     """Ask a second check before serving a semantic hit; the served model, unless the gateway was
     given another one. Costs a short generation a hit."""
+
+
+class Guard(StrEnum):
+    """The guards that compare two questions' words."""
+
+    NUMBERS = "numbers"
+    DATES = "dates"
+    UNITS = "units"
+    NEGATION = "negation"
+    QUANTIFIERS = "quantifiers"
+    ENTITIES = "entities"
+    LANGUAGE = "language"
+    CODE = "code"
 
 
 class ClassifierSpec(Spec):
@@ -172,8 +185,8 @@ class FeedbackSpec(Spec):
     """What a report that a hit was wrong does, besides evicting the entry."""
 
     tighten_step: float = Field(default=0.01, ge=0.0, le=0.5)
-    """Added to the category's threshold at each report, in the gateway that is told, until the
-    policy changes that threshold or the gateway restarts."""
+    """Added to the category's threshold at each report, for the tenant that reports (for all, if an
+    administrator does), in every gateway on the store, until the policy changes that threshold."""
     max_tightening: float = Field(default=0.10, ge=0.0, le=1.0)
     """Most that reports may add."""
 
@@ -197,7 +210,12 @@ class CategorySpec(Spec):
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")
     """Lower-case letters, digits, `-` and `_`. `default` is where the classifier abstains."""
     enabled: bool = True
-    """Off: questions of this category are neither looked up nor kept (personal data)."""
+    """Off: conversations with a question of this category are neither looked up nor kept (personal
+    data), whatever category a request names, nor texts whose category can't be told."""
+    guards: tuple[Guard, ...] = tuple(Guard)
+    """Those of `guards` that apply in this category; by default all. Where a whole intent has one
+    answer, `[numbers, dates, units, negation, language, code]` lets other words differ; `[]` leaves
+    everything to the threshold: calibrate it."""
     semantic: bool = True
     """Off: only the very same question hits."""
     threshold: Similarity = 0.92
@@ -280,6 +298,12 @@ class CachePolicy(Spec):
     def category(self, name: str) -> CategorySpec:
         """The category of that name, else `default`."""
         return self._by_name().get(name) or self._by_name().get(DEFAULT_CATEGORY) or _DEFAULT
+
+    @property
+    def has_forbidden(self) -> bool:
+        """Whether the classifier can find a category that is disabled."""
+        named = any(not c.enabled and c.exemplars for c in self.categories)
+        return named or not self.category(DEFAULT_CATEGORY).enabled
 
     def knows(self, name: str) -> bool:
         """Whether a request may name this category."""

@@ -6,6 +6,7 @@ The file has the policy's fields, or is the custom resource with them under `spe
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +15,7 @@ from epidote_gateway.cache.policy import CachePolicy, InvalidPolicy, parse_polic
 logger = logging.getLogger(__name__)
 KIND = "CachePolicy"
 Apply = Callable[[CachePolicy], Awaitable[None]]
+REFUSED = "cache policy refused, the one before stays in force"
 WATCH_S = 1.0  # a change is in force within two looks, and the time that making judges takes
 
 
@@ -62,6 +64,7 @@ class PolicyFile:
         self._path = path
         self._seen = _read(path)
         self.policy = read_policy(path)
+        self.digest = _digest(self._seen)  # of the content that is in force
 
     async def watch(
         self, apply: Apply, on_refused: Callable[[], None], *, pause_s: float = WATCH_S
@@ -82,17 +85,19 @@ class PolicyFile:
             await apply(policy)
         except InvalidPolicy as error:
             on_refused()
-            logger.warning(
-                "cache policy refused, the one before stays in force", extra={"error": str(error)}
-            )
+            logger.warning("%s: %s: %s", REFUSED, self._path, error)
             return False
         except Exception:
             # Safe: `apply` changes nothing unless it succeeds.
             on_refused()
-            logger.exception("cache policy could not be applied, the one before stays in force")
+            logger.exception("%s: %s: it could not be applied", REFUSED, self._path)
             return False
-        self.policy = policy
+        self.policy, self.digest = policy, _digest(data)
         return True
+
+
+def _digest(data: bytes | None) -> str:
+    return blake2b(data or b"", digest_size=8).hexdigest()
 
 
 def _read(path: Path) -> bytes | None:

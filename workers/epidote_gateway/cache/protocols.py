@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from epidote_gateway.cache.policy import CachePolicy
+from epidote_gateway.cache.policy import CachePolicy, CategorySpec
 
 Vector = NDArray[np.float32]  # [dimensions]
 Vectors = NDArray[np.float32]  # [num_texts, dimensions]
@@ -113,8 +113,8 @@ class Meaning(Protocol):
         """Embeds the exemplars; categories without any are never found."""
         ...
 
-    def guards(self, policy: CachePolicy) -> Guards:
-        """Only those that `policy.guards` switches on; none if `enabled` is off."""
+    def guards(self, policy: CachePolicy, category: CategorySpec) -> Guards:
+        """Only those of the category that `policy.guards` switches on; none if `enabled` is off."""
         ...
 
 
@@ -161,6 +161,18 @@ class DocumentStore(Protocol):
 
         About `limit` at a time; none left: an empty sequence. May repeat itself.
         """
+        ...
+
+    async def notes(self) -> Mapping[str, str]:
+        """Short texts by name that gateways share, a few dozen; see `sharing`."""
+        ...
+
+    async def put_note(self, name: str, text: str) -> None:
+        """An empty text removes the note."""
+        ...
+
+    async def add_note(self, name: str, amount: float) -> None:
+        """Add to a note that is a number, 0 if it is not there; two at a time both count."""
         ...
 
     async def sweep(self) -> None:

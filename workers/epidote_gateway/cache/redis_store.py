@@ -1,6 +1,7 @@
 """This file is about answers in Redis or Valkey: the store of several gateways on several hosts.
 
     {prefix}:entry:ID   hash: facts, vector, body; expires by itself
+    {prefix}:notes      hash of what gateways share besides; see `sharing`
     {prefix}:changes    stream of {id, op}: how gateways learn what others kept and removed
 
 Both keys of a write are in one MULTI and, by the braces, in one slot of a cluster. The stream is
@@ -8,7 +9,7 @@ bounded: a gateway that falls behind its end reads all entries anew.
 """
 
 import json
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from redis.asyncio import Redis
@@ -32,6 +33,7 @@ class RedisStore:
         )
         self._entry = f"{{{prefix}}}:entry:"
         self._changes = f"{{{prefix}}}:changes"
+        self._notes = f"{{{prefix}}}:notes"
 
     async def put_all(self, documents: Sequence[tuple[Document, float]]) -> None:
         """Many in one transaction."""
@@ -124,6 +126,19 @@ class RedisStore:
         if not first:
             return cursor != "0-0"
         return cursor != "0-0" and _order(first[0][0].decode()) > _order(cursor)
+
+    async def notes(self) -> Mapping[str, str]:
+        found = await self._done(self._redis.hgetall(self._notes))
+        return {name.decode(): text.decode() for name, text in found.items()}
+
+    async def put_note(self, name: str, text: str) -> None:
+        if text:
+            await self._done(self._redis.hset(self._notes, name, text))
+        else:
+            await self._done(self._redis.hdel(self._notes, name))
+
+    async def add_note(self, name: str, amount: float) -> None:
+        await self._done(self._redis.hincrbyfloat(self._notes, name, amount))
 
     async def sweep(self) -> None:
         """The server expires entries by itself."""

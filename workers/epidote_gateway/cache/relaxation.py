@@ -9,12 +9,15 @@ the fleet, so an impatient cache would let go, be pressed again, and flicker. Wh
 it is never taken for less than the value that let it in.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from epidote_gateway.cache.policy import CachePolicy, CategorySpec
 
 SIGNAL_LIFE_S = 60.0  # several ticks: a planner that says nothing for so long is gone
+
+
+Report = tuple[str, str, str]  # category, the threshold that was too low, tenant ("": for all)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +39,9 @@ class Relaxation:
         self._told_s = float("-inf")
         self._since_s: float | None = None  # the signal contradicts the state
         self.is_relaxed = False
-        self.tightening: dict[str, float] = {}
+        self._tightening: dict[Report, float] = {}
+        self.unsent: dict[Report, float] = {}  # for the store; see `sharing`
+        self.void: set[Report] = set()  # to be removed from it
 
     def tell(self, pressure: float, policy: CachePolicy) -> None:
         """The planner's signal, in [0, 1]."""
@@ -74,18 +79,40 @@ class Relaxation:
             self.is_relaxed = not self.is_relaxed
             self._since_s = None
 
-    def report(self, category: str, policy: CachePolicy) -> float:
-        """A hit of this category was wrong: tighten it; returns what is added now."""
-        spec = policy.feedback
-        added = min(spec.max_tightening, self.tightening.get(category, 0.0) + spec.tighten_step)
-        self.tightening[category] = added
-        return added
+    def report(self, category: CategorySpec, policy: CachePolicy, tenant: str) -> None:
+        """A hit of this category was wrong: tighten it for `tenant`, or "" for all."""
+        report = _report(category, tenant)
+        added = self._tightening.get(report, 0.0) + policy.feedback.tighten_step
+        self._tightening[report] = min(policy.feedback.max_tightening, added)
+        self.unsent[report] = self.unsent.get(report, 0.0) + policy.feedback.tighten_step
+        self.void.discard(report)
 
-    def bounds(self, category: CategorySpec, policy: CachePolicy) -> Bounds:
+    def take(self, reports: Mapping[Report, float]) -> None:
+        """What the store knows. Never less than what was reported here and is not there yet."""
+        for report, added in reports.items():
+            if report not in self.void:
+                self._tightening[report] = max(added, self._tightening.get(report, 0.0))
+
+    def forget_other_thresholds(self, policy: CachePolicy) -> None:
+        """A new threshold was chosen knowing the reports about the old one."""
+        for report in list(self._tightening):
+            if report != _report(policy.category(report[0]), report[2]):
+                del self._tightening[report]
+                self.unsent.pop(report, None)
+                self.void.add(report)
+
+    def tightening(self, category: CategorySpec, policy: CachePolicy, tenant: str = "") -> float:
+        """What reports add to the category's threshold for `tenant`."""
+        added = self._tightening.get(_report(category, ""), 0.0)
+        if tenant:
+            added += self._tightening.get(_report(category, tenant), 0.0)
+        return min(policy.feedback.max_tightening, added)
+
+    def bounds(self, category: CategorySpec, policy: CachePolicy, tenant: str = "") -> Bounds:
         """What hits of `category` must meet now."""
         pressure = self.pressure(policy)
         load = category.load_adaptation
-        plain = min(1.0, category.threshold + self.tightening.get(category.name, 0.0))
+        plain = min(1.0, category.threshold + self.tightening(category, policy, tenant))
         floor = min(plain, load.threshold_floor)
         stretched = category.ttl_seconds * (1.0 + load.ttl_stretch * pressure)
         return Bounds(
@@ -94,3 +121,7 @@ class Relaxation:
             ttl_s=max(category.ttl_seconds, min(load.max_ttl_seconds, stretched)),
             plain_ttl_s=category.ttl_seconds,
         )
+
+
+def _report(category: CategorySpec, tenant: str) -> Report:
+    return category.name, f"{category.threshold:.6f}", tenant

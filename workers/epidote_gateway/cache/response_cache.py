@@ -29,6 +29,8 @@ from epidote_gateway.cache.policy_file import PolicyFile
 from epidote_gateway.cache.protocols import DocumentStore, Meaning, SecondCheck
 from epidote_gateway.cache.relaxation import Relaxation
 from epidote_gateway.cache.selection import Barriers, Selection
+from epidote_gateway.cache.sharing import SHARE_S, Sharing
+from epidote_gateway.cache.store_errors import StoreUnavailable
 from epidote_gateway.cache.worthwhile import HitRatios
 
 logger = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ class ResponseCache:
         self._with = collaborators
         self._state: CacheState | None = None
         self._maintenance: Maintenance | None = None
+        self._sharing: Sharing | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._changing = asyncio.Lock()
         self._is_closed = False
@@ -76,15 +79,19 @@ class ResponseCache:
             judges = await make_judges(self._first_policy, self._with.meaning)
             state = self._state = self._make_state(judges)
             self._maintenance = maintenance = Maintenance(state)
+            file = self._with.policy_file
+            self._sharing = sharing = Sharing(
+                state, self._with.store, self.apply, lambda: file.digest if file else ""
+            )
             self._tasks = [
                 asyncio.create_task(work)
                 for work in (
                     state.keeper.write(),
                     forever(maintenance.follow, FOLLOW_S),
                     forever(maintenance.tidy, TIDY_S),
+                    forever(sharing.round, SHARE_S),
                 )
             ]
-            file = self._with.policy_file
             if file is not None:
                 watching = file.watch(self.apply, state.metrics.policy_failures.inc)
                 self._tasks.append(asyncio.create_task(watching))
@@ -144,6 +151,7 @@ class ResponseCache:
         if self._state is not None:
             try:
                 async with asyncio.timeout(5.0):
+                    await self._send_reports()
                     await self._state.keeper.flush()
             except TimeoutError:
                 logger.warning("the last answers were not stored in time")
@@ -185,6 +193,15 @@ class ResponseCache:
                 await before.embedder.aclose()
         logger.info("cache policy applied", extra={"categories": len(policy.categories)})
 
+    async def put_policy(self, policy: CachePolicy) -> None:
+        """`apply` in every gateway on the store, until the policy file changes.
+
+        Raises what `apply` raises, and StoreUnavailable: in force here, and the others don't know.
+        """
+        await self.apply(policy)
+        assert self._sharing is not None
+        await self._sharing.publish(policy)
+
     async def invalidate(self, selection: Selection, *, dry_run: bool = False) -> list[Entry]:
         """Entries that match, gone unless `dry_run`; answers under way will not be kept."""
         await self.loaded()
@@ -202,19 +219,29 @@ class ResponseCache:
         entry = self.state.catalog.get(entry_id)
         return entry is not None and self.state.drop(entry, "invalidated")
 
-    def report_wrong(self, entry_id: str, tenant: str | None) -> float | None:
+    async def report_wrong(self, entry_id: str, tenant: str | None) -> float | None:
         """This hit was wrong: evict it and tighten its category; returns the threshold now.
 
-        `tenant` None: an administrator. Another tenant's entry counts as unknown: None.
+        `tenant` None: an administrator, who tightens for all. A tenant tightens for itself, and
+        another one's entry counts as unknown: None.
         """
         state = self.state
         entry = state.catalog.get(entry_id)
         if entry is None or tenant not in (None, entry.tenant):
             return None
         state.drop(entry, "invalidated")
-        state.relaxation.report(entry.category, state.policy)
+        category = state.policy.category(entry.category)
+        state.relaxation.report(category, state.policy, tenant or "")
         state.metrics.wrong_hits.labels(entry.category).inc()
-        return state.bounds(state.policy.category(entry.category)).plain_threshold
+        await self._send_reports()
+        return state.bounds(category, tenant or "").plain_threshold
+
+    async def _send_reports(self) -> None:
+        assert self._sharing is not None, "start first"
+        try:
+            await self._sharing.send()
+        except StoreUnavailable as error:
+            logger.warning("reports are owed to the store", extra={"error": str(error)})
 
     def tell_pressure(self, pressure: float) -> None:
         """The planner's signal; raises ValueError outside [0, 1]."""

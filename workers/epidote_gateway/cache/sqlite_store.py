@@ -11,7 +11,7 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +34,7 @@ create table if not exists entries (
     body blob
 );
 create index if not exists entries_until on entries (until_s);
+create table if not exists notes (name text primary key, text text not null);
 """
 
 
@@ -145,6 +146,32 @@ class SqliteStore:
             if cursor or facts is not None  # old tombstones are no news to who begins
         ]
         return changes, str(rows[-1][0] if rows else after)
+
+    async def notes(self) -> Mapping[str, str]:
+        def read() -> dict[str, str]:
+            return dict(self._reader.execute("select name, text from notes").fetchall())
+
+        return await self._run(self._reads, read)
+
+    async def put_note(self, name: str, text: str) -> None:
+        def write() -> None:
+            with _transaction(self._writer) as db:
+                db.execute("delete from notes where name = ?", (name,))
+                if text:
+                    db.execute("insert into notes values (?, ?)", (name, text))
+
+        await self._run(self._writes, write)
+
+    async def add_note(self, name: str, amount: float) -> None:
+        def write() -> None:
+            with _transaction(self._writer) as db:
+                db.execute(
+                    "insert into notes values (?, ?) on conflict (name)"
+                    " do update set text = cast(text as real) + excluded.text",
+                    (name, str(amount)),
+                )
+
+        await self._run(self._writes, write)
 
     async def sweep(self) -> None:
         """Forget what has expired, and give its space back."""

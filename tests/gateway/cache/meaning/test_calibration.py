@@ -26,7 +26,7 @@ from epidote_gateway.cache.meaning.labelled_questions import (
 from epidote_gateway.cache.meaning.projection import unit_rows
 from epidote_gateway.cache.meaning.sentence_model import SentenceModel
 from epidote_gateway.cache.meaning.trials import halves
-from epidote_gateway.cache.policy import CachePolicy, ClassifierSpec, parse_policy
+from epidote_gateway.cache.policy import CachePolicy, ClassifierSpec, Guard, parse_policy
 from epidote_gateway.cache.protocols import Vectors
 from epidote_workers.cli import app
 
@@ -185,7 +185,21 @@ def test_a_bad_file_is_refused_with_its_place(tmp_path: Path, content: str, mess
         read_labelled(file, splits=["b"])
 
 
-def test_command_writes_a_valid_policy(minilm: SentenceModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "guards", "is_semantic"),  # all guards refuse so many that no threshold is sure
+    [
+        (["--no-guards"], (), True),
+        (["--guard", "numbers"], (Guard.NUMBERS,), True),
+        ([], tuple(Guard), False),
+    ],
+)
+def test_command_writes_a_valid_policy_with_the_guards_that_judged(
+    minilm: SentenceModel,
+    tmp_path: Path,
+    flags: list[str],
+    guards: tuple[Guard, ...],
+    is_semantic: bool,
+) -> None:
     rows = []
     for topic in ("boil an egg", "sort a list", "reset my password", "renew a passport"):
         for form in ("how do I {}", "what is the way to {}", "can you help me {}", "{} please"):
@@ -194,14 +208,15 @@ def test_command_writes_a_valid_policy(minilm: SentenceModel, tmp_path: Path) ->
     data = tmp_path / "questions.jsonl"
     data.write_text("\n".join(map(json.dumps, rows)))
     out, projection = tmp_path / "policy.yaml", tmp_path / "projection.npz"
-    arguments = ["cache", "calibrate", str(data), "--out", str(out), "--no-guards"]
+    arguments = ["cache", "calibrate", str(data), "--out", str(out), *flags]
     arguments += ["--projection", str(projection), "--precision", "0.8", "--answer-ms", "faq=500"]
     ran = CliRunner().invoke(app, arguments)
     assert ran.exit_code == 0, ran.output
     policy = parse_policy(yaml.safe_load(out.read_text()))
     assert policy.embedder.projection == str(projection)
     assert projection.exists()
-    assert policy.category("faq").semantic
+    assert policy.category("faq").semantic == is_semantic
+    assert policy.category("faq").guards == guards
     assert policy.category("faq").break_even_hit_ratio == pytest.approx(0.0202, abs=1e-3)
 
 

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from epidote_gateway.cache.meaning.guards.word_guards import MAX_CHARACTERS, WordGuards
-from epidote_gateway.cache.policy import GuardsSpec
+from epidote_gateway.cache.policy import Guard, GuardsSpec
 from epidote_gateway.cache.protocols import Reason
 
 GUARDS = WordGuards(GuardsSpec())
@@ -105,6 +105,14 @@ def test_a_guard_that_is_off_does_not_refuse(reason: Reason) -> None:
         assert refusal is None or refusal.reason != reason
         if wanted != reason:
             assert refusal is not None
+
+
+def test_a_category_lets_differ_what_its_guards_do_not_name() -> None:
+    guards = WordGuards(GuardsSpec(dates=False), [Guard.NUMBERS, Guard.DATES])
+    for reason, asked, cached in DIFFERENT:
+        refusal = guards.check(asked, cached)
+        assert (refusal is not None and refusal.reason) == (reason == "numbers" and reason)
+    assert WordGuards(GuardsSpec(), []).check("who won in 2019", "who lost in 2020") is None
 
 
 WORDS = ["how", "many", "2", "two", "km", "from", "to", "Rome", "Paris", "not", "`x`", "5pm", "or"]

@@ -40,6 +40,15 @@ ROLES = [  # who does it to whom
     ("Is Anna Tom's boss?", "Is Tom Anna's boss?"),
     ("What is my wife's mother called?", "What is my mother's wife called?"),
     ("Can a US citizen work in the UK?", "Can a UK citizen work in the US?"),
+    ("Is it better to rent than to buy?", "Is it better to buy than to rent?"),
+    ("Can the teacher see what students type?", "Can students see what the teacher types?"),
+    ("If it rains, is the match cancelled?", "If the match is cancelled, does it rain?"),
+    (
+        "What is the time in Tokyo when it is noon in Paris?",
+        "What is the time in Paris when it is noon in Tokyo?",
+    ),
+    ("Which dogs bite?", "Which dogs are bitten?"),
+    ("Was the manager fired?", "Did the manager fire anyone?"),
     ("Beißt der Hund den Mann?", "Beißt der Mann den Hund?"),
 ]
 
@@ -102,6 +111,10 @@ PLACES_AND_SYMBOLS = [  # places, ranges and versions
 ]
 
 SAME = [
+    ("I wonder what happens if I lose my card", "If I lose my card, what happens?"),
+    ("increase the volume", "can my volume be increased"),
+    ("Do you have vegan options?", "Are there vegan options?"),
+    ("What is the speed limit in Peru?", "In Peru, what is the speed limit?"),
     ("How do I reset my router?", "How can I reset my router?"),
     ("Which building in Dubai is the tallest?", "What is the tallest building in Dubai?"),
     ("Why isn't my phone charging?", "Why is my phone not charging?"),

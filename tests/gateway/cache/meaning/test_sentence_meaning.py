@@ -1,15 +1,17 @@
 """This file is about a policy becoming an embedder, a classifier and guards."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from epidote_gateway.cache.meaning import SentenceMeaning
+from epidote_gateway.cache.meaning.guards.word_guards import WordGuards
 from epidote_gateway.cache.meaning.model_files import NoSentenceModel
 from epidote_gateway.cache.meaning.projection import BadProjection, Projection
 from epidote_gateway.cache.meaning.sentence_model import SentenceModel
-from epidote_gateway.cache.policy import parse_policy
+from epidote_gateway.cache.policy import CategorySpec, parse_policy
 
 CATEGORIES = [
     {"name": "code", "exemplars": ["how do I sort a list in python", "what is a stack trace"]},
@@ -26,7 +28,7 @@ async def test_policy_becomes_judges_that_work_together(minilm: SentenceModel) -
     asked = "how many minutes do eggs have to boil"
     vector = (await embedder.embed([asked]))[0]
     assert classifier.classify(vector, asked).name == "cooking"
-    guards = meaning.guards(policy)
+    guards = meaning.guards(policy, policy.category("cooking"))
     assert guards.check("who won in 2019", "who won in 2020") is not None
     await embedder.aclose()
 
@@ -75,8 +77,15 @@ async def test_a_missing_model_names_the_field() -> None:
 
 
 def test_no_guard_is_on_where_the_policy_switches_them_off() -> None:
-    off = SentenceMeaning().guards(parse_policy({"guards": {"enabled": False}}))
+    def guards(spec: dict[str, Any], **category: Any) -> WordGuards:
+        return SentenceMeaning().guards(
+            parse_policy(spec), CategorySpec.model_validate({"name": "faq", **category})
+        )
+
+    off = guards({"guards": {"enabled": False}})
     assert off.check("who won in 2019", "who won in 2020") is None
-    part = SentenceMeaning().guards(parse_policy({"guards": {"numbers": False}}))
+    few = guards({}, guards=["entities"])
+    assert few.check("who won in 2019", "who won in 2020") is None
+    part = guards({"guards": {"numbers": False}})
     assert part.check("who won in 2019", "who won in 2020") is None
     assert part.check("capital of France", "capital of Spain") is not None

@@ -32,7 +32,13 @@ from epidote_gateway.cache.meaning.trials import (
     joined,
     pair_trials,
 )
-from epidote_gateway.cache.policy import DEFAULT_CATEGORY, CachePolicy, ClassifierSpec, Precision
+from epidote_gateway.cache.policy import (
+    DEFAULT_CATEGORY,
+    CachePolicy,
+    ClassifierSpec,
+    Guard,
+    Precision,
+)
 from epidote_gateway.cache.protocols import Guards, Vectors
 from epidote_gateway.cache.quantization import dequantize, quantize
 
@@ -47,6 +53,7 @@ class Wanted:
     projection: str = ""  # discriminants, principal, or none
     dimensions: int = 128
     exemplars: int = 150  # at most, a category
+    guards: tuple[Guard, ...] = tuple(Guard)  # that judge, and go into the policy
     search_s: float = 0.010  # of a miss, embedding included
     fetch_s: float = 0.005
     answer_s: Mapping[str, float] = field(default_factory=dict)  # by category; `default`: others
@@ -79,6 +86,9 @@ class Calibration:
         for name, threshold in self.thresholds.items():
             category = given.setdefault(name, {"name": name})
             category["semantic"] = threshold.value is not None
+            category["guards"] = [guard.value for guard in self.wanted.guards]
+            if set(self.wanted.guards) == set(Guard):
+                del category["guards"]
             if threshold.value is not None:
                 category["threshold"] = threshold.value
             category["breakEvenHitRatio"] = round(self.wanted.break_even(name), 4)

@@ -8,7 +8,7 @@ from epidote_gateway.cache.meaning.embedder import BatchingEmbedder
 from epidote_gateway.cache.meaning.guards.word_guards import WordGuards
 from epidote_gateway.cache.meaning.projection import Projection
 from epidote_gateway.cache.meaning.sentence_model import SentenceModel
-from epidote_gateway.cache.policy import CachePolicy, EmbedderSpec
+from epidote_gateway.cache.policy import CachePolicy, CategorySpec, EmbedderSpec
 from epidote_gateway.cache.protocols import Embedder
 
 EXEMPLARS_AT_ONCE = 16  # so that questions get their turn between them
@@ -54,8 +54,8 @@ class SentenceMeaning:
                 exemplars[category.name] = rows
         return ExemplarClassifier(exemplars, policy.classifier)
 
-    def guards(self, policy: CachePolicy) -> WordGuards:
-        return WordGuards(policy.guards)
+    def guards(self, policy: CachePolicy, category: CategorySpec) -> WordGuards:
+        return WordGuards(policy.guards, category.guards)
 
 
 def _changed_at(path: str) -> float:

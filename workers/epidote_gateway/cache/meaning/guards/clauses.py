@@ -35,44 +35,81 @@ _SUBORDINATING = words(
     """
 )
 WH = words("what which who whom whose when where why how")
+_PARTING = PREPOSITIONS | _SUBORDINATING | _COORDINATING
+_GOVERNING = PREPOSITIONS | _SUBORDINATING
 Place = tuple[int, Token]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Parts:
-    """Content words by where they stand. Values are canonical."""
+class Groups:
+    """Content words by the part that they stand in. Values are canonical."""
 
     segment_of: Mapping[str, int]  # first occurrence
     place_of: Mapping[str, int]  # among the tokens, likewise
     repeated: frozenset[str]
     coordinates: tuple[frozenset[str], ...]
-    heads: Mapping[str, frozenset[str]]  # preposition -> next content word
-    governed: Mapping[str, frozenset[str]]  # preposition -> content words up to the next part
-    stranded: frozenset[str]  # prepositions with nothing behind them: Who does she report to?
+    clauses: tuple[tuple[str, frozenset[str]], ...]  # conjunction ("" for the main one), words
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepositions:
+    """What stands behind which preposition; `X's Y` counts as `Y of X`."""
+
+    heads: Mapping[str, frozenset[str]]  # the next content word
+    governed: Mapping[str, frozenset[str]]  # content words up to the next part
+    stranded: frozenset[str]  # with nothing behind them: Who does she report to?
     agents: frozenset[str]  # content words behind the `by` of a passive
-    copulas: tuple[int, ...]  # places of a verb `to be`
-    asked_for: frozenset[int]  # places right behind `what` or `which`
-    auxiliaries: frozenset[int]
 
 
-def parts_of(tokens: Sequence[Token], said: Sequence[str], content: Sequence[Place]) -> Parts:
+def groups_of(tokens: Sequence[Token], said: Sequence[str], content: Sequence[Place]) -> Groups:
     """`said` are the tokens' words ("" for others), `content` places and tokens of content."""
     at = dict(content)
     segment_of: dict[str, int] = {}
     place_of: dict[str, int] = {}
     coordinates: list[set[str]] = [set()]
+    clauses: list[tuple[str, set[str]]] = [("", set())]
+    segment = 0
+    for place, (token, word) in enumerate(zip(tokens, said, strict=True)):
+        is_break = token.kind is Kind.BREAK
+        segment += is_break or word in _PARTING
+        clause = _clause(said, place)
+        if clause in WH and not any(part for _, part in clauses):
+            clause = None  # I wonder what happens: nothing was said before
+        if clause is not None or is_break:
+            clauses.append((clause or "", set()))
+        if is_break or word in _COORDINATING:
+            coordinates.append(set())
+        if word in PARTICLES:
+            coordinates[-1].add(word)
+        if place in at:
+            value = at[place].value
+            segment_of.setdefault(value, segment)
+            place_of.setdefault(value, place)
+            coordinates[-1].add(value)
+            clauses[-1][1].add(value)
+    counts = Counter(token.value for _, token in content)
+    return Groups(
+        segment_of=segment_of,
+        place_of=place_of,
+        repeated=frozenset(value for value, count in counts.items() if count > 1),
+        coordinates=tuple(frozenset(part) for part in coordinates if part),
+        clauses=tuple((name, frozenset(part)) for name, part in clauses if part),
+    )
+
+
+def prepositions_of(
+    tokens: Sequence[Token], said: Sequence[str], content: Sequence[Place]
+) -> Prepositions:
+    """Arguments as for `groups_of`."""
+    at = dict(content)
     heads: dict[str, set[str]] = {}
     governed: dict[str, set[str]] = {}
     stranded, agents = set(), set()
-    segment, preposition, is_fresh = 0, "", False
-    previous = ""
+    preposition, is_fresh, is_agent, previous = "", False, False, ""
     for place, (token, word) in enumerate(zip(tokens, said, strict=True)):
-        if word in PREPOSITIONS or word in _SUBORDINATING or word in _COORDINATING:
-            segment += 1
-        if token.kind is Kind.BREAK or word in _COORDINATING:
-            segment += 1
-            coordinates.append(set())
-        if word in PREPOSITIONS or token.kind is Kind.BREAK or word in _SUBORDINATING:
+        if preposition == "than" and is_fresh and word == "to":
+            continue  # than to buy
+        if token.kind is Kind.BREAK or word in _GOVERNING:
             is_infinitive = preposition == "to" and token.kind is not Kind.BREAK  # to be, to get
             if preposition and is_fresh and not is_infinitive:
                 stranded.add(preposition)
@@ -80,40 +117,39 @@ def parts_of(tokens: Sequence[Token], said: Sequence[str], content: Sequence[Pla
             is_agent = word == "by" and is_past_form(previous)
         if token.kind is Kind.WORD:
             previous = token.written or previous
-        if word in PARTICLES:
-            coordinates[-1].add(word)
         if word == "'s" and place - 1 in at:
             heads.setdefault("of", set()).add(at[place - 1].value)
             governed.setdefault("of", set()).add(at[place - 1].value)
-        if place not in at:
-            continue
-        value = at[place].value
-        segment_of.setdefault(value, segment)
-        place_of.setdefault(value, place)
-        coordinates[-1].add(value)
-        if preposition:
+        if place in at and preposition:
+            value = at[place].value
+            governed.setdefault(preposition, set()).add(value)
             if is_fresh:
                 heads.setdefault(preposition, set()).add(value)
-                if is_agent:
-                    agents.add(value)
-            governed.setdefault(preposition, set()).add(value)
+            if is_fresh and is_agent:
+                agents.add(value)
             is_fresh = False
     if preposition and is_fresh:
         stranded.add(preposition)
-    counts = Counter(token.value for _, token in content)
-    return Parts(
-        segment_of=segment_of,
-        place_of=place_of,
-        repeated=frozenset(value for value, count in counts.items() if count > 1),
-        coordinates=tuple(frozenset(part) for part in coordinates if part),
+    return Prepositions(
         heads={name: frozenset(found) for name, found in heads.items()},
         governed={name: frozenset(found) for name, found in governed.items()},
-        stranded=frozenset(stranded - {"up"}),
+        stranded=frozenset(stranded),
         agents=frozenset(agents),
-        copulas=tuple(n for n, word in enumerate(said) if word in ("is", "are", "was", "were")),
-        asked_for=frozenset(n + 1 for n, word in enumerate(said) if word in ("what", "which")),
-        auxiliaries=frozenset(n for n, word in enumerate(said) if word in AUXILIARIES),
     )
+
+
+def _clause(said: Sequence[str], place: int) -> str | None:
+    """The conjunction if a clause begins at `place`; None if none does. Questions begin with the
+    same words as clauses do: What is it? When inflation is high, what is it?"""
+    word = said[place]
+    if word not in _SUBORDINATING:
+        return None
+    is_first = place == 0 or said[place - 1] == ""
+    if is_first and word in WH:
+        following = said[place + 1] if place + 1 < len(said) else ""
+        if word not in ("when", "while", "where") or following in AUXILIARIES:
+            return None
+    return {"when": "if", "whether": "if"}.get(word, word)
 
 
 def scopes(

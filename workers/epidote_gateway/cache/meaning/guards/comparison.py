@@ -117,11 +117,15 @@ def scope_difference(asked: Reading, cached: Reading) -> str:
     """The same `only` or `all`, about something else."""
     for name in asked.scopes.keys() & cached.scopes.keys():
         mine, theirs = asked.scopes[name], cached.scopes[name]
-        owners = asked.parts.governed.get("of", set()) | cached.parts.governed.get("of", set())
+        owners = _owned(asked) | _owned(cached)
         one, other = (mine - theirs).keys() - owners, (theirs - mine).keys() - owners
         if one and other:  # all office costs, all costs of the office
             return f"{name} {sorted(mine)} and {name} {sorted(theirs)}"
     return ""
+
+
+def _owned(reading: Reading) -> frozenset[str]:
+    return reading.prepositions.governed.get("of", frozenset())
 
 
 def negation_difference(asked: Reading, cached: Reading) -> str:

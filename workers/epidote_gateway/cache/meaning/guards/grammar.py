@@ -10,7 +10,8 @@ AUXILIARIES = words(
     """
 )
 _PRESENT = words("is are am do does can may must 's 're 'm")
-_BE = words("is are am was were be been being get got")
+_BE = words("is are am was were be been being")
+_LETS = words("get got gets getting have has had having")  # get the tyres changed
 _PAST = words("was were did had")
 _FUTURE = words("will shall 'll")
 _BEFORE_IS = words("what who where when why how it he she that there here this")
@@ -33,7 +34,7 @@ _MODALS = groups(
     can could may might able
     """
 )
-_MAIN_VERBS = words("need have get give want know learn ask help show tell")
+_MAIN_VERBS = words("need have get give want know learn ask help show tell require")
 
 
 def is_past_form(written: str) -> bool:
@@ -93,7 +94,7 @@ def modality(said: Sequence[str]) -> str:
 
 def main_verbs(said: Sequence[str]) -> frozenset[str]:
     """Of the verbs that mostly say nothing, those that are here what is asked: do I need, have."""
-    return frozenset(word for word in said if word in _MAIN_VERBS)
+    return frozenset("need" if word == "require" else word for word in said if word in _MAIN_VERBS)
 
 
 def passives(written: Sequence[str], said: Sequence[str]) -> frozenset[str]:
@@ -102,7 +103,7 @@ def passives(written: Sequence[str], said: Sequence[str]) -> frozenset[str]:
     return frozenset(
         word
         for place, word in enumerate(said)
-        if is_past_form(written[place]) and _BE & set(low[max(0, place - 2) : place])
+        if is_past_form(written[place]) and (_BE | _LETS) & set(low[max(0, place - 4) : place])
     )
 
 

@@ -27,8 +27,9 @@ FILLERS = words(
     via per what which who whom whose where when why how please kindly hey hi hello ok okay
     thanks thank tell show give let explain describe know knowing learn understand want
     wanted need needed wonder wondering curious ask asking question answer help
-    assist advise advice remind get getting got go going have has had
-    having able possible possibly way ways step steps manner thing
+    assist advise advice inform locate wanna gonna gotta now current immediately ahead
+    get getting got go going have has had having able possible possibly way ways step steps
+    manner thing require required requires
     things something anything stuff just really actually basically simply quickly exactly
     currently kind any some about regarding concerning info information detail
     details idea also too very quite well exact find figure 
@@ -45,10 +46,11 @@ GREETINGS = words("ok okay please kindly hey hi hello thanks yes id hows whats w
 # that stand for many, and nouns that only say what kind of thing a name names.
 LIGHT = words(
     """
-    take make come put keep hold happen exist consider become go run bring try check see look
+    make come put keep hold happen exist consider become go run bring try check see look
     work process procedure provide offer mean people person film movie song book singer actor
     company city country river mountain planet language team game app website brand product
     item food drink person place word example common own
+    occur situate available aware regard accord assistance instruction sorry whether
     """
 )
 
@@ -200,6 +202,39 @@ IRREGULAR = groups(
     knife knives
     life lives
     wife wives
+    spend spent
+    tell told
+    meet met
+    feel felt
+    hear heard
+    hold held
+    run ran
+    see saw seen
+    know knew known
+    come came
+    lend lent
+    forget forgot forgotten
+    say said
+    draw drew drawn
+    hide hid hidden
+    bite bit bitten
+    ride rode ridden
+    rise rose risen
+    fall fell fallen
+    throw threw thrown
+    drink drank drunk
+    catch caught
+    fight fought
+    seek sought
+    freeze froze frozen
+    beat beaten
+    become became
+    show shown
+    lead led
+    feed fed
+    deal dealt
+    lie lying
+    use used using
     """
 )
 
@@ -208,7 +243,8 @@ IRREGULAR_PAST = words(
     bought sold wrote built sent lost paid took made gave spoke ate drove flew won began
     found kept left slept taught thought brought grew broke chose stole died held came went
     built seen saw done been gone given taken written driven eaten worn known knew shown sang sung
-    met led fed read beat beaten become became said told felt dealt meant fought caught hidden hid
+    met led fed spent heard lent forgot drew bitten rode rose fell thrown threw drank froze read
+    beat beaten become became said told felt dealt meant fought caught hidden hid
     """
 )
 
@@ -230,9 +266,13 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"(?:^|(?<=[.,!?] ))(?:can|could|would|will) you (?:please |kindly )?", ""),
     (r"\bi (?:do not|don't|dont) (?:know|understand|remember|get) (?=how|what|why|wh|if)", ""),
     (r"\b(?:do you (?:happen to )?know|any idea|would you say|do you think|tell me if)\b", ""),
-    (r"(?:^|(?<=[.,!?] ))(?:please )?(?:tell|show|give|teach|help|remind) (?:me|us)\b", ""),
+    (r"(?:^|(?<=[.,!?] ))(?:please )?(?:tell|show|give|teach|help) (?:me|us)\b", ""),
+    (r"\b(?:i|we)(?:'d| would)? (?:want|need|like) you to\b|\bfor you to\b", ""),
+    (r"\b(?:whether|if) or not\b", "whether"),
+    (r"^define\b", "what is the meaning of"),
     (r"\b(?:i|we) (?:want|need) to know\b|\blet (?:me|us) know\b|\bthank you\b", ""),
     (r"\bhow come\b", "why"),
+    (r"^do you have\b", "is there"),
     (r"\bfor what reason\b|\bwhat is the (?:reason|cause) (?:why|that|of|for|behind)\b", "why"),
     (r"\b(?:at )?what time\b", "when"),
     (r"\b(?:in|on|at) (?:what|which) (?:year|month|day|date)\b", "when"),
@@ -249,11 +289,11 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"\b(?:log|sign)(?:ged|ging|ing|ed)? out\b", "logout"),
     (r"\b(?:get|getting|got) rid of\b", "remove"),
     (r"\b(?:look|looking|search|searching) for\b", "find"),
-    (r"\b(?:find|figure|work) out\b", "find"),
+    (r"\b(?:find|figur|work)(?:e|ing)? out\b", "find"),
+    (r"\bset(?:ting)? up\b", "install"),
     (r"\b(?:more|anything|something) about\b", "about"),
     (r"\b(?:a lot of|lots of)\b", "many"),
     (r"\be-mail\b", "email"),
-    (r"\bset up\b", "install"),
     (r"\bunited states(?: of america)?\b|\bu\.s\.(?:a\.)?|\bthe us\b", "usa"),
     (r"\bunited kingdom\b|\bu\.k\.", "uk"),
 )  # read in this order, in lower case

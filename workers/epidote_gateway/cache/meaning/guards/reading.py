@@ -1,19 +1,21 @@
 """This file is about what of a question has to agree with another one: its reading."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
 from epidote_gateway.cache.meaning.guards.clauses import (
     PREPOSITIONS,
-    Parts,
+    Groups,
     Place,
+    Prepositions,
     end_of_part,
+    groups_of,
     is_inverted,
     neighbours,
-    parts_of,
+    prepositions_of,
     scopes,
 )
 from epidote_gateway.cache.meaning.guards.grammar import (
@@ -49,6 +51,8 @@ _MEASURED = words(
     """
 )
 _IGNORED = frozenset({*FILLERS, *NEGATIONS, *PARTICLES, *QUANTIFIERS, *POSSESSIVES, *PREPOSITIONS})
+_COPULAS = words("is are was were")
+_ASKING = words("what which")
 _UNSCOPED = frozenset(
     {"either", "minimum", "maximum", "best", "worst", "together", "again", "never"}
 )
@@ -79,7 +83,11 @@ class Reading:
     is_either: bool  # `or` between alternatives
     owners: Mapping[str, str]  # content word -> whose
     counted: Mapping[str, str]  # content word or unit -> the number before it
-    parts: Parts
+    groups: Groups
+    prepositions: Prepositions
+    copulas: frozenset[int]  # places of a verb `to be`
+    auxiliaries: frozenset[int]
+    asked_for: frozenset[int]  # places right behind `what` or `which`
     adjacent: frozenset[tuple[str, str]]
 
 
@@ -115,7 +123,11 @@ def read(text: str) -> Reading:
         is_either="or" in said,
         owners=_owners(tokens, dict(content)),
         counted=_counted(content),
-        parts=parts_of(tokens, said, content),
+        groups=groups_of(tokens, said, content),
+        prepositions=prepositions_of(tokens, said, content),
+        copulas=_places(said, _COPULAS),
+        auxiliaries=_places(said, AUXILIARIES),
+        asked_for=frozenset(place + 1 for place in _places(said, _ASKING)),
         adjacent=neighbours(content),
     )
 
@@ -146,6 +158,10 @@ def _content(tokens: Sequence[Token], written: Sequence[str], language: str) -> 
         if not is_filler:
             found.append((place, Token(Kind.WORD, word, token.written)))
     return tuple(found)
+
+
+def _places(said: Sequence[str], which: Set[str]) -> frozenset[int]:
+    return frozenset(place for place, word in enumerate(said) if word in which)
 
 
 def _is_negation(word: str) -> bool:

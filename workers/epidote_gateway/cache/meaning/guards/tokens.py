@@ -5,7 +5,14 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import takewhile
 
-from epidote_gateway.cache.meaning.guards.lexicon import FILLERS, IRREGULAR, PHRASES, words
+from epidote_gateway.cache.meaning.guards.lexicon import (
+    FILLERS,
+    IRREGULAR,
+    NEGATIONS,
+    PHRASES,
+    QUANTIFIERS,
+    words,
+)
 from epidote_gateway.cache.meaning.guards.unit_names import UNITS
 from epidote_gateway.cache.meaning.guards.unit_symbols import unit_symbol
 from epidote_gateway.cache.meaning.guards.written_dates import date_value
@@ -98,6 +105,7 @@ _AMBIGUOUS_UNITS = words(
     l g m mi ms bar min sec secs amp gig gigs mark
     """
 )
+_CLOSED = frozenset({*NEGATIONS, *QUANTIFIERS, "during", "perhaps", "towards", "whereas"})
 _PHRASES = tuple((re.compile(pattern, re.IGNORECASE), to) for pattern, to in PHRASES)
 
 
@@ -216,6 +224,10 @@ def lemma(word: str) -> str:
     """
     if word in IRREGULAR:
         return IRREGULAR[word]
+    if word in _CLOSED or word.endswith("thing"):
+        return word
+    if len(word) > 4 and word.endswith("ied"):
+        return word[:-3] + "y"
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
     if len(word) > 4 and word.endswith(("sses", "shes", "ches", "xes", "zes")):
@@ -236,7 +248,7 @@ def _wants_e(stem: str) -> bool:
     if stem.endswith(
         ("ng", "rv", "at", "uc", "iz", "as", "os", "rg", "iv", "dg", "nc", "bl", "tl")
     ):
-        return not stem.endswith(("ing", "eat", "ong", "oat"))
+        return not stem.endswith(("ing", "eat", "ong", "oat")) or stem == "creat"
     if stem.endswith(("ir", "ur", "ad", "ag", "ut", "id", "ak", "mot", "uot")) and len(stem) > 3:
         return stem[-3] not in "aeio"  # requir-ed, provid-ed; not repair-ed, avoid-ed
     is_vowel = [letter in "aeiou" for letter in stem[-3:]]

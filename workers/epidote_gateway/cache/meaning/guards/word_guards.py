@@ -1,6 +1,6 @@
 """This file is about the guards that a policy switches on, asked in one order."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from epidote_gateway.cache.meaning.guards.comparison import (
     case_difference,
@@ -14,7 +14,7 @@ from epidote_gateway.cache.meaning.guards.comparison import (
 )
 from epidote_gateway.cache.meaning.guards.reading import Reading, read
 from epidote_gateway.cache.meaning.guards.word_order import order_difference
-from epidote_gateway.cache.policy import GuardsSpec
+from epidote_gateway.cache.policy import Guard, GuardsSpec
 from epidote_gateway.cache.protocols import Reason, Refusal
 
 MAX_CHARACTERS = 4096  # of a question that is read: some 10 ms; a sentence model reads less
@@ -29,18 +29,11 @@ class WordGuards:
     here and hit only nearly letter by letter.
     """
 
-    def __init__(self, spec: GuardsSpec) -> None:
-        switches = {
-            Reason.NUMBERS: spec.numbers,
-            Reason.DATES: spec.dates,
-            Reason.UNITS: spec.units,
-            Reason.NEGATION: spec.negation,
-            Reason.QUANTIFIERS: spec.quantifiers,
-            Reason.ENTITIES: spec.entities,
-            Reason.LANGUAGE: spec.language,
-            Reason.CODE: spec.code,
+    def __init__(self, spec: GuardsSpec, only: Collection[Guard] = tuple(Guard)) -> None:
+        """Those of `only` that `spec` switches on."""
+        self._on = {
+            Reason(guard.value) for guard in only if spec.enabled and getattr(spec, guard.value)
         }
-        self._on = {reason for reason, on in switches.items() if on and spec.enabled}
 
     def check(self, asked: str, cached: str) -> Refusal | None:
         """See `protocols.Guards.check`."""

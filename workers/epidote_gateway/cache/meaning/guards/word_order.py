@@ -6,6 +6,7 @@ English says roles by order and by prepositions. Parts of a question may change 
 
 from collections import Counter
 from collections.abc import Mapping
+from itertools import chain, combinations
 
 from epidote_gateway.cache.meaning.guards.clauses import STRONG
 from epidote_gateway.cache.meaning.guards.comparison import verb_forms
@@ -30,9 +31,9 @@ def order_difference(asked: Reading, cached: Reading) -> str:
 
 def _exchanged(asked: Reading, cached: Reading, shared: set[str]) -> str:
     """From A to B, from B to A."""
-    for preposition in asked.parts.governed.keys() & cached.parts.governed.keys():
-        mine = shared & asked.parts.governed[preposition]
-        theirs = shared & cached.parts.governed[preposition]
+    for preposition in asked.prepositions.governed.keys() & cached.prepositions.governed.keys():
+        mine = shared & asked.prepositions.governed[preposition]
+        theirs = shared & cached.prepositions.governed[preposition]
         if mine - theirs and theirs - mine:
             return f"{preposition} {sorted(mine - theirs)} and {sorted(theirs - mine)}"
     return ""
@@ -43,11 +44,8 @@ def _other_preposition(asked: Reading, cached: Reading) -> str:
     before, after = _prepositions_of(asked), _prepositions_of(cached)
     for word in before.keys() | after.keys():
         mine, theirs = before.get(word, frozenset()), after.get(word, frozenset())
-        if (
-            mine & STRONG != theirs & STRONG
-            and word in asked.parts.place_of
-            and (word in cached.parts.place_of)
-        ):
+        is_shared = word in asked.groups.place_of and word in cached.groups.place_of
+        if is_shared and mine & STRONG != theirs & STRONG:
             return f"{sorted(mine)} and {sorted(theirs)} {word}"
         for preposition in mine - theirs:
             pair = OPPOSITES.get(preposition, preposition)
@@ -59,7 +57,7 @@ def _other_preposition(asked: Reading, cached: Reading) -> str:
 def _prepositions_of(reading: Reading) -> Mapping[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     dates = {token.value for token in reading.bag if token.kind is Kind.DATE}
-    for preposition, governed in reading.parts.heads.items():
+    for preposition, governed in reading.prepositions.heads.items():
         for word in governed:
             is_deadline = preposition == "by" and word in dates
             plain = {"into": "to", "onto": "to"}.get(preposition, preposition)
@@ -69,7 +67,12 @@ def _prepositions_of(reading: Reading) -> Mapping[str, frozenset[str]]:
 
 def _other_voice(asked: Reading, cached: Reading, shared: set[str]) -> str:
     """Bitten by a dog and bites a dog; reports to her and she reports to."""
-    one, other = asked.parts, cached.parts
+    for passive, active in ((asked, cached), (cached, asked)):
+        for noun, verb in active.adjacent:
+            is_changed = verb in passive.passives - active.passives and noun in shared
+            if is_changed and passive.groups.place_of[noun] < passive.groups.place_of[verb]:
+                return f"{noun} {verb} and is {verb}"
+    one, other = asked.prepositions, cached.prepositions
     if (one.agents or other.agents) and (one.agents ^ other.agents) & shared:
         return f"by {sorted(one.agents)} and by {sorted(other.agents)}"
     for mine, theirs in ((one, other), (other, one)):
@@ -83,37 +86,40 @@ def _other_voice(asked: Reading, cached: Reading, shared: set[str]) -> str:
 
 def _regrouped(asked: Reading, cached: Reading) -> str:
     """The cat is ill and the dog is well, the other way round."""
-    mine, theirs = Counter(asked.parts.coordinates), Counter(cached.parts.coordinates)
-    is_like = mine.total() == theirs.total() > 1 and asked.bag == cached.bag
-    if is_like and mine != theirs:
+    if asked.bag != cached.bag:
+        return ""
+    mine, theirs = Counter(asked.groups.coordinates), Counter(cached.groups.coordinates)
+    if mine.total() == theirs.total() > 1 and mine != theirs:
         return f"{[sorted(part) for part in mine]} and {[sorted(part) for part in theirs]}"
+    one, other = Counter(asked.groups.clauses), Counter(cached.groups.clauses)
+    if one.total() == other.total() > 1 and one != other:
+        return f"{sorted(name for name, _ in one)} of other words"
     return ""
 
 
 def _swapped(asked: Reading, cached: Reading, shared: set[str]) -> str:
     """Two words of one part in the other order."""
-    one, other = asked.parts, cached.parts
+    one, other = asked.groups, cached.groups
     free = {t.value: t.kind for t in asked.bag if t.kind is not Kind.WORD}
     forms = verb_forms(asked, cached)
     named = {**{word: word for word in shared}, **forms}  # word of `asked` to word of `cached`
-    words = [
-        word
-        for word in sorted(named, key=lambda word: one.place_of[word])
-        if word not in one.repeated and named[word] not in other.repeated
-    ]
-    for number, first in enumerate(words):
-        for second in words[number + 1 :]:
-            kinds = {free.get(first), free.get(second)}
-            if len(kinds) > 1 and kinds & _FREE:
-                continue  # yesterday stands anywhere, $ before or behind
-            if one.segment_of[first] != one.segment_of[second]:
-                continue
-            if other.segment_of[named[first]] != other.segment_of[named[second]]:
-                continue
-            if other.place_of[named[first]] < other.place_of[named[second]]:
-                continue
-            if not _is_predicate(asked, cached, (first, second), (named[second], named[first])):
-                return f"{first} {second}"
+    together: dict[
+        tuple[int, int], list[str]
+    ] = {}  # words of one part in both, as `asked` has them
+    for word in sorted(named, key=lambda word: one.place_of[word]):
+        if word not in one.repeated and named[word] not in other.repeated:
+            segments = one.segment_of[word], other.segment_of[named[word]]
+            together.setdefault(segments, []).append(word)
+    for first, second in chain.from_iterable(combinations(part, 2) for part in together.values()):
+        if other.place_of[named[first]] < other.place_of[named[second]]:
+            continue
+        kinds = {free.get(first), free.get(second)}
+        if len(kinds) > 1 and kinds & _FREE:
+            continue  # yesterday stands anywhere, $ before or behind
+        if any((w in asked.passives) != (named[w] in cached.passives) for w in (first, second)):
+            continue  # increase the volume, the volume is increased
+        if not _is_predicate(asked, cached, (first, second), (named[second], named[first])):
+            return f"{first} {second}"
     return ""
 
 
@@ -123,10 +129,10 @@ def _is_predicate(
     """Which visa is the cheap one, which is the cheap visa: a verb `to be` between, or nothing.
     And `what size shoe` is `shoe size`."""
     for one, other, pair, flipped in ((asked, cached, mine, theirs), (cached, asked, theirs, mine)):
-        begin, end = (one.parts.place_of[word] for word in pair)
-        has_copula = any(begin < place < end for place in one.parts.copulas)
-        is_asked = pair in one.adjacent and begin in one.parts.asked_for
-        is_asked &= other.parts.place_of[flipped[0]] - 1 not in other.parts.auxiliaries
+        begin, end = (one.groups.place_of[word] for word in pair)
+        has_copula = any(begin < place < end for place in one.copulas)
+        is_asked = pair in one.adjacent and begin in one.asked_for
+        is_asked &= other.groups.place_of[flipped[0]] - 1 not in other.auxiliaries
         if (has_copula or is_asked) and flipped in other.adjacent:
             return True
     return False
