@@ -53,12 +53,14 @@ def as_qwen3(model: Any) -> Any:
 
 
 @contextlib.contextmanager
-def continuous_batching(model: Any, pad: int) -> Iterator[Any]:
+def continuous_batching(
+    model: Any, pad: int, *, num_blocks: int | None = 64, max_batch_tokens: int = 2048
+) -> Iterator[Any]:
     """`generate_batch` of `model` with a manager that outlives the call: (prompts, new tokens) →
-    answers."""
+    answers. `num_blocks` None: as many as the device has memory for."""
     from transformers import ContinuousBatchingConfig, GenerationConfig
 
-    batching = ContinuousBatchingConfig(num_blocks=64, max_batch_tokens=2048)
+    batching = ContinuousBatchingConfig(num_blocks=num_blocks, max_batch_tokens=max_batch_tokens)
 
     def answer(prompts: Sequence[Sequence[int]], num_tokens: int) -> list[list[int]]:
         out = model.generate_batch(

@@ -1,0 +1,87 @@
+"""The whole engine on a CUDA device, with graphs and overlapped steps, says what the CPU says."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from epidote_core.generation import GenerateRequest
+from epidote_core.roles import Role
+from epidote_core.sampling import SamplingParams
+from epidote_engine.engine import Engine, EngineConfig
+from epidote_engine.in_process import serve
+from epidote_engine.settings import WeightsPolicy
+from epidote_engine.text_config import Architecture
+from epidote_engine.tiny_models import save_tiny_model
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+ARCHITECTURES = (Architecture.QWEN3, Architecture.LLAMA)
+
+
+def requests(temperature: float) -> list[GenerateRequest]:
+    return [
+        GenerateRequest(
+            request_id=f"{n}",
+            prompt_token_ids=tuple((7 * n + i) % 256 for i in range(3 * n + 1)),
+            sampling=SamplingParams(
+                max_tokens=5 + n, temperature=temperature, seed=n, top_p=0.9, ignore_eos=True
+            ),
+        )
+        for n in range(11)
+    ]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_greedy_answers_in_float32_equal_the_cpus(
+    architecture: Architecture, overlaps: bool, tmp_path: Path
+) -> None:
+    save_tiny_model(tmp_path / "tiny", architecture, seed=5)
+    sizes = {"model": str(tmp_path / "tiny"), "dtype": "float32", "num_kv_blocks": 200}
+    want = serve(Engine(EngineConfig(**sizes)), requests(0.0))
+    engine = Engine(EngineConfig(**sizes, device="cuda", max_num_seqs=8, overlap_steps=overlaps))
+    got = serve(engine, requests(0.0))
+    assert {k: v.token_ids for k, v in got.items()} == {k: v.token_ids for k, v in want.items()}
+    assert engine.is_drained()
+    assert engine.conservation_errors() == []
+
+
+def test_overlapped_draws_equal_plain_ones(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path / "tiny", Architecture.QWEN3, seed=5)
+    told = []
+    for overlaps in (False, True):
+        config = EngineConfig(
+            model=str(tmp_path / "tiny"), dtype="float32", num_kv_blocks=200, device="cuda",
+            overlap_steps=overlaps,
+        )  # fmt: skip
+        answers = serve(Engine(config), requests(0.9))
+        told.append({key: answer.token_ids for key, answer in answers.items()})
+    assert told[0] == told[1]
+
+
+def test_released_weights_leave_the_device_and_come_back(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path / "tiny", Architecture.QWEN3_VL, seed=5)
+    config = EngineConfig(
+        model=str(tmp_path / "tiny"), dtype="float32", num_kv_blocks=100, device="cuda",
+        weights_policy=WeightsPolicy.RELEASE, num_media_rows=64,
+    )  # fmt: skip
+    engine = Engine(config)
+    want = serve(engine, requests(0.0))
+    engine.set_role(Role.ENCODE)
+    engine.set_role(Role.ALL)
+    again = serve(engine, requests(0.0))
+    assert {k: v.token_ids for k, v in again.items()} == {k: v.token_ids for k, v in want.items()}
+
+
+def test_the_kv_pool_takes_what_is_free(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path / "tiny", Architecture.QWEN3, seed=5)
+    free, _total = torch.cuda.mem_get_info()
+    engine = Engine(
+        EngineConfig(model=str(tmp_path / "tiny"), device="cuda", memory_utilization=0.1)
+    )
+    pool = engine.kv_pool.tensor
+    assert 0.02 * free < pool.numel() * pool.element_size() <= 0.1 * free
