@@ -47,6 +47,8 @@ ROLES = [  # who does it to whom
         "What is the time in Tokyo when it is noon in Paris?",
         "What is the time in Paris when it is noon in Tokyo?",
     ),
+    ("Who is taller than Ann?", "Who is Ann taller than?"),
+    ("What is 7 - 2?", "What is 2 - 7?"),
     ("Which dogs bite?", "Which dogs are bitten?"),
     ("Was the manager fired?", "Did the manager fire anyone?"),
     ("Beißt der Hund den Mann?", "Beißt der Mann den Hund?"),
@@ -83,6 +85,8 @@ TENSE_AND_PERSON = [  # when, whose and whether one must
     ("Is the shop open?", "Will the shop be open?"),
     ("Which of my cards expired?", "Which of my cards expires?"),
     ("What would happen if I quit my job?", "What happened when I quit my job?"),
+    ("Can I leave until Friday?", "Can I leave by Friday?"),
+    ("If I were rich, what would I buy?", "When I was rich, what did I buy?"),
     ("What would you have done?", "What would you do?"),
     ("Do I need a visa for Japan?", "Do you need a visa for Japan?"),
     ("What does he earn?", "What does she earn?"),
@@ -111,6 +115,7 @@ PLACES_AND_SYMBOLS = [  # places, ranges and versions
 ]
 
 SAME = [
+    ("How long does the warranty last?", "How long is the warranty?"),
     ("I wonder what happens if I lose my card", "If I lose my card, what happens?"),
     ("increase the volume", "can my volume be increased"),
     ("Do you have vegan options?", "Are there vegan options?"),

@@ -24,7 +24,7 @@ PREPOSITIONS = words(
 STRONG = words(
     """
     before after over under against between through toward towards since until via behind above
-    below outside versus vs minus per
+    below outside versus vs minus per deadline
     """
 )  # never the same as another preposition, or as none
 _COORDINATING = words("and but or nor plus then yet")

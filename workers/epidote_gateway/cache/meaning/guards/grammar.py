@@ -46,6 +46,8 @@ def is_past_form(written: str) -> bool:
 def tense(written: Sequence[str]) -> str:
     """past, future, unreal (would have), present; "" where no auxiliary says it."""
     low = [word.lower() for word in written]
+    if "if" in low and _UNREAL & set(low) and _PAST & set(low):
+        return "unreal"  # if I were rich, what would I buy
     for place, word in enumerate(low):
         rest = [*low[place + 1 :], "", ""]
         if word in _UNREAL and "have" in rest[:4]:

@@ -278,7 +278,7 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"\b(?:in|on|at) (?:what|which) (?:year|month|day|date)\b", "when"),
     (r"\bhow much time\b", "how long"),
     (r"\bhow long (?:does|do|did|will|would) it take (?:me )?to\b|^time to\b", "how long to"),
-    (r"\bhow long (?:does|do|did|will|would) (.{1,60}?) take\b", r"how long \1"),
+    (r"\bhow long (?:does|do|did|will|would) (.{1,60}?) (?:take|last)\b", r"how long \1"),
     (r"\bwhat is the number of\b|\bthe number of\b", "how many"),
     (r"\bhow much (?:does|do|did|will|would) (.{1,60}?) cost\b", r"what price \1"),
     (r"\bhow much (?:is|are)\b(?! \d)", "what price"),
@@ -345,7 +345,7 @@ QUANTIFIERS = groups(
     both
     either
     except besides excluding unless apart aside
-    including include includes plus
+    including include includes included plus
     minimum min least
     maximum max
     first

@@ -61,7 +61,7 @@ def _prepositions_of(reading: Reading) -> Mapping[str, frozenset[str]]:
         for word in governed:
             is_deadline = preposition == "by" and word in dates
             plain = {"into": "to", "onto": "to"}.get(preposition, preposition)
-            found.setdefault(word, set()).add("until" if is_deadline else plain)
+            found.setdefault(word, set()).add("deadline" if is_deadline else plain)
     return {word: frozenset(prepositions) for word, prepositions in found.items()}
 
 
