@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from epidote_core.errors import InvalidRequest
 from epidote_core.generation import GenerateRequest
@@ -20,13 +21,12 @@ from epidote_engine.engine import Engine, EngineConfig
 from epidote_engine.in_process import serve
 from epidote_engine.models.decoder import DecoderConfig
 from epidote_engine.parallel.shards import Shards
+from epidote_engine.random_weights import RandomWeights
+from epidote_engine.tensor_shapes import language_shapes
 from epidote_engine.text_config import Architecture
 from epidote_engine.tiny_models import save_tiny_model
 
-# KV heads to share out, and one KV head that stands on both
-MODELS = (
-    (Architecture.QWEN3, 5), (Architecture.QWEN3, 1), (Architecture.LLAMA, 7),
-)  # fmt: skip
+MODELS = ((Architecture.QWEN3, 3), (Architecture.LLAMA, 7))  # four and six heads, two KV heads
 NUM_RANKS = 2
 SIZES = {"dtype": "float32", "block_size": 4, "num_kv_blocks": 60, "max_num_seqs": 4}
 RANK = """
@@ -89,6 +89,8 @@ def test_two_ranks_say_what_one_engine_says_and_read_half(tmp_path: Path) -> Non
         save_tiny_model(Path(path), architecture, seed, max_shard_size="40KB")
         assert len(list(Path(path).glob("*.safetensors"))) > 1
         paths.append(path)
+    paths.append(one_kv_head(tmp_path / "shared"))
+    for path in paths:
         whole_bytes[path] = sum(p.stat().st_size for p in Path(path).glob("*.safetensors"))
     prompts = [[5, 6, 7], list(range(40, 59)), [200], [9, 9, 9, 1]]
     (tmp_path / "task.json").write_text(
@@ -115,6 +117,19 @@ def test_two_ranks_say_what_one_engine_says_and_read_half(tmp_path: Path) -> Non
         assert told[0][path]["tokens"] == wanted[path]
         for rank in range(NUM_RANKS):
             assert told[rank][path]["bytes"] < 0.6 * whole_bytes[path]
+
+
+def one_kv_head(path: Path) -> str:
+    """A model whose only KV head stands on both ranks."""
+    save_tiny_model(path, Architecture.QWEN3, 4)
+    config = json.loads((path / "config.json").read_text())
+    config["num_key_value_heads"] = 1
+    (path / "config.json").write_text(json.dumps(config))
+    shapes = language_shapes(load_model_spec(str(path)))
+    drawn = RandomWeights(shapes, dtype=torch.float32, device="cpu")
+    names = {name: name if name.startswith("lm_head") else f"model.{name}" for name in drawn}
+    save_file({names[name]: drawn[name] for name in drawn}, path / "model.safetensors")
+    return str(path)
 
 
 def tokens_of(path: str, prompts: list[list[int]]) -> list[list[int]]:
