@@ -27,6 +27,7 @@ from epidote_engine.events import (
 )
 from epidote_engine.intake import Capacity, check_request
 from epidote_engine.launched import Launched
+from epidote_engine.layer_events import LayerEvents
 from epidote_engine.media_cache import MediaCache
 from epidote_engine.media_needs import MediaNeeds
 from epidote_engine.memory_plan import reserved_bytes
@@ -100,6 +101,7 @@ class Engine(EngineReports):
         self._may_progress = False  # something changed since a step found nothing to do
         self._encodes_next = False
         self._is_whole = shards is None
+        self._layer_events = LayerEvents() if on_gpu else None  # one thread, whatever the role
         self._parts = ModelParts(spec, config, dtype, self._make_runner, shards)
         self._parts.take_role(config.role)
 
@@ -374,6 +376,7 @@ class Engine(EngineReports):
             cuda_graphs=on_gpu and self.config.cuda_graphs and static is not False,
             overlaps=self._overlaps,
             lean=self._is_whole,
+            layer_events=self._layer_events,
         )
         if on_gpu if self.config.warm_up is None else self.config.warm_up:
             runner.warm_up(min(self.config.chunk_tokens, self._capacity.max_len))

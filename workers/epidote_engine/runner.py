@@ -38,8 +38,12 @@ class Runner:
         cuda_graphs: bool,
         overlaps: bool = False,
         lean: bool = True,
+        layer_events: LayerEvents | None = None,
     ) -> None:
-        """`lean`: on a CPU, a shorter path for decodes may be taken."""
+        """`lean`: on a CPU, a shorter path for decodes may be taken.
+
+        `layer_events`: layers are told of when these say so, not when they are enqueued.
+        """
         self.model = model
         self._kv = kv
         self._media = media
@@ -53,7 +57,7 @@ class Runner:
         self._graphs = DecodeGraphs(model, kv) if cuda_graphs else None
         lean = lean and model.device.type == "cpu" and not static_shapes and not overlaps
         self._cpu_decode = CpuDecode(model, kv, rows) if lean else None
-        self._layer_events = LayerEvents() if model.device.type == "cuda" else None
+        self._layer_events = layer_events
         self._parked: dict[Sequence, Tensor] = {}
 
     @torch.inference_mode()
