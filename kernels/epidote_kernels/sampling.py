@@ -24,6 +24,7 @@ from torch import Tensor
 from epidote_kernels.launching import Form, divided_up, launching_on, power_of_two
 
 BLOCK = 4096  # columns at a time: eight values a thread of sixteen warps; not tuned yet
+PENALTY_BLOCK = 1024  # columns of one program of penalties: with 4,096 it takes all 255 registers
 NUM_WARPS = 16  # one program a row: it needs every thread of a multiprocessor's share
 LOWEST_KEY = tl.constexpr(-(2**31) - 1)  # below the key of minus infinity
 
@@ -239,7 +240,7 @@ def apply_penalties(
     vocab = logits.shape[1]
     if not rows.shape[0] or not vocab:
         return
-    block = min(BLOCK, power_of_two(vocab))
+    block = min(PENALTY_BLOCK, power_of_two(vocab))
     with launching_on(logits):
         apply_penalties_kernel[(rows.shape[0], divided_up(vocab, block))](
             logits, rows, slots, counts, in_prompt.view(torch.uint8),
@@ -284,7 +285,7 @@ def forms(number: str) -> Iterator[Form]:
             "row_stride": "i32",
             "vocab": "i32",
         },
-        constants={"BLOCK": BLOCK},
+        constants={"BLOCK": PENALTY_BLOCK},
         num_warps=4,
         num_stages=3,
     )

@@ -16,6 +16,7 @@ FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a small vocabulary takes several blocks and ends inside one."""
     monkeypatch.setattr(kernels, "BLOCK", 64)
+    monkeypatch.setattr(kernels, "PENALTY_BLOCK", 64)
     torch.manual_seed(3)
 
 
