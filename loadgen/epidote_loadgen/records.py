@@ -156,8 +156,9 @@ class RequestRecord:
 
     @property
     def tpot_s(self) -> float | None:
-        """Mean time per token after the first; None below two tokens or without an end."""
-        if not self.ok or self.num_tokens < 2 or not self.content_offsets_s:
+        """Mean time per token after the first; None without an end, or where all tokens came in
+        one event: how far apart they were made is not known then."""
+        if not self.ok or self.num_tokens < 2 or len(self.content_offsets_s) < 2:
             return None
         return (self.content_offsets_s[-1] - self.content_offsets_s[0]) / (self.num_tokens - 1)
 

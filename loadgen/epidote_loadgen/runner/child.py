@@ -7,23 +7,23 @@ parent that is gone (end of the pipe) means ABANDON.
 
 import asyncio
 import gc
-import queue
 import signal
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from enum import StrEnum
 from multiprocessing.connection import Connection
 
 from epidote_loadgen.client.address import InvalidTarget
 from epidote_loadgen.plan import RunPlan
 from epidote_loadgen.runner.fast_loop import run_fast
-from epidote_loadgen.runner.part import Glance, PartControl, run_part
+from epidote_loadgen.runner.outbox import Outbox
+from epidote_loadgen.runner.part import PartControl, run_part
 from epidote_loadgen.runner.preparing import PayloadFailed
 from epidote_loadgen.runner.self_watch import PartWatch
 
-SLICE = 16  # records pickled at once: pickling holds the interpreter, and sends must not wait
 SWITCH_S = 0.0001  # how long a thread may keep the interpreter from the event loop
 GC_THRESHOLD = 100_000  # allocations; records leave by the pipe, so little is ever garbage
 
@@ -84,35 +84,37 @@ def main(pipe: Connection) -> None:
     sys.setswitchinterval(SWITCH_S)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    sender = _Sender(pipe)
+    outbox = Outbox(pipe)
+    last: Done | Failed
     try:
-        watch = run_fast(_run(plan, part, pipe, sender.put))
-        sender.put(Done(part, watch))
+        last = Done(part, run_fast(_run(plan, part, pipe, outbox)))
     except (InvalidTarget, ValueError) as error:
-        sender.put(Failed(part, str(error), is_usage=True))
+        last = Failed(part, str(error), is_usage=True)
     except PayloadFailed as error:
-        sender.put(Failed(part, f"a payload could not be made: {error}", is_usage=True))
+        last = Failed(part, f"a payload could not be made: {error}", is_usage=True)
     except asyncio.CancelledError:
-        sender.put(Failed(part, "interrupted before the start", is_usage=False))
+        last = Failed(part, "interrupted before the start", is_usage=False)
     except Exception as error:  # told to the parent, which voids the run
-        sender.put(Failed(part, f"{type(error).__name__}: {error}", is_usage=False))
-    finally:
-        sender.close()
+        last = Failed(part, f"{type(error).__name__}: {error}", is_usage=False)
+    outbox.flush()
+    with suppress(OSError):  # the parent is gone
+        pipe.send(last)
 
 
 async def _run(
     plan: RunPlan,
     part: int,
     pipe: Connection,
-    put: Callable[[object], None],
+    outbox: Outbox,
 ) -> PartWatch:
     loop = asyncio.get_running_loop()
     control = PartControl(
-        ready=lambda: put(Ready(part)),
+        ready=lambda: outbox.put(Ready(part)),
         start=loop.create_future(),
         stop=asyncio.Event(),
         abandon=asyncio.Event(),
-        glance=put,
+        glance=outbox.put,
+        sends_at=lambda due_s: setattr(outbox, "due_s", due_s),
     )
 
     def obey(command: object) -> None:
@@ -146,32 +148,3 @@ def _listen(
             loop.call_soon_threadsafe(obey, command)
         except RuntimeError:
             return  # the loop is closed: the part is over
-
-
-class _Sender:
-    """Writes to the pipe from a thread of its own, since a full pipe blocks."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
-        self._queue: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="pipe", daemon=True)
-        self._thread.start()
-
-    def put(self, message: object) -> None:
-        """In small pieces, if it is a glance with many records."""
-        if isinstance(message, Glance) and len(message.records) > SLICE:
-            for at in range(0, len(message.records), SLICE):
-                self._queue.put(replace(message, records=message.records[at : at + SLICE]))
-        else:
-            self._queue.put(message)
-
-    def close(self) -> None:
-        self._queue.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        while (message := self._queue.get()) is not None:
-            try:
-                self._pipe.send(message)
-            except OSError:
-                return  # the parent is gone

@@ -40,13 +40,15 @@ class Glance:
 @dataclass(frozen=True)
 class PartControl:
     """How others steer a part. `ready` is called once payloads wait; `start` then gives the start
-    on `time.monotonic`; `stop` ends sending, `abandon` the drain too."""
+    on `time.monotonic`; `stop` ends sending, `abandon` the drain too. `sends_at` gets what tells
+    when the next send is due, for whatever else the loop does."""
 
     ready: Callable[[], None]
     start: "asyncio.Future[float]"
     stop: asyncio.Event
     abandon: asyncio.Event
     glance: Callable[[Glance], None]
+    sends_at: Callable[[Callable[[], float]], None] = lambda due_s: None
 
 
 async def run_part(plan: RunPlan, part: int, control: PartControl) -> PartWatch:
@@ -77,6 +79,7 @@ async def run_part(plan: RunPlan, part: int, control: PartControl) -> PartWatch:
             finished=reporter.finished,
             id_prefix=f"{plan.config_digest[:8] or 'run'}-{plan.seed}",
         )
+        control.sends_at(lambda: dispatcher.due_s)
         pacer: OpenPacer | ClosedPacer
         if preparer is not None:
             pacer = OpenPacer(preparer, dispatcher, start_s=start_s, stop=control.stop)
