@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from epidote_core.errors import InvalidRequest
 from epidote_core.roles import Role
 from epidote_engine.models.decoder import DecoderLM
 from epidote_engine.settings import EngineConfig, WeightsPolicy
@@ -30,6 +31,9 @@ class ModelParts:
     ) -> None:
         self._spec, self._shards = spec, shards
         self._dtype, self._device = dtype, config.device
+        self._quantization = config.quantization
+        if shards is not None and config.quantization is not None:
+            raise InvalidRequest("quantization: not with tensor parallelism", "quantization")
         self._at_random = config.random_weights
         self._releases = config.weights_policy is WeightsPolicy.RELEASE
         self._make_runner = make_runner
@@ -60,7 +64,12 @@ class ModelParts:
             return ParallelDecoderLM(self._spec, self._shards, self._dtype, self._device)
         weights = self._language.source()
         self._language.release()
-        return DecoderLM(self._spec.decoder, weights, self._dtype, self._device)
+        model = DecoderLM(self._spec.decoder, weights, self._dtype, self._device)
+        if self._quantization is not None:
+            from epidote_engine.layers.quantized_linear import quantize
+
+            quantize(model, self._quantization)
+        return model
 
     def _store(self, part: Part) -> WeightStore:
         return WeightStore(

@@ -31,6 +31,7 @@ class EngineConfig:
     num_media_rows: int = 8192  # encoder cache; a 1-megapixel image takes about 1,300
     chunk_tokens: int = 512  # largest prefill chunk; longer chunks delay everyone's next token
     prefix_caching: bool = True
+    quantization: str | None = None  # "int8" | "fp8": the language model's weights in 8 bits
     weights_policy: WeightsPolicy = WeightsPolicy.RESIDENT
     static_shapes: bool | None = None  # pad decode batches to buckets; None: on CUDA only
     cuda_graphs: bool = True  # no effect elsewhere than on CUDA
@@ -52,6 +53,7 @@ class EngineConfig:
             ("max_batched_tokens", self.max_batched_tokens >= self.max_num_seqs),
             ("chunk_tokens", self.chunk_tokens >= 1),
             ("num_media_rows", self.num_media_rows >= 0),
+            ("quantization", self.quantization in (None, "int8", "fp8")),
         )
         for field, ok in checks:
             if not ok:
