@@ -12,7 +12,8 @@ kept outside (`session.memory`) and continued in another process.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from math import isfinite
 from typing import Any
 
 from epidote_core.modality import Modality
@@ -24,10 +25,16 @@ from epidote_planner.planner import plan
 from epidote_planner.policy import Bounds, PlannerPolicy
 from epidote_planner.snapshot import ClusterSnapshot, ModalityTraffic, RoleSignals, WorkerStatus
 
+NEVER_MOVED = float("-inf")  # such a tool doesn't tell who moved: the cool-down damps alone
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextObservation:
-    """One window as a text-only tool sees it. Quantiles are optional: None takes the mean."""
+    """One window as a text-only tool sees it. Quantiles are optional: None takes the mean.
+
+    Raises:
+        ValueError: a count or quantity is negative, not a number or infinite; names the field.
+    """
 
     now_s: float
     num_prefill: int  # routable workers
@@ -44,6 +51,14 @@ class TextObservation:
     decode_waiting: int = 0
     decode_running: int = 0
     kv_utilization: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None and field.name in ("input_tokens_p90", "input_tokens_p99"):
+                continue
+            if not isinstance(value, int | float) or not isfinite(value) or value < 0:
+                raise ValueError(f"{field.name}: want a finite number >= 0, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +89,7 @@ def to_snapshot(seen: TextObservation) -> ClusterSnapshot:
             name=f"{role.value}-{state.value}-{index}",
             role=role,
             state=state,
-            since_s=seen.now_s,
+            since_s=NEVER_MOVED if state is WorkerState.ROUTABLE else seen.now_s,
         )
         for role, count, state in counts
         for index in range(count)

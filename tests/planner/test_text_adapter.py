@@ -1,6 +1,9 @@
 """A replay tool that knows only text, prefill and decode drives the planner."""
 
 import json
+from dataclasses import replace
+
+import pytest
 
 from epidote_core.roles import Role
 from epidote_planner.fakes import policy
@@ -45,3 +48,19 @@ def test_no_encoder_is_ever_asked_for() -> None:
     session = TextReplay(policy())
     session.step(observation(10.0, 1, 1, 30.0))
     assert "encode" not in session.step(observation(20.0, 1, 1, 30.0)).text
+
+
+def test_surplus_prefill_worker_becomes_a_decoder_without_growing_the_pool() -> None:
+    session = TextReplay(policy())
+    targets = session.step(replace(observation(10.0, 6, 1, 1.0), decode_running=90))
+    assert targets.decode > 1
+    assert targets.prefill + targets.decode == 7
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("num_prefill", -1), ("arrival_rps", float("nan")), ("input_tokens", float("inf"))],
+)
+def test_impossible_observation_is_refused_by_its_field(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=field):
+        replace(observation(10.0, 1, 1, 1.0), **{field: value})

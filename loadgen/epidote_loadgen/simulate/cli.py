@@ -1,7 +1,7 @@
 """This file is about the command line: run a policy over a trace, or advise a fleet for it.
 
-    python -m epidote_loadgen.simulate --trace servegen:DAY.csv.gz --profile internvl2-26b-a100
-    python -m epidote_loadgen.simulate --advise --rps 8 --images 2 --ttft 5 --tpot 0.1
+    epidote-loadgen simulate --trace servegen:DAY.csv.gz --profile internvl2-26b-a100
+    epidote-loadgen simulate --advise --rps 8 --images 2 --ttft 5 --tpot 0.1
 
 Results on stdout (`--json` for machines), the configuration on stderr. Exit status: 0 the SLO was
 met, 1 missed, 2 a wrong command.
@@ -11,58 +11,20 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from epidote_core.roles import Role
 from epidote_core.slo import Slo
 from epidote_loadgen.simulate.advice import advise
 from epidote_loadgen.simulate.bound import lower_bound
 from epidote_loadgen.simulate.config import Layout, SimConfig, coupled, split
+from epidote_loadgen.simulate.flags import parser
+from epidote_loadgen.simulate.named_policies import layout_of, named_policy
 from epidote_loadgen.simulate.outcome import Outcome
-from epidote_loadgen.simulate.policy import Policy, nothing, planner
-from epidote_loadgen.simulate.profiles import load_profile, profile_names
+from epidote_loadgen.simulate.profiles import load_profile
 from epidote_loadgen.simulate.report import html_report
-from epidote_loadgen.simulate.rivals.epdserve import LongestQueue, longest_queue
-from epidote_loadgen.simulate.rivals.hpa import HpaRule, Metric, hpa
 from epidote_loadgen.simulate.simulation import simulate
 from epidote_loadgen.simulate.trace_spec import Trace, open_trace, rates
-from epidote_planner.lane import DEFAULT_GROUP, Lane
+from epidote_loadgen.traces.bad_rows import TraceError
 from epidote_planner.performance import PerformanceProfile
-from epidote_planner.policy import PlannerPolicy
-
-POLICIES = ("epidote", "static", "hpa", "hpa-coupled", "longest-queue")
-
-
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        prog="epidote-loadgen simulate",
-        description=__doc__.partition("\n\n")[0],
-        epilog="example: epidote-loadgen simulate --rps 8 --images 1 --html run.html",
-    )
-    top.add_argument("--profile", default="internvl2-26b-a100", help=", ".join(profile_names()))
-    top.add_argument("--policy", choices=POLICIES, default="epidote")
-    top.add_argument("--advise", action="store_true", help="print the cheapest fleet instead")
-    load = top.add_argument_group("load: a trace, or rates")
-    load.add_argument("--trace", help="FORMAT:PATH")
-    load.add_argument("--start", type=float, default=0.0, help="seconds into the trace")
-    load.add_argument("--duration", type=float, default=1800.0, help="seconds")
-    load.add_argument("--rps", type=float, default=4.0)
-    load.add_argument("--text-tokens", type=int, default=500)
-    load.add_argument("--output-tokens", type=int, default=130)
-    load.add_argument("--images", type=int, default=1)
-    load.add_argument("--image-tokens", type=int, default=576, help="of one image")
-    slo = top.add_argument_group("promise")
-    slo.add_argument("--ttft", type=float, default=5.0, help="seconds")
-    slo.add_argument("--tpot", type=float, default=0.1, help="seconds")
-    slo.add_argument("--quantile", type=float, default=0.99)
-    fleet = top.add_argument_group("fleet")
-    fleet.add_argument("--initial", default="4,5,2", help="encode,prefill,decode workers")
-    fleet.add_argument("--startup", type=float, help="seconds until a new worker serves")
-    fleet.add_argument("--tick", type=float, default=10.0, help="seconds")
-    top.add_argument("--seed", type=int, default=0)
-    top.add_argument("--json", action="store_true")
-    top.add_argument("--html", type=Path, help="write the report here")
-    return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,18 +34,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         profile = load_profile(args.profile, startup_s=args.startup)
         slo = Slo(ttft_s=args.ttft, tpot_s=args.tpot, quantile=args.quantile)
         trace = _trace(args)
-        encode, prefill, decode = (int(part) for part in args.initial.split(","))
+        if next(trace(), None) is None:
+            raise ValueError(
+                f"no request arrives between {args.start:g} s and {args.start + args.duration:g} s"
+            )
     except ValueError as error:
         top.error(str(error))  # exit status 2
     print(f"configuration: {json.dumps(vars(args), default=str)}", file=sys.stderr)
-    if args.advise:
-        return _advise(trace, profile, slo, as_json=args.json)
-    layout = Layout.COUPLED if args.policy == "hpa-coupled" else Layout.SPLIT
-    initial = (
-        coupled(encode + prefill + decode)
-        if layout is Layout.COUPLED
-        else split(encode, prefill, decode)
-    )
+    try:
+        if args.advise:
+            return _advise(trace, profile, slo, as_json=args.json)
+        return _run(args, trace, profile, slo)
+    except TraceError as error:  # a row that breaks late in the trace
+        top.error(str(error))
+
+
+def _run(args: argparse.Namespace, trace: Trace, profile: PerformanceProfile, slo: Slo) -> int:
+    layout = layout_of(args.policy)
+    initial = coupled(sum(args.initial)) if layout is Layout.COUPLED else split(*args.initial)
     config = SimConfig(
         profile=profile,
         slo=slo,
@@ -92,13 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         tick_s=args.tick,
         seed=args.seed,
     )
-    policy = _policy(args.policy, profile, slo, args.tick)
-    outcome = simulate(config, policy, trace())
+    outcome = simulate(config, named_policy(args.policy, profile, slo, args.tick), trace())
     bound = lower_bound(config, trace(), attainment=outcome.attainment).gpu_seconds
     _show(outcome, bound, as_json=args.json)
     if args.html:
         page = html_report(
-            outcome, title=f"{args.policy} on {profile.name}", configuration=str(vars(args))
+            outcome,
+            title=f"{args.policy} on {profile.name}",
+            configuration=json.dumps(vars(args), default=str),
         )
         args.html.write_text(page, encoding="utf-8")
     return 0 if outcome.attainment >= slo.quantile else 1
@@ -116,28 +85,6 @@ def _trace(args: argparse.Namespace) -> Trace:
         duration_s=args.duration,
         seed=args.seed,
     )
-
-
-def _policy(name: str, profile: PerformanceProfile, slo: Slo, tick_s: float) -> Policy:
-    lanes = {role: Lane(DEFAULT_GROUP, role) for role in Role}
-    match name:
-        case "epidote":
-            return planner(PlannerPolicy(profile=profile, slo=slo, tick_s=tick_s))
-        case "hpa":
-            busy = HpaRule(metric=Metric.BUSY, target=0.5)
-            return hpa(
-                {
-                    lanes[Role.ENCODE]: busy,
-                    lanes[Role.PREFILL]: busy,
-                    lanes[Role.DECODE]: HpaRule(metric=Metric.KV, target=0.5),
-                }
-            )
-        case "hpa-coupled":
-            return hpa({lanes[Role.ALL]: HpaRule(metric=Metric.CONCURRENCY, target=4.0)})
-        case "longest-queue":
-            return longest_queue(LongestQueue())
-        case _:
-            return nothing
 
 
 def _show(outcome: Outcome, bound: float, *, as_json: bool) -> None:

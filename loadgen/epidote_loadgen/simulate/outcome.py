@@ -26,6 +26,8 @@ class Moment:
     workers: Mapping[str, int]
     ttft_met: float
     tpot_met: float
+    ttft_over_slo: float  # p99 of what finished since the last tick, over its own limit
+    tpot_over_slo: float
     reason: str
     text: str
     changed: bool
@@ -95,6 +97,7 @@ class Recorder:
         self._num_good = self._num_shed = 0
         self._num_ttft = self._num_tpot = 0
         self._moments: list[Moment] = []
+        self._since_tick: list[tuple[float, float]] = []  # (TTFT, TPOT) over their limits
         self._pool: list[tuple[float, int]] = []
         self._duration_s = 0.0
         self._gpu_seconds = 0.0
@@ -104,6 +107,7 @@ class Recorder:
             return
         slo = self._config.slo_for(request.modality)
         ttft_s, tpot_s = request.ttft_s, request.tpot_s
+        self._since_tick.append((ttft_s / slo.ttft_s, tpot_s / slo.tpot_s))
         self._ttft.append(ttft_s)
         self._e2e.append(request.finished_s - request.arrival_s)
         if request.output_tokens > 1:
@@ -126,6 +130,7 @@ class Recorder:
         self, snapshot: ClusterSnapshot, decision: Decision, workers: Mapping[Lane, int]
     ) -> None:
         seen = snapshot.attainment
+        latencies, self._since_tick = self._since_tick, []
         total = sum(workers.values())
         if not self._pool or self._pool[-1][1] != total:
             self._pool.append((snapshot.now_s, total))
@@ -137,6 +142,8 @@ class Recorder:
                 workers={str(lane): count for lane, count in sorted(workers.items())},
                 ttft_met=seen.ttft_ratio if seen else 1.0,
                 tpot_met=seen.tpot_ratio if seen else 1.0,
+                ttft_over_slo=_p99([ttft for ttft, _ in latencies]),
+                tpot_over_slo=_p99([tpot for _, tpot in latencies]),
                 reason=decision.reason,
                 text=decision.text,
                 changed=any(
@@ -180,6 +187,12 @@ def _quantiles(values: "array[float]") -> dict[str, float]:
     last = len(ordered) - 1
     found = {f"p{round(q * 100)}": ordered[round(q * last)] for q in (0.5, 0.9, 0.95, 0.99)}
     return {"mean": sum(ordered) / len(ordered), **found}
+
+
+def _p99(values: list[float]) -> float:
+    """0.0 where nothing finished."""
+    ordered = sorted(values)
+    return ordered[round(0.99 * (len(ordered) - 1))] if ordered else 0.0
 
 
 def _turns(pool: list[tuple[float, int]]) -> tuple[int, int]:

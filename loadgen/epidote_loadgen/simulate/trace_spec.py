@@ -32,7 +32,7 @@ def open_trace(spec: str, *, start_s: float, end_s: float) -> Trace:
         case "azure-conversation":
             return lambda: azure_conversation(path, start_s=start_s, end_s=end_s)
         case _:
-            return lambda: mooncake(path)
+            return lambda: mooncake(path, start_s=start_s, end_s=end_s)
 
 
 def rates(

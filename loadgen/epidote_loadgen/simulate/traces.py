@@ -8,6 +8,7 @@ import csv
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from itertools import islice
+from math import inf
 from pathlib import Path
 from random import Random
 
@@ -100,10 +101,15 @@ def azure_conversation(
             yield SimRequest((row.at_s - start_s) / speed, row.text_tokens, row.output_tokens)
 
 
-def mooncake(path: Path, *, max_requests: int = 1_000_000) -> Iterator[SimRequest]:
+def mooncake(
+    path: Path, *, start_s: float = 0.0, end_s: float = inf, max_requests: int = 1_000_000
+) -> Iterator[SimRequest]:
     """Mooncake's conversation trace, with the identity of its 512-token prefix blocks."""
     for row in islice(read_rows(path, trace_format=TraceFormat.MOONCAKE), max_requests):
-        yield SimRequest(row.at_s, row.text_tokens, row.output_tokens, block_ids=row.block_ids)
+        if start_s <= row.at_s < end_s:
+            yield SimRequest(
+                row.at_s - start_s, row.text_tokens, row.output_tokens, block_ids=row.block_ids
+            )
 
 
 def token_cdf(path: Path) -> Callable[[Random], int]:
