@@ -95,6 +95,10 @@ def engine(device: str, limits: Limits, *, toy: bool, ends_s: float) -> dict[str
         at = Path(folder)
         parts: dict[str, tuple[float, Callable[[], Any]]] = {
             "decode": (90, lambda: decode_steps(at, device, limits, toy=toy)),
+            "decode_int8": (
+                60,
+                lambda: decode_steps(at, device, limits, toy=toy, quantization="int8"),
+            ),
             "pictures": (40, lambda: pictures(at, device, toy=toy)),
             "role_switches": (60, lambda: role_switches(at, device, toy=toy)),
             "mixed_load": (120, lambda: mixed_load(at, device, toy=toy)),

@@ -62,7 +62,9 @@ def engine_of(path: str, device: str, **given: Any) -> Engine:
     return Engine(EngineConfig(model=path, **values | given))
 
 
-def decode_steps(folder: Path, device: str, limits: Limits, *, toy: bool) -> dict[str, Any]:
+def decode_steps(
+    folder: Path, device: str, limits: Limits, *, toy: bool, quantization: str | None = None
+) -> dict[str, Any]:
     """Time of a full decode step; its floor is one pass over the weights and the live KV."""
     scale = TOY if toy else REAL
     path = save_text_model(folder / "text", toy=toy)
@@ -72,7 +74,8 @@ def decode_steps(folder: Path, device: str, limits: Limits, *, toy: bool) -> dic
     engine = engine_of(
         path, device, num_kv_blocks=scale.num_seqs * (per_seq // 16 + 2),
         max_num_seqs=scale.num_seqs, max_batched_tokens=8192, chunk_tokens=4096,
-        max_model_len=None if toy else per_seq + 64,
+        max_model_len=None if toy else per_seq + 64, quantization=quantization,
+        **({"dtype": "float16"} if toy and quantization else {}),
     )  # fmt: skip
     rng = Random(0)
     for number in range(scale.num_seqs):
@@ -100,9 +103,10 @@ def decode_steps(folder: Path, device: str, limits: Limits, *, toy: bool) -> dic
     tokens = sum(len(seq.token_ids) for seq in running)
     context = tokens / scale.num_seqs - len(times) / 2  # in the middle of the measurement
     token = 2 * decoder.num_layers * decoder.num_kv_heads * decoder.head_dim
-    num_bytes = width * (weights + scale.num_seqs * context * token)
+    num_bytes = weights * (1 if quantization else width) + width * scale.num_seqs * context * token
     floor_s = num_bytes / limits.copy_bytes_per_s
     return {
+        "weights": quantization or str(engine.kv_pool.tensor.dtype).removeprefix("torch."),
         "sequences": scale.num_seqs,
         "context_tokens": context,
         "step_s": step_s,

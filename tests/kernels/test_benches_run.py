@@ -38,7 +38,7 @@ def test_kernels_and_engine(tmp_path: pathlib.Path) -> None:
     assert not [line for line in result["kernels"] if "wrong" in line]
     assert all(line["percent_of_limit"] > 0 for line in result["kernels"])
     engine = result["engine"]
-    assert engine["decode"]["bytes"] > 0
+    assert engine["decode"]["bytes"] > engine["decode_int8"]["bytes"] > 0
     assert engine["pictures"]["ttft_s"] > 0
     assert engine["mixed_load"]["highest_rate_rps"] > 0
     switched = {(line["switch"], line["weights"]) for line in engine["role_switches"]}
