@@ -79,6 +79,7 @@ def build(form: Form, number: str, capability: int = 90) -> Built:
         (place,): [["tt.divisibility", 16]]
         for place, name in enumerate(names)
         if not form.kernel.params[place].do_not_specialize
+        and not form.kernel.params[place].do_not_specialize_on_alignment
         and (signature[name].startswith("*") or name.endswith("_stride"))
     }
     source = ASTSource(form.kernel, signature, dict(form.constants), aligned)

@@ -4,6 +4,7 @@ Every check reads shapes, strides, types and devices only, never a value, so tha
 for a device. One comparison covers the good case; the words are found when something is wrong.
 """
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -109,6 +110,24 @@ def blocks_are_whole(name: str, cache: Tensor) -> None:
         raise ValueError(
             f"{name}: every block must be contiguous, got shape {list(cache.shape)} "
             f"with strides {cache.stride()}"
+        )
+
+
+@functools.cache
+def _knows_e4m3(device: torch.device) -> bool:
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 9)
+
+
+def codes_are_supported(name: str, cache: Tensor) -> None:
+    """Refuse e4m3 numbers on a GPU that cannot convert them.
+
+    Raises:
+        ValueError: naming the argument and the device.
+    """
+    if cache.dtype is torch.float8_e4m3fn and not _knows_e4m3(cache.device):
+        raise ValueError(
+            f"{name}: float8_e4m3fn needs compute capability 8.9, got {cache.device} "
+            f"{torch.cuda.get_device_capability(cache.device)}; int8 works there"
         )
 
 

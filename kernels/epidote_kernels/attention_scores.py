@@ -19,6 +19,7 @@ from torch import Tensor
 
 from epidote_kernels.kv_codes import FP8, INT8, PLAIN, POINTERS, codes_of
 from epidote_kernels.launching import (
+    INDEX_POINTERS,
     INTERPRETED,
     LOG2_E,
     Form,
@@ -51,7 +52,7 @@ def _keys_of_tile(
     return k
 
 
-@triton.jit(do_not_specialize=VOLATILE)
+@triton.jit(do_not_specialize=VOLATILE, do_not_specialize_on_alignment=INDEX_POINTERS)
 def query_lse_kernel(
     q_ptr,
     k_cache_ptr,
@@ -126,7 +127,7 @@ def query_lse_kernel(
     tl.store(lse_ptr + (token * num_heads + head) * num_splits + split, lse, mask=rows < chunk)
 
 
-@triton.jit(do_not_specialize=VOLATILE)
+@triton.jit(do_not_specialize=VOLATILE, do_not_specialize_on_alignment=INDEX_POINTERS)
 def column_sums_kernel(
     q_ptr,
     k_cache_ptr,
@@ -211,7 +212,7 @@ def column_sums_kernel(
     tl.store(at, tl.load(at, mask=live, other=0.0) + sums / GROUP, mask=live)
 
 
-@triton.jit(do_not_specialize=("size", "len_stride"))
+@triton.jit(do_not_specialize=("size", "len_stride"), do_not_specialize_on_alignment=INDEX_POINTERS)
 def pool_scores_kernel(
     scores_ptr,
     lens_ptr,

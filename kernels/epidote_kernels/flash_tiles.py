@@ -64,7 +64,7 @@ def default_tiling(dim: int, itemsize: int, max_rows: int) -> Tiling:
     elif block_dim <= 64:
         rows, keys, warps = 128, 64, 4
     elif block_dim <= 128:
-        rows, keys, warps = 128, 64, 8
+        rows, keys, warps = 128, 128 if max_rows > 64 else 64, 8
     else:
         rows, keys, warps = 64, 32, 4
     rows = min(rows, max(16, power_of_two(max_rows)))

@@ -49,6 +49,21 @@ def to_fp8(x):
 
 
 @triton.jit
+def query_for(q, CODES: tl.constexpr, WIDEN: tl.constexpr):
+    """`q` in the type that its products with a cache's numbers are taken in.
+
+    e4m3 becomes fp16 in one instruction for two numbers, and bf16 in two more; int8 becomes bf16
+    without a conversion. So e4m3 is multiplied in fp16, which is finer, and wide enough: a query's
+    elements stay far below 65,504.
+    """
+    if WIDEN:
+        q = q.to(tl.float32)
+    elif CODES == 2 and q.dtype == tl.bfloat16:
+        q = q.to(tl.float16)
+    return q
+
+
+@triton.jit
 def encoded(x, scale, kind, CODES: tl.constexpr):
     """What a cache of `kind` holds for `x`; `scale` broadcasts against it."""
     if CODES == 0:

@@ -18,8 +18,9 @@ import triton.language as tl
 from torch import Tensor
 
 from epidote_kernels.decode_work import stretch_of_program
-from epidote_kernels.kv_codes import FP8, INT8, PLAIN, POINTERS, codes_of
+from epidote_kernels.kv_codes import FP8, INT8, PLAIN, POINTERS, codes_of, query_for
 from epidote_kernels.launching import (
+    INDEX_POINTERS,
     INTERPRETED,
     LOG2_E,
     Form,
@@ -37,7 +38,7 @@ BLOCK_PARTS = 32  # parts of a unit the merge holds at once
 VOLATILE = ("num_units", "min_tiles", "table_stride", "table_head_stride", "len_stride")
 
 
-@triton.jit(do_not_specialize=VOLATILE)
+@triton.jit(do_not_specialize=VOLATILE, do_not_specialize_on_alignment=INDEX_POINTERS)
 def paged_decode_kernel(
     q_ptr,
     k_cache_ptr,
@@ -92,9 +93,7 @@ def paged_decode_kernel(
         table = tables_ptr + seq * table_stride + kv_head * table_head_stride
         heads = kv_head * GROUP + within
         q_at = q_ptr + seq * q_seq_stride + heads[:, None] * q_head_stride + dims[None, :]
-        q = tl.load(q_at, mask=q_mask, other=0.0)
-        if WIDEN:
-            q = q.to(tl.float32)
+        q = query_for(tl.load(q_at, mask=q_mask, other=0.0), CODES, WIDEN)
         score_scale = scale_log2
         out_scale = 1.0
         if CODES:
@@ -147,7 +146,7 @@ def paged_decode_kernel(
         unit += 1
 
 
-@triton.jit(do_not_specialize=("len_stride",))
+@triton.jit(do_not_specialize=("len_stride",), do_not_specialize_on_alignment=INDEX_POINTERS)
 def merge_parts_kernel(
     parts_ptr,
     lse_ptr,
@@ -194,24 +193,28 @@ def merge_parts_kernel(
     tl.store(out_at, (acc / total).to(out_ptr.dtype.element_ty), mask=dims < DIM)
 
 
-def tiling_key(dim: int, cache_itemsize: int) -> str:
+def tiling_key(dim: int, cache_itemsize: int, q_itemsize: int) -> str:
     """What the tiling depends on.
 
-    >>> tiling_key(80, 2)
-    'kv16 dim=128'
+    >>> tiling_key(80, 2, 2), tiling_key(64, 1, 4)
+    ('kv16 dim=128', 'kv8 dim=64 fp32')
     """
-    return f"kv{8 * cache_itemsize} dim={max(16, power_of_two(dim))}"
+    fp32 = " fp32" if q_itemsize == 4 > cache_itemsize else ""
+    return f"kv{8 * cache_itemsize} dim={max(16, power_of_two(dim))}{fp32}"
 
 
-def default_tiling(dim: int, cache_itemsize: int) -> Tiling:
+def default_tiling(dim: int, cache_itemsize: int, q_itemsize: int) -> Tiling:
     """For a device without a table: tiles of 16 KiB of keys, two programs a multiprocessor.
 
-    A block's number is loaded before its keys, so that two of the stages hold numbers only.
+    A block's number is loaded before its keys, so that two of the stages hold numbers only. fp32
+    has no matrix instruction at full precision: a tile that its registers hold is small.
     """
-    wide = max(16, power_of_two(dim)) * cache_itemsize
-    tokens = max(16, min(128, 16384 // wide))
+    block_dim = max(16, power_of_two(dim))
+    tokens = max(16, min(128, 16384 // (block_dim * cache_itemsize)))
+    if q_itemsize == 4:
+        tokens = max(16, min(32, 2048 // block_dim))
     sizes = {"BLOCK_TOKENS": tokens, "programs": 2}
-    return Tiling(sizes=sizes, num_warps=4, num_stages=5 if cache_itemsize < 4 else 3)
+    return Tiling(sizes=sizes, num_warps=4, num_stages=5 if q_itemsize < 4 else 3)
 
 
 def constants_of(tiling: Tiling, dim: int, group: int, block_slots: int) -> dict[str, int]:
@@ -254,9 +257,8 @@ def paged_decode_attention(
         return out
     group = num_heads // num_kv_heads
     if tiling is None:
-        size = k_cache.element_size()
-        key = tiling_key(dim, size)
-        tiling = tiling_for("paged_decode", key, default_tiling(dim, size), q.device)
+        sizes = (dim, k_cache.element_size(), q.element_size())
+        tiling = tiling_for("paged_decode", tiling_key(*sizes), default_tiling(*sizes), q.device)
     constants = constants_of(tiling, dim, group, block_slots)
     num_units = num_seqs * num_kv_heads
     if num_programs is None:
@@ -320,7 +322,7 @@ def forms(number: str) -> Iterator[Form]:
     """Compile for current models' heads, by the rule and by every table; `number` is "bf16", …"""
     size = 4 if number == "fp32" else 2
     wanted = [
-        (dim, group, codes, default_tiling(dim, size if codes == PLAIN else 1))
+        (dim, group, codes, default_tiling(dim, size if codes == PLAIN else 1, size))
         for dim, group, codes in (
             *((128, 4, PLAIN), (128, 4, INT8), (128, 4, FP8)),
             *((64, 3, PLAIN), (80, 1, INT8), (256, 4, PLAIN), (256, 4, FP8)),
@@ -328,7 +330,7 @@ def forms(number: str) -> Iterator[Form]:
     ]
     for key, tiling in known_tilings("paged_decode"):
         bits, dim = (int(part.lstrip("kvdim=")) for part in key.split())
-        if bits == 8:
+        if bits == 8 and size == 2:
             wanted += [(dim, 4, codes, tiling) for codes in (INT8, FP8)]
         elif bits == 8 * size:
             wanted.append((dim, 4, PLAIN, tiling))

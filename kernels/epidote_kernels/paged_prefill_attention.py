@@ -17,8 +17,9 @@ import triton.language as tl
 from torch import Tensor
 
 from epidote_kernels.flash_tiles import flash_tiling, flash_tilings, padded_dim, softmax_step
-from epidote_kernels.kv_codes import FP8, INT8, PLAIN, POINTERS, codes_of
+from epidote_kernels.kv_codes import FP8, INT8, PLAIN, POINTERS, codes_of, query_for
 from epidote_kernels.launching import (
+    INDEX_POINTERS,
     INTERPRETED,
     LOG2_E,
     Form,
@@ -43,7 +44,7 @@ def _tile_of_cache(
     return tile
 
 
-@triton.jit(do_not_specialize=VOLATILE)
+@triton.jit(do_not_specialize=VOLATILE, do_not_specialize_on_alignment=INDEX_POINTERS)
 def paged_prefill_kernel(
     q_ptr,
     k_cache_ptr,
@@ -93,9 +94,7 @@ def paged_prefill_kernel(
     q_mask = (rows < chunk)[:, None] & in_dim
     token = (first + rows).to(tl.int64)
     q_at = q_ptr + token[:, None] * q_token_stride + head * q_head_stride + dims[None, :]
-    q = tl.load(q_at, mask=q_mask, other=0.0)
-    if WIDEN:
-        q = q.to(tl.float32)
+    q = query_for(tl.load(q_at, mask=q_mask, other=0.0), CODES, WIDEN)
     out_scale = 1.0
     if CODES:
         scale_log2 *= tl.load(k_scale_ptr + kv_head)

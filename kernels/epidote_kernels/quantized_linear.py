@@ -45,7 +45,7 @@ TILES = {
 }
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("num_rows",))  # the batch's size: no new compilation for it
 def quantized_linear_kernel(
     x_ptr,
     weight_ptr,

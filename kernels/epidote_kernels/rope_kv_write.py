@@ -14,7 +14,13 @@ import triton.language as tl
 from torch import Tensor
 
 from epidote_kernels.kv_codes import FP8, INT8, PLAIN, POINTERS, codes_of, encoded
-from epidote_kernels.launching import Form, divided_up, launching_on, power_of_two
+from epidote_kernels.launching import (
+    INDEX_POINTERS,
+    Form,
+    divided_up,
+    launching_on,
+    power_of_two,
+)
 
 TILE = 1024  # elements of a half that a program holds at most; not tuned yet
 VOLATILE = ("slot_stride", "slot_head_stride")  # differ between steps: no new compilation for them
@@ -43,7 +49,7 @@ def _normed(low, high, weight_ptr, pairs, eps, kind, HALF: tl.constexpr):
     return low, high
 
 
-@triton.jit(do_not_specialize=VOLATILE)
+@triton.jit(do_not_specialize=VOLATILE, do_not_specialize_on_alignment=INDEX_POINTERS)
 def rope_kv_write_kernel(
     q_ptr,
     k_ptr,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from epidote_kernels.flash_tiles import flash_tiling, flash_tilings, softmax_weights
 from epidote_kernels.launching import (
+    INDEX_POINTERS,
     INTERPRETED,
     LOG2_E,
     Form,
@@ -35,7 +36,7 @@ def _part(row, live, dims, DIM: tl.constexpr, WIDEN: tl.constexpr):
     return part
 
 
-@triton.jit(do_not_specialize=("tiles",))
+@triton.jit(do_not_specialize=("tiles",), do_not_specialize_on_alignment=INDEX_POINTERS)
 def vision_attention_kernel(
     q_ptr,
     k_ptr,

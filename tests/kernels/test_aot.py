@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import epidote_kernels
+from epidote_kernels import aot
 
 pytest.importorskip("triton", reason="triton is not installed")
 
@@ -19,6 +20,10 @@ PACKAGE = pathlib.Path(epidote_kernels.__file__).parent
 MATRIX_KERNELS = {
     *("paged_prefill_kernel", "vision_attention_kernel", "query_lse_kernel", "column_sums_kernel"),
     *("moe_gate_up_kernel", "moe_down_kernel"),
+}
+READERS_OF_LENGTHS = {
+    *("paged_decode_kernel", "merge_parts_kernel", "paged_prefill_kernel", "rope_kv_write_kernel"),
+    *("vision_attention_kernel", "query_lse_kernel", "column_sums_kernel", "pool_scores_kernel"),
 }
 SHARED_BYTES_OF_SM_90 = 227 * 1024  # per block; CUDA programming guide, table of capabilities
 # bf16 in every form, the others once per kernel: a form is about a second
@@ -114,3 +119,32 @@ def test_a_name_tells_kernels_from_their_helpers() -> None:
     """So that no kernel can be launched without being in the ahead-of-time list."""
     assert kernels()
     assert {name for name in launched() if name in jit_functions()} == kernels()
+
+
+def test_no_kernel_compiles_anew_for_where_a_batchs_lengths_lie() -> None:
+    """An engine passes parts of its buffers, and their addresses' alignment changes every step."""
+    from epidote_kernels.launching import INDEX_POINTERS
+
+    checked = set()
+    for form in aot.one_form_each("bf16"):
+        if form.kernel.__name__ not in READERS_OF_LENGTHS:
+            continue
+        for parameter in form.kernel.params:
+            if parameter.name in INDEX_POINTERS:
+                assert parameter.do_not_specialize_on_alignment, (form.name, parameter.name)
+                checked.add(parameter.name)
+    assert checked == set(INDEX_POINTERS)
+
+
+def test_no_kernel_compiles_anew_for_the_size_of_a_batch() -> None:
+    sizes = {
+        *("num_units", "num_rows", "num_tokens", "num_pairs", "num_runs", "num_tiles", "tiles"),
+        *("row_tiles", "key_tiles", "num_splits", "table_stride", "min_tiles"),
+    }
+    checked = set()
+    for form in aot.one_form_each("bf16"):
+        for parameter in form.kernel.params:
+            if parameter.name in sizes and not parameter.is_constexpr:
+                assert parameter.do_not_specialize, (form.name, parameter.name)
+                checked.add(parameter.name)
+    assert checked == sizes

@@ -103,6 +103,7 @@ def check_layout(q: Tensor, k_cache: Tensor, v_cache: Tensor, block_tables: Tens
     if not 16 <= block_size <= 64 or block_size & (block_size - 1):
         raise ValueError(f"k_cache: block size must be 16, 32 or 64, got {block_size}")
     arguments.head_dim_is_supported(q.shape[2])
+    arguments.codes_are_supported("k_cache", k_cache)
     arguments.rows_are_whole("q", q)
     arguments.rows_are_whole("block_tables", block_tables)
     arguments.blocks_are_whole("k_cache", k_cache)

@@ -84,6 +84,7 @@ def rope_kv_write(
         arguments.are_alike("cos, sin", cos, sin)
         arguments.are_together("q, cos, slots", q, cos, slots)
         arguments.head_dim_is_supported(dim)
+        arguments.codes_are_supported("k_cache", k_cache)
         for name, tensor in (("q", q), ("k", k), ("v", v)):
             arguments.rows_are_whole(name, tensor)
         for name, tensor in (("cos", cos), ("sin", sin)):

@@ -30,6 +30,9 @@ def head_scales(x: Tensor, dtype: torch.dtype) -> Tensor:
 
     A head of zeros gets 1. Calibration in the simplest form: the scale of a sample of keys.
     """
-    largest = x.float().abs().amax(-1).flatten(0, -2).amax(0) if x.numel() else x.new_zeros(())
+    heads = x.shape[-2]
+    if not x.numel():
+        return torch.ones(heads, device=x.device)
+    largest = x.float().abs().amax(-1).reshape(-1, heads).amax(0)
     scale = largest / LARGEST[dtype]
     return torch.where(scale > 0, scale, torch.ones_like(scale))
