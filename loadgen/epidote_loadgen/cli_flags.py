@@ -20,7 +20,7 @@ Url = Annotated[
 ]
 Model = Annotated[str, typer.Option(help="(default: the first that the server lists)")]
 Duration = Annotated[
-    float | None, typer.Option(min=0.001, help="Seconds of arrivals. (default: 30)")
+    float | None, typer.Option(min=0.001, help="Seconds of arrivals. (default: 60)")
 ]
 PromptTokens = Annotated[int | None, typer.Option(min=1, help="Of each prompt. (default: 128)")]
 OutputTokens = Annotated[int | None, typer.Option(min=1, help="Of each reply. (default: 64)")]

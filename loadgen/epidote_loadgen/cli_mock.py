@@ -1,6 +1,7 @@
 """This file is about `epidote-loadgen mock-server`: a server to try loads, and gates, against."""
 
 import math
+import ssl
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -71,7 +72,10 @@ def mock_server(
     try:
         serve(settings, _announce)
     except OSError as error:  # ssl.SSLError is one
-        typer.echo(f"error: can't listen: {error}", err=True)
+        where = str(error.filename or unix or f"{host}:{port}")
+        if tls_cert and isinstance(error, ssl.SSLError | FileNotFoundError):
+            where = f"--tls-cert {tls_cert}"
+        typer.echo(f"error: can't listen: {where}: {error.strerror or error}", err=True)
         raise typer.Exit(ExitCode.USAGE) from error
 
 

@@ -167,7 +167,8 @@ def _quick(flags: Flags) -> dict[str, Any]:
     if flags.users is not None:
         arrivals = {"kind": "closed"}
     if flags.duration_s is None and flags.num_requests is None:
-        arrivals["duration_s"] = 30.0
+        # At the default rate and ratio 381 requests are what a perfect service needs to pass.
+        arrivals["duration_s"] = 60.0
     limits = {
         "ttft_ms": flags.ttft_ms,
         "tpot_ms": flags.tpot_ms,

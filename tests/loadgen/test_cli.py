@@ -214,6 +214,11 @@ def test_a_trace_with_bad_rows_exits_2_naming_the_line(quick: str, tmp_path: Pat
         ),
         (["mock-server", "--stall", "soon"], "--stall: want AT:FOR"),
         (["mock-server", "--fault", "explode"], "fault: want NAME"),
+        (["mock-server", "--fault", "reset=2"], "found reset=2"),
+        (
+            ["mock-server", "--port", "0", "--tls-cert", "/no.pem"],
+            "--tls-cert /no.pem: No such file",
+        ),
     ],
 )
 def test_a_wrong_command_exits_2_saying_what_is_wrong(arguments: list[str], complaint: str) -> None:

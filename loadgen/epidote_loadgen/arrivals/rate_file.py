@@ -16,7 +16,8 @@ def read_rate_file(path: Path, *, stepwise: bool = False) -> Rate:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file))
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: can't be read as a rate file: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else "want text in UTF-8"
+        raise ValueError(f"{path}: can't be read as a rate file: {why}") from error
     if not rows or [cell.strip() for cell in rows[0]] != ["at_s", "rps"]:
         found = ",".join(rows[0]) if rows else "nothing"
         raise ValueError(f"{path}: line 1: want the header at_s,rps, found {found!r}")

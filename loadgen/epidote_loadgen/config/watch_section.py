@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from epidote_loadgen.config.section import Positive, Section
 
@@ -33,6 +33,13 @@ class WatchSection(Section):
     interval_s: Positive = 1.0
     gpus_per_worker: Positive = 1.0
     profile: str = ""  # for the lower bound: a profile of `simulate`, or a JSON file of one
+
+    @field_validator("metrics_url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("must begin with http://, https://")
+        return url
 
     @model_validator(mode="after")
     def _something(self) -> Self:

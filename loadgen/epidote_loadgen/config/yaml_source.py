@@ -45,8 +45,10 @@ def read_yaml(path: Path) -> YamlSource:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"{path}: can't be read: {error}") from error
+    except OSError as error:
+        raise InvalidConfig(f"{path}: can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidConfig(f"{path}: can't be read: want text in UTF-8") from error
     return parse_yaml(text, name=str(path))
 
 

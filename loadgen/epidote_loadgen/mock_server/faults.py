@@ -31,7 +31,8 @@ class FaultMix:
 
     def __post_init__(self) -> None:
         if any(share < 0.0 for share in self.shares.values()) or sum(self.shares.values()) > 1.0:
-            raise ValueError(f"faults: shares must be >= 0, together <= 1; got {self.shares}")
+            found = ", ".join(f"{fault}={share:g}" for fault, share in self.shares.items())
+            raise ValueError(f"fault: want shares >= 0 that add up to at most 1, found {found}")
 
     def pick(self, key: str) -> Fault | None:
         """The fault of the request named `key`; None: none."""

@@ -47,6 +47,8 @@ def read_rows(
     except TraceError as error:
         message = str(error)
         raise TraceError(message if str(path) in message else f"{path}: {message}") from error
+    except FileNotFoundError as error:
+        raise TraceError(f"{path}: can't be read as a trace: no such file") from error
     except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise TraceError(f"{path}: can't be read as a trace: {error}") from error
 

@@ -236,6 +236,7 @@ WRONG: tuple[tuple[dict[str, Any], str], ...] = (
     ),
     ({"watch": {"metrics_url": "http://x", "profile": "gone"}}, "no profile 'gone'"),
     ({"watch": {"interval_s": 5}}, "want metrics_url, prometheus or kubernetes"),
+    ({"watch": {"metrics_url": "page"}}, "watch.metrics_url: must begin with http://"),
 )
 
 

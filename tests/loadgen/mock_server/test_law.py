@@ -102,7 +102,7 @@ def test_faults_are_read_from_the_command_line() -> None:
     for wrong in ("explode", "reset=often"):
         with pytest.raises(ValueError, match="http-500, http-429"):
             parse_fault(wrong)
-    with pytest.raises(ValueError, match="together <= 1"):
+    with pytest.raises(ValueError, match="add up to at most 1"):
         FaultMix({Fault.RESET: 0.6, Fault.HANG: 0.6})
 
 
