@@ -32,13 +32,14 @@ from epidote_engine.media_cache import MediaCache
 from epidote_engine.media_needs import MediaNeeds
 from epidote_engine.memory_plan import reserved_bytes
 from epidote_engine.model_parts import ModelParts
+from epidote_engine.plan import Limits, Plan
 from epidote_engine.pools import Allocate, kv_pool, media_pool, plain_allocate
 from epidote_engine.prompt_positions import PromptPositions
 from epidote_engine.requests import Requests
 from epidote_engine.rows import BatchRows
 from epidote_engine.runner import Runner
 from epidote_engine.sampler import Sampled
-from epidote_engine.scheduler import Limits, Plan, Scheduler
+from epidote_engine.scheduler import Scheduler
 from epidote_engine.sequence import Mode, Phase, Sequence, sequences_of
 from epidote_engine.settings import EngineConfig
 

@@ -19,8 +19,8 @@ Source: the zero-overhead scheduler of NanoFlow (Zhu et al., OSDI 2025) and SGLa
 from dataclasses import dataclass
 
 from epidote_engine.drafts import Draft
+from epidote_engine.plan import Plan
 from epidote_engine.sampler import Sampled
-from epidote_engine.scheduler import Plan
 from epidote_engine.sequence import Sequence
 
 

@@ -12,9 +12,9 @@ from epidote_engine.events import KvReady, MediaRows
 from epidote_engine.layer_events import LayerEvents
 from epidote_engine.models.cpu_decode import CpuDecode
 from epidote_engine.models.decoder import DecoderLM
+from epidote_engine.plan import Plan
 from epidote_engine.rows import BatchRows, Ints
 from epidote_engine.sampler import Sampled
-from epidote_engine.scheduler import Plan
 from epidote_engine.sequence import Mode, Sequence
 from epidote_engine.step_buffers import StepBuffers, media_places
 from epidote_engine.vision.upload import upload
