@@ -115,6 +115,13 @@ PLACES_AND_SYMBOLS = [  # places, ranges and versions
 ]
 
 SAME = [
+    ("Who is the president of Brazil?", "Who is Brazil's president?"),
+    ("How tall is Mount Everest?", "What is Mount Everest's height?"),
+    ("How much is a single ticket?", "What does a single ticket cost?"),
+    ("Are pets allowed in the rooms?", "Do you allow pets in the rooms?"),
+    ("My phone does not turn on", "My phone won't turn on"),
+    ("I can't log in", "I am unable to log in"),
+    ("Why is the sky blue?", "What makes the sky blue?"),
     ("How long does the warranty last?", "How long is the warranty?"),
     ("I wonder what happens if I lose my card", "If I lose my card, what happens?"),
     ("increase the volume", "can my volume be increased"),

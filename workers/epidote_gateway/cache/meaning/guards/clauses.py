@@ -119,7 +119,10 @@ def prepositions_of(
             previous = token.written or previous
         if word == "'s" and place - 1 in at:
             heads.setdefault("of", set()).add(at[place - 1].value)
-            governed.setdefault("of", set()).add(at[place - 1].value)
+            first = place - 1
+            while first in at:  # Mount Everest's
+                governed.setdefault("of", set()).add(at[first].value)
+                first -= 1
         if place in at and preposition:
             value = at[place].value
             governed.setdefault(preposition, set()).add(value)

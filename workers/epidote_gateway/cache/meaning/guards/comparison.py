@@ -204,7 +204,8 @@ def person_difference(asked: Reading, cached: Reading) -> str:
     changed = (asked.passives ^ cached.passives) & {token.value for token in asked.bag}
     if changed & {token.value for token in cached.bag} and one & other & {"first", *STRANGERS}:
         return f"{sorted(changed)} by and of {sorted(one & other)}"
-    if (one ^ other) & STRANGERS:
+    is_service = {asked.persons, cached.persons} == {(), ("second",)}  # Do you allow pets?
+    if (one ^ other) & STRANGERS and not is_service:
         return f"{asked.persons} and {cached.persons}"
     if one == other and len(one) > 1 and asked.persons != cached.persons:
         return f"{asked.persons} and {cached.persons}"

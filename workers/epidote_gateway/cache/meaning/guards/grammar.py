@@ -56,7 +56,8 @@ def tense(written: Sequence[str]) -> str:
                 return "unreal"
         if word in _FUTURE:
             has_condition = "if" in low or "when" in low[1:]
-            return "present" if has_condition else "future"
+            is_refusal = rest[0] == "not"  # it won't start
+            return "present" if has_condition or is_refusal else "future"
         if word in ("is", "are", "am") and "going" in rest[:4]:
             going = rest.index("going")
             return "future" if rest[going + 1 : going + 2] == ["to"] else "present"

@@ -92,6 +92,8 @@ SYNONYMS = groups(
     sick ill
     receive obtain
     search seek
+    reach arrive
+    make produce
     require necessary
     allow permit
     forbid prohibit ban
@@ -272,7 +274,14 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"^define\b", "what is the meaning of"),
     (r"\b(?:i|we) (?:want|need) to know\b|\blet (?:me|us) know\b|\bthank you\b", ""),
     (r"\bhow come\b", "why"),
-    (r"^do you have\b", "is there"),
+    (r"^what makes (?=the |my |your |our |this |these )", "why is "),
+    (r"\b(?:unable|not able) to\b", "cannot"),
+    (
+        r"\bhow many (?:minutes|hours|days|weeks|months) (?=(?:does|do|did|will) .{1,60}? take)",
+        "how long ",
+    ),
+    (r"\bwhat (?:does|do|did|will|would) (.{1,60}?) cost\b", r"what price \1"),
+    (r"^do you (?:have|offer|provide|sell)\b", "is there"),
     (r"\bfor what reason\b|\bwhat is the (?:reason|cause) (?:why|that|of|for|behind)\b", "why"),
     (r"\b(?:at )?what time\b", "when"),
     (r"\b(?:in|on|at) (?:what|which) (?:year|month|day|date)\b", "when"),

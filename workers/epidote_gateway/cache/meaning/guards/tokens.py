@@ -172,8 +172,8 @@ def _word(raw: str) -> list[Token]:
         stem = {"ca": "can", "wo": "will", "sha": "shall"}.get(word[:-3], word[:-3])
         return [*_word(stem), Token(Kind.WORD, "not")]
     if "'" in word:
-        stem, _, ending = word.partition("'")
-        return [*_word(stem), Token(Kind.WORD, "'" + ending)] if stem else []
+        stem, _, ending = raw.partition("'")
+        return [*_word(stem), Token(Kind.WORD, "'" + ending.lower())] if stem else []
     glued = re.fullmatch(r"(\d+)([^\W\d_]+)", word)
     if glued:
         unit = UNITS.get(glued[2])

@@ -106,7 +106,9 @@ def _swapped(asked: Reading, cached: Reading, shared: set[str]) -> str:
     together: dict[
         tuple[int, int], list[str]
     ] = {}  # words of one part in both, as `asked` has them
-    for word in sorted(named, key=lambda word: one.place_of[word]):
+    mine, theirs = (r.prepositions.governed.get("of", frozenset()) for r in (asked, cached))
+    owners = mine ^ theirs  # the height of Mount Everest, Mount Everest's height: see _exchanged
+    for word in sorted(named.keys() - owners, key=lambda word: one.place_of[word]):
         if word not in one.repeated and named[word] not in other.repeated:
             segments = one.segment_of[word], other.segment_of[named[word]]
             together.setdefault(segments, []).append(word)
