@@ -36,7 +36,7 @@ def parameters(rows: int, **fixed: float) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("dtype", [FP32, FP16, BF16])
-@pytest.mark.parametrize("vocab", [1, 63, 64, 65, 200])
+@pytest.mark.parametrize("vocab", [1, 64, 130])
 def test_every_filter_at_once(vocab: int, dtype: torch.dtype) -> None:
     logits = (torch.randn(3, vocab) * 3).to(dtype)
     some = parameters(3)
