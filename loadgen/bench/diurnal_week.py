@@ -122,12 +122,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--days", type=float, default=7.0, help="last day to report")
     parser.add_argument("--thinning", type=float, default=20.0)
+    parser.add_argument("--only", choices=tuple(GRIDS), help="one contender")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     thinning, end_s = 60.0 * args.thinning, args.days * DAY_S
     hour = args.data / "azure2023" / "AzureLLMInferenceTrace_conv.csv"
     rows = {}
     for name, (make, grid) in GRIDS.items():
+        if args.only and name != args.only:
+            continue
 
         def tuning(values: Values, make: Callable[[Values], Policy] = make) -> Outcome:
             return run(make(values), week(args.data, 0.0, TUNE_S, thinning), 12, 4)

@@ -79,9 +79,10 @@ def contenders(profile: PerformanceProfile) -> dict[str, Contender]:
     return {
         "Epidote": Contender(
             grid={
-                "shed_load": (1.2, NEVER, 1.1),
-                "shrink_window_s": (300.0, 450.0, 600.0, 900.0),
-                "burst_sigmas": (2.0, 1.5, 3.0, 4.0),
+                "shed_load": (1.1, 1.2, NEVER),
+                "pool_smoothing_s": (60.0, 15.0, 180.0),
+                "burst_sigmas": (2.0, 1.0, 1.5, 3.0),
+                "shrink_window_s": (300.0, 600.0),
                 "headroom_ratio": (0.1, 0.0),
             },
             make=lambda v: planner(ours(profile, v)),
@@ -172,18 +173,18 @@ def contenders(profile: PerformanceProfile) -> dict[str, Contender]:
         ),
         "Static split": Contender(
             grid={
-                "encode": (14.0, 11.0, 12.0, 16.0),
-                "prefill": (18.0, 14.0, 16.0, 22.0),
-                "decode": (3.0, 2.0),
+                "encode": (11.0, 7.0, 8.0, 9.0, 10.0, 14.0),
+                "prefill": (14.0, 9.0, 10.0, 11.0, 12.0, 18.0),
+                "decode": (2.0, 1.0, 3.0),
             },
             make=lambda v: nothing,
             initial=_split_of,
         ),
         "EPDServe's switching, fixed pool": Contender(
             grid={
-                "encode": (14.0, 11.0),
-                "prefill": (18.0, 15.0),
-                "decode": (3.0, 2.0),
+                "encode": (11.0, 7.0, 9.0, 14.0),
+                "prefill": (15.0, 9.0, 12.0, 18.0),
+                "decode": (2.0, 1.0, 3.0),
                 "running": (0.0, 1.0),
             },
             make=lambda v: longest_queue(LongestQueue(count_running=v["running"] > 0.0)),
@@ -191,9 +192,9 @@ def contenders(profile: PerformanceProfile) -> dict[str, Contender]:
         ),
         "ElasticMM's rules, fixed pool": Contender(
             grid={
-                "encode": (14.0, 11.0),
-                "prefill": (18.0, 15.0),
-                "decode": (3.0, 2.0),
+                "encode": (11.0, 7.0, 9.0, 14.0),
+                "prefill": (15.0, 9.0, 12.0, 18.0),
+                "decode": (2.0, 1.0, 3.0),
                 "queue": (15.0, 5.0),
             },
             make=lambda v: elastic_rules(
@@ -212,7 +213,11 @@ def ours(profile: PerformanceProfile, values: Values) -> PlannerPolicy:
         slo=SLO,
         slo_by_modality=SLO_BY_MODALITY,
         tick_s=TICK_S,
-        demand=DemandPolicy(burst_sigmas=values["burst_sigmas"], smoothing_s=15.0),
+        demand=DemandPolicy(
+            burst_sigmas=values["burst_sigmas"],
+            smoothing_s=15.0,
+            pool_smoothing_s=values["pool_smoothing_s"],
+        ),
         damping=DampingPolicy(shrink_window_s=values["shrink_window_s"]),
         capacity=CapacityPolicy(headroom_ratio=values["headroom_ratio"]),
         pressure=PressurePolicy(

@@ -60,11 +60,18 @@ def observe_corrections(
 
 
 def observe_margins(
-    snapshot: ClusterSnapshot, known: Mapping[str, float], passed_s: float, policy: PlannerPolicy
+    snapshot: ClusterSnapshot,
+    known: Mapping[str, float],
+    passed_s: float,
+    policy: PlannerPolicy,
+    *,
+    shed_ratio: float = 0.0,
 ) -> dict[str, float]:
     """Demand added because TTFT ("ttft") or TPOT ("tpot") was missed, or saved because not.
 
     At the lowest the margin takes back the head-room: forecast demand itself is never cut.
+    `shed_ratio` of the requests was turned away on the last plan's advice: missed, too, but a
+    matter of the reserve alone, for the model has not erred.
     """
     margins = dict(known)
     seen = snapshot.attainment
@@ -79,7 +86,7 @@ def observe_margins(
         step = policy.capacity.margin_max * excess * passed_s / MARGIN_TIME_S / WORST_MISS
         margin = margins.get(name, 0.0) + step
         margins[name] = min(policy.capacity.margin_max, max(least, margin))
-    missed = 1.0 - min(seen.ttft_ratio, seen.tpot_ratio)
+    missed = 1.0 - (1.0 - shed_ratio) * min(seen.ttft_ratio, seen.tpot_ratio)
     excess = min(WORST_BURST, missed / (RESERVE_AIM * allowed)) - 1.0
     reserve = margins.get(RESERVE, 1.0) + excess * passed_s / RESERVE_TIME_S
     margins[RESERVE] = min(RESERVE_MOST, max(RESERVE_LEAST, reserve))

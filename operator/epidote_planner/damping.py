@@ -4,9 +4,13 @@ Only the pool's size is damped with a window, because workers take minutes; role
 pool follow within seconds and are damped by dwell, cool-down and the gain of a switch.
 """
 
+from dataclasses import replace
+
 from epidote_planner.forecast import Series, advance, forecast
 from epidote_planner.memory import PlannerMemory
 from epidote_planner.policy import PlannerPolicy
+
+USUAL_ERRORS = 3.0  # times the typical shortfall of a forecast: higher peaks are news
 
 
 def remember_need(
@@ -18,7 +22,7 @@ def remember_need(
         need,
         at_s=now_s,
         ahead_s=horizon_s(policy),
-        policy=policy.demand,
+        policy=replace(policy.demand, smoothing_s=policy.demand.pool_smoothing_s),
         seasonal=True,
     )
 
@@ -39,10 +43,30 @@ def forecast_need(pool_need: Series, reserve: float, policy: PlannerPolicy) -> f
     return expected + reserve * policy.demand.burst_sigmas * pool_need.error
 
 
+def lasting_need(need: float, expected: float, error: float, reserve: float) -> float:
+    """The need that workers are started and kept for: the forecast, and what counts of a peak.
+
+    A peak over the forecast that is no higher than forecasts usually err ends, as a rule, before a
+    worker could start: it counts by the learnt reserve, in full after misses and for a share where
+    hours went well, for role switches and the gateway carry it. What is higher counts at once.
+
+    >>> lasting_need(9.0, 6.0, 0.5, 0.25)
+    7.875
+    """
+    excess = max(0.0, need - expected)
+    usual = min(excess, USUAL_ERRORS * error)
+    return expected + min(1.0, reserve) * usual + (excess - usual)
+
+
 def window_needs(
-    memory: PlannerMemory, need: int, now_s: float, policy: PlannerPolicy
+    memory: PlannerMemory, need: int, present: int, now_s: float, policy: PlannerPolicy
 ) -> tuple[tuple[float, int], ...]:
-    """The falling staircase of recent needs; its first entry is the window's maximum."""
+    """The falling staircase of recent needs; its first entry is the window's maximum.
+
+    A planner without memory takes the `present` workers for the window's need: one tick's traffic
+    is no reason to take a fleet down that somebody else has sized.
+    """
     oldest = now_s - policy.damping.shrink_window_s
-    kept = [(at_s, past) for at_s, past in memory.pool_needs if at_s > oldest and past > need]
+    past_needs = memory.pool_needs if memory.at_s is not None else ((now_s, present),)
+    kept = [(at_s, past) for at_s, past in past_needs if at_s > oldest and past > need]
     return (*kept, (now_s, need))

@@ -32,6 +32,7 @@ class PlannerMemory:
     corrections: Mapping[str, float] = field(default_factory=dict)  # role -> observed / profile
     margins: Mapping[str, float] = field(default_factory=dict)  # "ttft", "tpot"
     pool_needs: tuple[tuple[float, int], ...] = ()  # (time, need), falling: the shrink window
+    shed_ratio: float = 0.0  # what the gateway was last told to turn away
     last_switch_s: Mapping[str, float] = field(default_factory=dict)  # "source>target"
     starts_blocked_until_s: float | None = None
     overloaded_since_s: float | None = None
@@ -65,6 +66,7 @@ class PlannerMemory:
             corrections=dict(data.get("corrections", {})),
             margins=dict(data.get("margins", {})),
             pool_needs=tuple((at_s, need) for at_s, need in data.get("pool_needs", ())),
+            shed_ratio=data.get("shed_ratio", 0.0),
             last_switch_s=dict(data.get("last_switch_s", {})),
             starts_blocked_until_s=data.get("starts_blocked_until_s"),
             overloaded_since_s=data.get("overloaded_since_s"),

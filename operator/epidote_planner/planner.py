@@ -11,7 +11,12 @@ from epidote_planner.correction import (
     observe_corrections,
     observe_margins,
 )
-from epidote_planner.damping import forecast_need, remember_need, window_needs
+from epidote_planner.damping import (
+    forecast_need,
+    lasting_need,
+    remember_need,
+    window_needs,
+)
 from epidote_planner.decision import Action, MoveExperts, Plan, RemoveWorker, Step
 from epidote_planner.demand import expect, observe
 from epidote_planner.experts import worthwhile_move
@@ -55,7 +60,9 @@ def plan(
         seen, snapshot.cache.response_hit_ratio, ahead_s=_react_s(policy), policy=policy.demand
     )
     corrections = observe_corrections(snapshot, memory.corrections, passed_s, policy)
-    margins = observe_margins(snapshot, memory.margins, passed_s, policy)
+    margins = observe_margins(
+        snapshot, memory.margins, passed_s, policy, shed_ratio=memory.shed_ratio
+    )
     models = {
         group.name: group_model(group, demand, snapshot, policy, corrections, margins)
         for group in policy.groups
@@ -70,9 +77,16 @@ def plan(
 
     need = sum(budgeted.needs.values())
     pool_need = remember_need(memory, float(budgeted.wanted), now_s, policy)
-    expected = forecast_need(pool_need, margins.get(RESERVE, 1.0), policy)
-    window = window_needs(memory, max(need, ceil(expected - 1e-9)), now_s, policy)
-    pool_target = min(limit, max(need, window[0][1], policy.pool.least))
+    reserve = margins.get(RESERVE, 1.0)
+    expected = forecast_need(pool_need, reserve, policy)
+    window = window_needs(
+        memory,
+        ceil(lasting_need(need, expected, pool_need.error, reserve) - 1e-9),
+        present=sum(before.values()),
+        now_s=now_s,
+        policy=policy,
+    )
+    pool_target = min(limit, max(window[0][1], policy.pool.least))
     if policy.fixed_pool or held_whole:
         pool_target = sum(before.values())
 
@@ -133,6 +147,7 @@ def plan(
         corrections=corrections,
         margins=margins,
         pool_needs=memory.pool_needs if held_whole else window,
+        shed_ratio=0.0 if calm else pressure.advice.shed_ratio,
         last_switch_s=assignment.last_switch_s,
         starts_blocked_until_s=starts.blocked_until_s,
         overloaded_since_s=pressure.overloaded_since_s,

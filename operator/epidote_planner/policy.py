@@ -48,6 +48,7 @@ class DemandPolicy:
     """How arrivals become a forecast."""
 
     smoothing_s: float = 30.0  # time constant of the level
+    pool_smoothing_s: float = 60.0  # of the pool's need: peaks of seconds start no worker
     trend_s: float = 300.0  # time constant of the slope
     error_s: float = 3600.0  # time constant of the forecast error
     season_s: float = 86_400.0  # length of the season; 0 switches it off

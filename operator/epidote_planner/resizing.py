@@ -48,8 +48,15 @@ def _goes(bench: Bench, goal: Goal, lane: Lane, worker: WorkerStatus) -> bool:
 
 
 def start_missing(bench: Bench, goal: Goal, policy: PlannerPolicy) -> tuple[AddWorkers, ...]:
-    """Deficits first, then the pool's reserve, where it adds the most tolerance."""
-    room = goal.limit - bench.total
+    """Deficits first, then the pool's reserve, where it adds the most tolerance.
+
+    A deficit may take the pool over its target where the surplus elsewhere can't be switched; not
+    where the switch is only late, for it is done before a new worker has started, and not where
+    the need has not lasted yet.
+    """
+    late = bench.cooling and policy.damping.dwell_s <= policy.profile.startup_s
+    passing = sum(goal.needs.values()) > goal.pool_target
+    room = (goal.pool_target if late or passing else goal.limit) - bench.total
     if not goal.may_start or room <= 0:
         return ()
     before = dict(bench.count)

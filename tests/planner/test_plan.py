@@ -2,8 +2,12 @@
 
 from dataclasses import replace
 
+import pytest
+
 from epidote_core.modality import Modality
 from epidote_core.roles import Role, WorkerState
+from epidote_planner.correction import observe_margins
+from epidote_planner.damping import lasting_need
 from epidote_planner.decision import (
     AddWorkers,
     Constraint,
@@ -86,6 +90,51 @@ def test_growth_is_at_once_and_shrinking_waits_for_the_window() -> None:
     assert not any(removals(decided) for decided in low)
     cluster.run(60, image_traffic(5.0))
     assert len(cluster.fleet) < high
+
+
+def test_planner_without_memory_keeps_the_fleet_it_finds_for_a_window() -> None:
+    cluster = PretendCluster(policy=policy(), fleet=workers(6, 6, 6))
+    early = cluster.run(25, image_traffic(2.0))  # 250 s of a window of 300 s
+    assert not any(removals(decided) for decided in early)
+    cluster.run(20, image_traffic(2.0))
+    assert len(cluster.fleet) < 18
+
+
+@pytest.mark.parametrize(
+    ("need", "error", "reserve", "wanted"),
+    [
+        (5.0, 1.0, 0.25, 6.0),  # no peak: the forecast
+        (8.0, 1.0, 1.0, 8.0),  # nothing learnt yet: in full
+        (8.0, 1.0, 0.25, 6.5),  # a usual peak where hours went well
+        (8.0, 0.0, 0.25, 8.0),  # forecasts never erred: news
+        (16.0, 1.0, 0.25, 13.75),  # far over any usual peak: only 3 of 10 are discounted
+    ],
+)
+def test_usual_peaks_count_by_the_reserve_and_unusual_ones_in_full(
+    need: float, error: float, reserve: float, wanted: float
+) -> None:
+    assert lasting_need(need, 6.0, error, reserve) == pytest.approx(wanted)
+
+
+def test_shed_requests_count_as_missed_when_the_reserve_is_learnt() -> None:
+    calm = snapshot(10.0, (), (), met=1.0)
+    served = observe_margins(calm, {}, 10.0, policy())
+    turned_away = observe_margins(calm, {}, 10.0, policy(), shed_ratio=0.3)
+    assert turned_away["reserve"] > 1.0 > served["reserve"]
+    assert turned_away["ttft"] == served["ttft"]  # the model has not erred
+
+
+def test_switch_that_is_only_late_starts_no_worker_in_its_place() -> None:
+    signals = {
+        **quiet_signals(10.0),
+        Role.DECODE: RoleSignals(measured_at_s=10.0, num_running=300, num_waiting=40),
+    }
+    settled = snapshot(10.0, workers(9, 3, 1), (image_traffic(2.0),), signals=signals)
+    assert switches(plan(settled, policy()))
+    moved = tuple(replace(worker, since_s=5.0) for worker in settled.workers)
+    decided = plan(replace(settled, workers=moved), policy())
+    assert not switches(decided)
+    assert starts(decided) == 0
 
 
 def test_budget_is_never_exceeded_and_the_counterfactual_says_what_it_cost() -> None:
