@@ -5,7 +5,7 @@ DEMO_KEEP ?= 0
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
-.PHONY: help install demo test bench bench-gpu lint format clean cluster-build cluster-up cluster-down
+.PHONY: help install demo test bench bench-gpu bench-gpu-peers bench-gpu-profile lint format clean cluster-build cluster-up cluster-down
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/'
@@ -35,8 +35,14 @@ bench: $(STAMP) ## gateway, RPC, transfer, engine beside transformers (minutes)
 	$(BIN)/python workers/bench/cache_traps.py
 	$(BIN)/python loadgen/bench/stall.py
 
-bench-gpu: $(STAMP) ## kernels against the device's peak
-	$(BIN)/python kernels/bench/bench_ops.py
+bench-gpu: $(STAMP) ## kernels and engine on a GPU against measured limits (under ten minutes)
+	$(BIN)/python kernels/bench/bench_gpu.py
+
+bench-gpu-peers: $(STAMP) ## the same device: SDPA, FlashInfer, torch._grouped_mm, transformers
+	$(BIN)/python kernels/bench/bench_gpu_peers.py
+
+bench-gpu-profile: $(STAMP) ## this device's costs as the planner's profile file
+	$(BIN)/python kernels/bench/bench_gpu_profile.py
 
 cluster-build: $(STAMP) ## build Kubernetes for the test cluster once (Debian, as root, minutes)
 	$(BIN)/python -m epidote_operator.testing build --work build/kubernetes
