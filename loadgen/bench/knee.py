@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--ttft", type=float, default=0.5)
     parser.add_argument("--ratio", type=float, default=0.95)
     parser.add_argument("--start", type=float, default=20.0)
-    parser.add_argument("--probe", type=float, default=20.0)
+    parser.add_argument("--probe", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     law = LatencyLaw(ttft_s=0.02, itl_s=0.002, capacity_rps=args.capacity)
