@@ -1,10 +1,14 @@
-"""This file is about the simplest workload there is, for trying the generator itself."""
+"""This file is about trying the generator itself: the simplest workloads, and a client alone."""
 
+import asyncio
 import json
 import time
 from dataclasses import dataclass
 
-from epidote_loadgen.records import PlannedRequest, Slot
+from epidote_loadgen.client.address import resolve
+from epidote_loadgen.client.dispatcher import Dispatcher
+from epidote_loadgen.plan import Limits, Target
+from epidote_loadgen.records import PlannedRequest, RequestRecord, Slot
 
 BODY = json.dumps(
     {
@@ -54,3 +58,30 @@ class StuckWorkload:
                 sum(range(1 << 60))
             time.sleep(3600.0)
         return PlannedRequest(slot=slot, body=BODY)
+
+
+class RecordingClient:
+    """A dispatcher and what it recorded."""
+
+    def __init__(self, target: Target, limits: Limits) -> None:
+        self.records: list[RequestRecord] = []
+        self._start_s = time.monotonic()
+        self._changed = asyncio.Event()
+        self.dispatcher = Dispatcher(
+            resolve(target), limits, start_s=self._start_s, finished=self._finished
+        )
+
+    def _finished(self, record: RequestRecord) -> None:
+        self.records.append(record)
+        self._changed.set()
+
+    def send(self, *requests: PlannedRequest) -> None:
+        for request in requests:
+            self.dispatcher.submit(request, time.monotonic() - self._start_s)
+
+    async def ended(self, count: int) -> list[RequestRecord]:
+        async with asyncio.timeout(60.0):
+            while len(self.records) < count:
+                self._changed.clear()
+                await self._changed.wait()
+        return sorted(self.records, key=lambda record: record.index)

@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import itertools
 import json
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -12,15 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from epidote_loadgen.client import connection
-from epidote_loadgen.client.address import resolve
-from epidote_loadgen.client.dispatcher import Dispatcher
 from epidote_loadgen.client.exchange import Exchange
+from epidote_loadgen.fakes import RecordingClient as Client
 from epidote_loadgen.mock_server.faults import Fault, FaultMix
 from epidote_loadgen.mock_server.law import LatencyLaw
 from epidote_loadgen.mock_server.server import MockServer, MockSettings, serving
 from epidote_loadgen.plan import CapPolicy, Limits, Target
-from epidote_loadgen.records import PlannedRequest, RequestRecord, RequestStatus, Slot
+from epidote_loadgen.records import PlannedRequest, RequestStatus, Slot
 
 BODY = json.dumps(
     {
@@ -36,33 +32,6 @@ QUICK = LatencyLaw(ttft_s=0.005, itl_s=0.002)
 def planned(index: int, *, expected: str | None = None) -> PlannedRequest:
     slot = Slot(index=index, intended_send_s=0.0, class_name="chat", item=index)
     return PlannedRequest(slot=slot, body=BODY, expected_answer=expected)
-
-
-class Client:
-    """A dispatcher and what it recorded."""
-
-    def __init__(self, target: Target, limits: Limits) -> None:
-        self.records: list[RequestRecord] = []
-        self._start_s = time.monotonic()
-        self._changed = asyncio.Event()
-        self.dispatcher = Dispatcher(
-            resolve(target), limits, start_s=self._start_s, finished=self._finished
-        )
-
-    def _finished(self, record: RequestRecord) -> None:
-        self.records.append(record)
-        self._changed.set()
-
-    def send(self, *requests: PlannedRequest) -> None:
-        for request in requests:
-            self.dispatcher.submit(request, time.monotonic() - self._start_s)
-
-    async def ended(self, count: int) -> list[RequestRecord]:
-        async with asyncio.timeout(60.0):
-            while len(self.records) < count:
-                self._changed.clear()
-                await self._changed.wait()
-        return sorted(self.records, key=lambda record: record.index)
 
 
 @contextlib.asynccontextmanager
@@ -210,100 +179,6 @@ async def test_requests_wait_for_connections_that_die() -> None:
         client.send(*(planned(index) for index in range(6)))
         records = await client.ended(6)
     assert {record.status for record in records} == {RequestStatus.RESET}
-
-
-LAST = b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
-GOOD_REPLY = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
-    b"content-length: %d\r\n\r\n%b" % (len(LAST), LAST)
-)
-
-
-class OneReply:
-    """A server that answers a connection's first request, and resets it at the second."""
-
-    def __init__(self, *, resets_after_s: float = 0.0, resets_fresh: bool = False) -> None:
-        self._resets_after_s = resets_after_s
-        self.resets_fresh = resets_fresh  # at their first request
-        self.requests: list[int] = []  # the connection of each, in order
-
-    @contextlib.asynccontextmanager
-    async def serving(self) -> AsyncIterator[Client]:
-        connections = itertools.count()
-
-        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            number = next(connections)
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-                await _read_request(reader)
-                self.requests.append(number)
-                if not self.resets_fresh:
-                    writer.write(GOOD_REPLY)
-                    await writer.drain()
-                    await _read_request(reader)
-                    self.requests.append(number)
-                    await asyncio.sleep(self._resets_after_s)
-            writer.transport.abort()
-
-        server = await asyncio.start_server(handle, "127.0.0.1", 0)
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        client = Client(Target(url=url), Limits())
-        try:
-            yield client
-        finally:
-            await client.dispatcher.close("over")
-            server.close()
-
-
-async def _read_request(reader: asyncio.StreamReader) -> None:
-    head = await reader.readuntil(b"\r\n\r\n")
-    await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
-
-
-async def test_every_stale_connection_is_tried_once_more_on_a_fresh_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A server may close idle connections in the moment in which we write to them."""
-    monkeypatch.setattr(connection, "AT_ONCE_S", 30.0)  # a slow machine's moment
-    server = OneReply()
-    async with server.serving() as client:
-        client.send(*(planned(index) for index in range(3)))
-        await client.ended(3)
-        await asyncio.sleep(0)  # connections are freed after their records
-        client.send(*(planned(index) for index in range(3, 6)))
-        records = await client.ended(6)
-    assert [record.status for record in records] == [RequestStatus.OK] * 6
-    assert [record.num_retries for record in records] == [0, 0, 0, 1, 1, 1]
-    # Never on another old connection: three resets, then three new ones.
-    assert sorted(server.requests) == [0, 0, 1, 1, 2, 2, 3, 4, 5]
-    assert client.dispatcher.num_sent == 6
-    for record in records[3:]:
-        assert record.connect_s == 0.0  # is a part of the lateness, and these were sent on time
-
-
-async def test_a_server_that_takes_a_request_and_then_resets_has_failed() -> None:
-    server = OneReply(resets_after_s=0.2)
-    async with server.serving() as client:
-        client.send(planned(0))
-        await client.ended(1)
-        await asyncio.sleep(0)
-        client.send(planned(1))
-        records = await client.ended(2)
-    assert (records[1].status, records[1].num_retries) == (RequestStatus.RESET, 0)
-    assert server.requests == [0, 0]
-
-
-async def test_a_second_reset_is_final(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "AT_ONCE_S", 30.0)
-    server = OneReply()
-    async with server.serving() as client:
-        client.send(planned(0))
-        await client.ended(1)
-        await asyncio.sleep(0)
-        server.resets_fresh = True
-        client.send(planned(1))
-        records = await client.ended(2)
-    assert (records[1].status, records[1].num_retries) == (RequestStatus.RESET, 1)
-    assert server.requests == [0, 0, 1]
 
 
 async def test_a_request_that_cannot_be_written_down_fails_alone() -> None:
