@@ -229,8 +229,10 @@ def forms(number: str) -> Iterator[Form]:
     }
     tilings = flash_tilings("paged_prefill", number, ((64, 512), (128, 512), (128, 16), (256, 512)))
     for dim, tiling in tilings:
-        plain = [(PLAIN, False), (PLAIN, True)]
-        for codes, spans in (*plain, (INT8, False), (FP8, True)) if dim == 128 else plain[:1]:
+        kinds = [(PLAIN, False)]
+        if dim == 128 and tiling.sizes["BLOCK_ROWS"] in (16, 128):
+            kinds += [(PLAIN, True), (INT8, False), (FP8, True)]
+        for codes, spans in kinds:
             cache = POINTERS[codes] or f"*{number}"
             constants = {"GROUP": 4, "DIM": dim, "BLOCK_SLOTS": 16, "BLOCK_DIM": dim}
             constants |= {"SPANS": spans, "CODES": codes, "WIDEN": False}
