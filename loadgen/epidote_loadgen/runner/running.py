@@ -30,7 +30,7 @@ GOODBYE_S = 5.0  # for a process that is done to end
 # How long a process that was told to end may take. One that is busy in a call that never looks up
 # (a picture of a hundred megapixels) is killed then; what it had reported is kept.
 STOP_S = INTERRUPT_DRAIN_S + 5.0
-ABANDON_S = 2.0
+ABANDON_S = 3.0
 SILENCE_S = 1.0  # one that still tells its records is let finish …
 MOST_TELLING_S = 30.0  # … for so long
 
