@@ -189,7 +189,7 @@ WRONG: tuple[tuple[dict[str, Any], str], ...] = (
     ),
     (
         {"classes": {"chat": LENGTHS | {"images": {"count": 10**6}}}},
-        "classes.chat.images.count: want at most 1000 pictures in a request, found 1000000",
+        "classes.chat.images.count: want at most 10000 pictures in a request, found 1000000",
     ),
     (
         {"classes": {"chat": LENGTHS | {"images": {"resolutions": ["99999x99999"]}}}},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from epidote_loadgen.traces.bad_rows import TraceError
+from epidote_loadgen.traces.bad_rows import BadRows, TraceError
 from epidote_loadgen.traces.reading import TraceFormat, read_rows
 from epidote_loadgen.traces.replay import Replay
 from epidote_loadgen.traces.trace_row import TraceRow
@@ -199,3 +199,32 @@ def test_a_trace_travels_to_another_process_without_its_rows(tmp_path: Path) -> 
 def test_a_speed_that_is_no_speed_is_refused(tmp_path: Path, speed: float) -> None:
     with pytest.raises(ValueError, match="speed"):
         Replay(trace=Trace(path=tmp_path / "s.csv"), class_name="s", speed=speed)
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ({"image_tokens": [10**6]}, "image_tokens: want a whole number from 0 to 65536"),
+        ({"images": 10**6}, "images: want a whole number from 0 to 10000"),
+        ({"block_ids": [1] * 100, "block_tokens": 10**6}, "block_ids: want blocks of at most"),
+        ({"tenant": "a\r\nb"}, "tenant: want printable characters"),
+        ({"prompt_tokens": 10**8}, "prompt_tokens: want a whole number from 0 to 10000000"),
+    ],
+)
+def test_a_row_that_would_fill_the_memory_or_break_a_header_is_bad(
+    tmp_path: Path, row: dict[str, object], complaint: str
+) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps({"at_s": 0, "prompt_tokens": 9, "output_tokens": 3} | row) + "\n")
+    with pytest.raises(TraceError, match=complaint):
+        list(read_rows(path))
+    assert list(read_rows(path, bad=BadRows(path=path, allowed=1))) == []
+
+
+def test_as_many_images_as_azures_largest_request_are_taken(tmp_path: Path) -> None:
+    path = tmp_path / "azure.csv"
+    path.write_text(
+        "TIMESTAMP,NumImages,ContextTokens,GeneratedTokens\n2024-10-15 12:00:00,9400,5,6\n"
+    )
+    [row] = read_rows(path)
+    assert len(row.image_tokens) == 9400
