@@ -1,8 +1,14 @@
 """This file is about how the next token is chosen: the sampling parameters of one request."""
 
 from dataclasses import dataclass
+from math import isfinite
 
 from epidote_core.errors import InvalidRequest
+
+# Below these the sampler's float32 runs out of range: a penalty of 1e-40 makes logits infinite, a
+# top-p of 1e-46 is 0 and keeps no token. What is left means the same to any vocabulary.
+MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 0.01, 10.0
+MIN_TOP_P = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +49,19 @@ class SamplingParams:
             ("max_tokens", self.max_tokens >= 1, "at least 1"),
             ("temperature", 0.0 <= self.temperature <= 2.0, "between 0 and 2"),
             ("top_k", self.top_k >= 0, "0 (off) or more"),
-            ("top_p", 0.0 < self.top_p <= 1.0, "above 0 and at most 1"),
+            ("top_p", MIN_TOP_P <= self.top_p <= 1.0, f"between {MIN_TOP_P:g} and 1"),
             ("min_p", 0.0 <= self.min_p <= 1.0, "between 0 and 1"),
             ("presence_penalty", -2.0 <= self.presence_penalty <= 2.0, "between -2 and 2"),
             ("frequency_penalty", -2.0 <= self.frequency_penalty <= 2.0, "between -2 and 2"),
-            ("repetition_penalty", 0.0 < self.repetition_penalty <= 10.0, "above 0, at most 10"),
+            (
+                "repetition_penalty",
+                MIN_REPETITION_PENALTY <= self.repetition_penalty <= MAX_REPETITION_PENALTY,
+                f"between {MIN_REPETITION_PENALTY:g} and {MAX_REPETITION_PENALTY:g}",
+            ),
             ("seed", -(2**63) <= self.seed < 2**63, "a 64-bit signed integer"),
             ("min_tokens", 0 <= self.min_tokens <= self.max_tokens, "between 0 and max_tokens"),
             ("logprobs", self.logprobs is None or 0 <= self.logprobs <= 20, "between 0 and 20"),
+            ("logit_bias", all(isfinite(bias) for _, bias in self.logit_bias), "finite numbers"),
             ("stop", all(self.stop) and len(self.stop) <= 16, "at most 16 non-empty strings"),
         )
         for field, ok, wanted in checks:

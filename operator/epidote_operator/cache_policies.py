@@ -19,6 +19,7 @@ from epidote_operator.spec.invalid import InvalidSpec
 from epidote_operator.spec.parsing import parse_cache_policy
 from epidote_operator.spec.service_status import ConditionType
 from epidote_operator.status.conditions import FALSE, TRUE, renewed, timestamp
+from epidote_operator.status.persistence import dumped
 
 logger = logging.getLogger(__name__)
 
@@ -117,8 +118,7 @@ class CachePolicies:
             num_categories=len(judged.spec.get("categories") or ()),
             applied_at=timestamp(now_s) if is_news else before.applied_at,
         )
-        after = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if patch := merge_patch(latest.get("status") or {}, after):
+        if patch := merge_patch(latest.get("status") or {}, dumped(status)):
             path = paths.item(paths.API_VERSION, PLURAL, namespace, name)
             written = await self.api.merge(f"{path}/status", {"status": patch})
             if written is not None:

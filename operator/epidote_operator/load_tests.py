@@ -39,6 +39,7 @@ from epidote_operator.status.conditions import (
     timestamp,
     unix_time,
 )
+from epidote_operator.status.persistence import dumped
 
 logger = logging.getLogger(__name__)
 
@@ -215,8 +216,7 @@ class LoadTests:
 
     async def _write(self, resource: Manifest, status: LoadTestStatus) -> None:
         metadata = resource["metadata"]
-        after = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if patch := merge_patch(resource.get("status") or {}, after):
+        if patch := merge_patch(resource.get("status") or {}, dumped(status)):
             path = paths.item(paths.API_VERSION, PLURAL, metadata["namespace"], metadata["name"])
             await self.api.merge(f"{path}/status", {"status": patch})
 

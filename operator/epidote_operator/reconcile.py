@@ -38,7 +38,13 @@ from epidote_operator.spec.service_status import (
     RolloutStatus,
 )
 from epidote_operator.status.conditions import FALSE, renewed
-from epidote_operator.status.persistence import later, newest, read_memory, worthwhile_patch
+from epidote_operator.status.persistence import (
+    dumped,
+    later,
+    newest,
+    read_memory,
+    worthwhile_patch,
+)
 from epidote_operator.status.render import Report, render
 from epidote_operator.status.rollout import RolloutStep, wanted_lanes
 from epidote_operator.telemetry import OperatorMetrics
@@ -377,8 +383,7 @@ class Reconciler:
     ) -> MultimodalServiceStatus:
         """One patch of what changed; none if nothing did that a reader or a heir would miss."""
         metadata = resource["metadata"]
-        after = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        patch = worthwhile_patch(resource.get("status") or {}, after)
+        patch = worthwhile_patch(resource.get("status") or {}, dumped(status))
         if patch:
             path = f"{paths.service(metadata['namespace'], metadata['name'])}/status"
             state.latest = await self.api.merge(path, {"status": patch})

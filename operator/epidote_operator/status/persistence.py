@@ -9,6 +9,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from epidote_operator.kube.merge_patch import merge_patch
 from epidote_planner import PlannerMemory
 
@@ -30,6 +32,16 @@ def read_memory(data: Mapping[str, Any] | None) -> PlannerMemory:
 def later(one: PlannerMemory, other: PlannerMemory) -> PlannerMemory:
     """The one of the later tick; `one` if neither has a time."""
     return other if (other.at_s or 0.0) > (one.at_s or 0.0) else one
+
+
+def dumped(status: BaseModel) -> dict[str, Any]:
+    """A status as the API takes it, without empty texts.
+
+    Merged into an object that has no status yet, Kubernetes 1.20 stores them as nulls, and then
+    refuses the whole patch for having nulls.
+    """
+    found = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {name: value for name, value in found.items() if value != ""}
 
 
 def worthwhile_patch(known: Status, after: Status) -> dict[str, Any]:

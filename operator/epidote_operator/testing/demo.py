@@ -168,7 +168,7 @@ class Demo:
                 found = await self.api.request("GET", path, params={"labelSelector": SERVICE})
                 if found["items"]:
                     return False
-            return not processes_of(self.cluster, "epidote_workers")
+            return not processes_of(self.cluster, NAME)
 
         await self._until_true(gone, "no object and no process of the service is left")
         self.note("deleted: no object and no process of the service is left")
@@ -259,20 +259,20 @@ def holds(status: Status, kind: str, reason: str = "") -> bool:
     )
 
 
-def processes_of(cluster: LocalCluster, word: str) -> list[int]:
-    """Processes of this cluster's pods with `word` in their command line.
+def processes_of(cluster: LocalCluster, service: str) -> list[int]:
+    """Processes of a service's pods on this cluster, whatever they started included.
 
-    Every pod is told the server's port, and what it starts inherits that.
+    Every pod is told the server's port and its own name, and what it starts inherits that.
     """
     server = guarded_credentials(cluster.kubeconfig).server
-    mark = f"KUBERNETES_SERVICE_PORT={server.rpartition(':')[2]}".encode()
+    port = f"KUBERNETES_SERVICE_PORT={server.rpartition(':')[2]}".encode()
+    name = f"HOSTNAME={service}-".encode()
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                if mark in (entry / "environ").read_bytes().split(b"\0") and (
-                    word.encode() in (entry / "cmdline").read_bytes()
-                ):
+                told = (entry / "environ").read_bytes().split(b"\0")
+                if port in told and any(variable.startswith(name) for variable in told):
                     found.append(int(entry.name))
     return found
 

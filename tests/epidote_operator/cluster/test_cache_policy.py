@@ -24,7 +24,11 @@ PATH = paths.item(paths.API_VERSION, PLURAL, NAMESPACE, POLICY)
 
 
 def policy(**changes: Any) -> dict[str, Any]:
-    spec = {"categories": [{"name": "default", "semantic": False}], **changes}
+    spec = {
+        "categories": [{"name": "default", "semantic": False}],
+        "requests": {"truncated": True},  # pretend engines never end an answer by themselves
+        **changes,
+    }
     return {
         "apiVersion": paths.API_VERSION,
         "kind": "CachePolicy",

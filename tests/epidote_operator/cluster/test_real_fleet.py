@@ -85,7 +85,7 @@ async def test_the_demo_sample_serves_switches_a_role_and_leaves_nothing_behind(
     await operator.until(settled(1, 1, 2), "the fleet serves", patience_s=PATIENCE_S)
     (url,) = operator.state.memory.gateways.all
     assert await right_answers(url, name, 4) >= 3, "the demo model counts well, not perfectly"
-    assert processes_of(cluster, "epidote_workers"), "they run as this cluster's pods"
+    assert processes_of(cluster, name), "they run as this cluster's pods"
     async with traffic(lambda: url, model=name) as tally:
         roles = [{"name": "Encode", "minWorkers": 2}, {"name": "Decode", "maxWorkers": 1}]
         await change_service(api, name, {"roles": roles})
@@ -100,6 +100,6 @@ async def test_the_demo_sample_serves_switches_a_role_and_leaves_nothing_behind(
     await delete_service(api, name)
 
     async def no_process() -> bool:
-        return not processes_of(cluster, "epidote_workers")
+        return not processes_of(cluster, name)
 
     await until_true(no_process, "no process of the fleet is left")
