@@ -198,7 +198,9 @@ def run_and_tell(
         confidence=plan.confidence,
     )
     written = write_outputs(result, plan.slo, verdict, paths)
-    show(result, plan.slo, verdict, Console(stderr=paths.files.json == STDOUT))
+    on_stdout = paths.files.json == STDOUT
+    if not (quiet and on_stdout):
+        show(result, plan.slo, verdict, Console(stderr=on_stdout))
     return int(verdict.exit_code) if written else int(verdict.exit_code) or int(ExitCode.UNDECIDED)
 
 

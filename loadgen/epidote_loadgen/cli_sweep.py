@@ -102,7 +102,8 @@ def sweep(
             typer.echo(text, nl=False)
         else:
             write_text(json_out, text)
-    _show(found, Console(stderr=json_out == STDOUT))
+    if not (quiet and json_out == STDOUT):
+        _show(found, Console(stderr=json_out == STDOUT))
     raise typer.Exit(exit_code(found, at_least))
 
 

@@ -121,6 +121,14 @@ def test_too_few_requests_exit_4_tell_how_many_more_and_warned_before(quick: str
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_quiet_run_to_stdout_prints_its_json_and_nothing_else(quick: str) -> None:
+    done = cli(
+        "run", "-t", quick, "--rps", "300", "--requests", "400", "-q", "--json", "-", *PATIENT
+    )
+    assert json.loads(done.stdout)["summary"]["num_requests"] == 400
+    assert done.stderr == ""
+
+
 def test_a_rate_does_not_fit_a_file_with_users(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     closed = "{kind: closed, users: 5, duration_s: 1}"
