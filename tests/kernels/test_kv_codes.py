@@ -103,16 +103,16 @@ def test_a_span_past_its_sequence_is_refused() -> None:
 
 def test_one_norm_of_two_is_refused() -> None:
     q, k, v = torch.randn(3, 2, 1, 8).unbind()
-    caches = torch.zeros(2, 1, 16, 1, 8).unbind()
-    angles = (torch.ones(2, 4), torch.zeros(2, 4))
+    k_cache, v_cache = torch.zeros(2, 1, 16, 1, 8).unbind()
+    call: dict[str, Any] = {"q": q, "k": k, "v": v, "k_cache": k_cache, "v_cache": v_cache}
+    call |= {"cos": torch.ones(2, 4), "sin": torch.zeros(2, 4), "slots": torch.arange(2)}
+    ops.rope_kv_write(**call)
     with pytest.raises(ValueError, match="q_norm, k_norm: must be given both or neither"):
-        ops.rope_kv_write(q, k, v, *angles, *caches, torch.arange(2), q_norm=torch.ones(8))
+        ops.rope_kv_write(**call, q_norm=torch.ones(8))
     with pytest.raises(ValueError, match=r"k_norm: must have shape \[8\], got \[4\]"):
-        ops.rope_kv_write(
-            q, k, v, *angles, *caches, torch.arange(2), q_norm=torch.ones(8), k_norm=torch.ones(4)
-        )
+        ops.rope_kv_write(**call, q_norm=torch.ones(8), k_norm=torch.ones(4))
     with pytest.raises(ValueError, match=r"slots: must have shape \[2, 1\], got \[2, 3\]"):
-        ops.rope_kv_write(q, k, v, *angles, *caches, torch.zeros(2, 3).long())
+        ops.rope_kv_write(**{**call, "slots": torch.zeros(2, 3).long()})
 
 
 def test_e4m3_without_hardware_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
