@@ -157,3 +157,29 @@ def test_bytes_of_tokens_make_up_the_text(llama):
     ids = llama.tokenize(text, add_special_tokens=False)
     assert b"".join(map(llama.token_bytes, ids)).decode() == text
     assert llama.token_bytes(llama.vocab_size - 1) == b""  # padding of the vocabulary
+
+
+DEEP = {"a": 1}
+for _ in range(3000):
+    DEEP = {"a": DEEP}
+
+
+@pytest.mark.parametrize(
+    ("call", "field"),
+    [
+        ({"function": {"name": "f", "arguments": "[" * 900 + "]" * 900}},
+         "messages[0].tool_calls[1].function.arguments"),
+        ({"function": {"name": "f", "arguments": "[" * 100_000 + "]" * 100_000}},
+         "messages[0].tool_calls[1].function.arguments"),
+        ({"function": {"name": "f", "arguments": "{"}},
+         "messages[0].tool_calls[1].function.arguments"),
+        ({"a": DEEP}, "messages[0].tool_calls"),
+    ],
+    ids=["900 deep", "100,000 deep", "no JSON", "deep call"],
+)  # fmt: skip
+def test_deep_tool_calls_are_refused_by_name(llama, qwen3, call, field):
+    message = {"role": "assistant", "content": "", "tool_calls": [{}, call]}
+    for processor in (llama, qwen3):
+        with pytest.raises(InvalidRequest) as caught:
+            processor.render_chat([message])
+        assert caught.value.field == field

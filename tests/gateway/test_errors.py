@@ -330,6 +330,36 @@ async def test_a_bug_is_a_500_that_tells_nothing(
     assert "private words" not in caplog.text
 
 
+def nested(depth: int) -> Any:
+    return json.loads("[" * depth + "]" * depth)
+
+
+def calling(**call: Any) -> dict[str, Any]:
+    return {"messages": [*HI, {"role": "assistant", "tool_calls": [call]}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "field"),
+    [
+        (CHAT, calling(a=nested(500)), "messages[1].tool_calls"),
+        (CHAT, {"chat_template_kwargs": {"a": nested(100)}}, "chat_template_kwargs"),
+        (CHAT, {"response_format": {"z": nested(100)}}, "response_format"),
+        (CHAT, {"tools": [{"z": nested(100)}], "tool_choice": "none"}, "tools"),
+        (TEXT, {"prompt": "x", "best_of": nested(100)}, "best_of"),
+        ("/tokenize", calling(a=nested(500)), "messages[1].tool_calls"),
+    ],
+    ids=lambda v: str(v)[:40],
+)
+async def test_what_is_nested_too_deeply_is_named(
+    client: Any, path: str, change: dict[str, Any], field: str
+) -> None:
+    body = {"messages": HI, **change} if path == CHAT else change
+    error = assert_openai_error(await client.post(path, json=body), 400)
+    assert (error["param"], error["code"]) == (field, "invalid_value")
+    shallow = {"messages": HI, "chat_template_kwargs": {"a": nested(40)}, "zzz": nested(400)}
+    assert (await client.post(CHAT, json=shallow)).status_code == 200
+
+
 async def test_openai_s_client_raises_its_own_exceptions(openai: AsyncOpenAI) -> None:
     with pytest.raises(openai_package.NotFoundError) as missing:
         await openai.chat.completions.create(model="nope", messages=HI)

@@ -64,6 +64,36 @@ async def test_a_tokenised_text_comes_back(client: Any) -> None:
     assert back.json() == {"prompt": "3 red circles, ü 漢"}
 
 
+@pytest.mark.parametrize("path", [CHAT, "/tokenize"])
+async def test_arguments_nested_without_end_are_named(client: Any, path: str) -> None:
+    function = {"name": "f", "arguments": "[" * 100_000 + "]" * 100_000}
+    call = {"id": "1", "type": "function", "function": function}
+    body = {"messages": [{"role": "assistant", "tool_calls": [call]}]}
+    response = await client.post(path, json=body)
+    assert response.status_code == 400, response.text
+    param = response.json()["error"]["param"]
+    assert param == "messages[0].tool_calls[0].function.arguments"
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "body"),
+    [
+        (CHAT, "messages", {"messages": [{"role": "user", "content": "a b " * 100_000}]}),
+        ("/v1/completions", "prompt", {"prompt": "a b " * 100_000}),
+        ("/v1/completions", "prompt[1]", {"prompt": ["x", "a b " * 100_000]}),
+        ("/tokenize", "prompt", {"prompt": "a b " * 100_000}),
+    ],
+)
+async def test_a_prompt_longer_than_any_is_named(
+    client: Any, path: str, field: str, body: dict[str, Any]
+) -> None:
+    response = await client.post(path, json=body)
+    assert response.status_code == 400, response.text
+    error = response.json()["error"]
+    assert (error["param"], error["code"]) == (field, "context_length_exceeded")
+    assert error["message"].startswith(f"{field}: ")
+
+
 texts = st.one_of(
     st.text(max_size=12),
     st.sampled_from(["<|im_start|>", "<|image_pad|>", "{{ x }}", "{% for %}", "\x00", "\u2028"]),

@@ -6,6 +6,7 @@ from typing import Any
 
 from epidote_core.errors import InvalidRequest
 from epidote_core.generation import MediaKind
+from epidote_core.nesting import MAX_DEPTH, too_deep
 
 # How a medium's part may be typed; its content was fetched and decoded before it came here.
 _MEDIA_PARTS = {
@@ -28,7 +29,8 @@ def template_messages(
     knows only strings. Absent content becomes "", tool-call arguments become objects.
 
     Raises:
-        InvalidRequest: a part of an unknown type, or media for a model that takes none.
+        InvalidRequest: a part of an unknown type, media for a model that takes none, arguments
+            that are no JSON, or anything nested too deeply.
     """
     kinds: list[MediaKind] = []
     rendered: list[dict[str, Any]] = []
@@ -37,6 +39,8 @@ def template_messages(
         if not isinstance(message.get("role"), str):
             raise InvalidRequest(f"{at}.role: wanted a string", f"{at}.role")
         copy = {key: value for key, value in message.items() if value is not None}
+        for key, value in copy.items():
+            _check_depth(value, f"{at}.{key}")
         content = message.get("content")
         if content is None or isinstance(content, str):
             copy["content"] = content or ""
@@ -49,7 +53,10 @@ def template_messages(
         else:
             raise InvalidRequest(f"{at}.content: wanted a string or a list", f"{at}.content")
         if copy.get("tool_calls"):
-            copy["tool_calls"] = [_tool_call(call, at) for call in copy["tool_calls"]]
+            copy["tool_calls"] = [
+                _tool_call(call, f"{at}.tool_calls[{j}]")
+                for j, call in enumerate(copy["tool_calls"])
+            ]
         rendered.append(copy)
     return rendered, kinds
 
@@ -77,9 +84,21 @@ def _tool_call(call: Any, at: str) -> Any:
     arguments = call["function"].get("arguments")
     if not isinstance(arguments, str):
         return call
+    field = f"{at}.function.arguments"
     try:
         parsed = json.loads(arguments or "{}")
+    except RecursionError as error:
+        raise _nested_too_deeply(field) from error
     except ValueError as error:
-        field = f"{at}.tool_calls"
-        raise InvalidRequest(f"{field}: arguments are no JSON: {error}", field) from error
+        raise InvalidRequest(f"{field}: is no JSON: {error}", field) from error
+    _check_depth(parsed, field)
     return {**call, "function": {**call["function"], "arguments": parsed}}
+
+
+def _check_depth(value: Any, field: str) -> None:
+    if too_deep(value):
+        raise _nested_too_deeply(field)
+
+
+def _nested_too_deeply(field: str) -> InvalidRequest:
+    return InvalidRequest(f"{field}: must be nested at most {MAX_DEPTH} deep", field)

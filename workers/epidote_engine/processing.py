@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from epidote_core.errors import InvalidRequest
+from epidote_core.errors import InvalidRequest, PromptTooLong
 from epidote_core.generation import MediaKind, MediaPixels, MediaSpan
 from epidote_engine.chat_messages import template_messages
 from epidote_engine.chat_template import ChatTemplate
@@ -107,6 +107,7 @@ class PromptProcessor:
 
         Raises:
             InvalidRequest: `field` names the offending part.
+            PromptTooLong: the text is certainly longer than the model; it was not tokenised.
         """
         readable, kinds = template_messages(messages, takes_media=self.supports_images)
         if kinds != [medium.kind for medium in media]:
@@ -121,6 +122,7 @@ class PromptProcessor:
             add_generation_prompt=add_generation_prompt,
             **template_kwargs,
         )
+        self._check_chars(shield.num_chars(text), "messages")
         if self._placeholders is None:
             return RenderedPrompt(token_ids=tuple(shield.encode(text)))
         placed, slots = self._placeholders.place(text, media)
@@ -133,6 +135,7 @@ class PromptProcessor:
 
         Raises:
             InvalidRequest: an id outside the vocabulary.
+            PromptTooLong: a text certainly longer than the model.
         """
         if isinstance(prompt, str):
             return RenderedPrompt(token_ids=tuple(self.tokenize(prompt, add_special_tokens=True)))
@@ -194,7 +197,12 @@ class PromptProcessor:
         )
 
     def tokenize(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Token ids; the spelling of a special token becomes that token."""
+        """Token ids; the spelling of a special token becomes that token.
+
+        Raises:
+            PromptTooLong: a text certainly longer than the model.
+        """
+        self._check_chars(len(text), "prompt")
         return self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
     def detokenize(self, ids: Sequence[int]) -> str:
@@ -204,6 +212,15 @@ class PromptProcessor:
     def token_bytes(self, token_id: int) -> bytes:
         """The exact bytes one token stands for; may be part of a character."""
         return self._tokenizer.token_bytes(token_id)
+
+    def _check_chars(self, num_chars: int, field: str) -> None:
+        """Refuse before tokenising what can't fit: that takes a second for 300 kB."""
+        longest = self._tokenizer.max_chars_per_token
+        if longest is not None and num_chars > longest * self.max_model_len:
+            raise PromptTooLong(
+                f"{field}: {num_chars} characters are more than {self.max_model_len} tokens",
+                field,
+            )
 
     def _check_times(self, num_tokens: int, spans: Sequence[MediaSpan]) -> None:
         """A video's time may run ahead of token indices, so their limit does not bound it."""

@@ -4,7 +4,7 @@ transformers' AutoTokenizer gives the same ids but imports torch (5 s, 300 MB in
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from epidote_engine.model_files import InvalidModel, read_json
 
 _BYTE_FALLBACK_LENGTH = len("<0x00>")
+_LONG_CHARS = 4096  # from here on, some ms of work: other threads must run meanwhile
 _NAMED_SPECIALS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
 
 
@@ -49,11 +50,37 @@ class TextTokenizer:
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids; the spelling of a special token becomes that token."""
-        return list(self._fast.encode(text, add_special_tokens=add_special_tokens).ids)
+        return _ids(self._fast, text, add_special_tokens)
 
     def encode_literally(self, text: str) -> list[int]:
         """Token ids of text in which nothing is a special token."""
-        return list(self._literal.encode(text, add_special_tokens=False).ids)
+        return _ids(self._literal, text, add_special_tokens=False)
+
+    @cached_property
+    def max_chars_per_token(self) -> int | None:
+        """No text has fewer tokens than its characters divided by this; None: nobody can know.
+
+        Known of byte-level vocabularies, where every byte is part of some token. What drops or
+        joins characters (most normalisers, unknown tokens, specials that swallow spaces) leaves
+        no bound.
+        """
+        normalizer = type(self._fast.normalizer).__name__
+        splitting = repr(self._fast.pre_tokenizer)
+        vocab = self._fast.get_vocab(with_added_tokens=False)
+        added = self._fast.get_added_tokens_decoder().values()
+        if (
+            not self._is_byte_level
+            or normalizer not in ("NoneType", "NFC")
+            or "ByteLevel" not in splitting
+            or "Removed" in splitting
+            or not byte_alphabet().keys() <= vocab.keys()
+            or any(token.lstrip or token.rstrip for token in added)
+        ):
+            return None
+        # A stand-in character is a byte, and no character is less than one.
+        longest = max(len(token) for token in (*vocab, *self._added.values()))
+        # NFC joins at most three characters into two bytes (U+01D5), or four into three (U+1F82).
+        return longest if normalizer == "NoneType" else 2 * longest
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
         """Text of the ids; a byte sequence that is no UTF-8 shows as U+FFFD."""
@@ -85,6 +112,14 @@ class TextTokenizer:
         if len(token) == _BYTE_FALLBACK_LENGTH and token.startswith("<0x") and token[-1] == ">":
             return bytes.fromhex(token[3:5])
         return token.replace("▁", " ").encode()
+
+
+def _ids(tokenizer: Tokenizer, text: str, add_special_tokens: bool) -> list[int]:
+    """Of long texts in a way that lets go of the interpreter: `encode` holds it to the end."""
+    if len(text) < _LONG_CHARS:
+        return list(tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+    (encoding,) = tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+    return list(encoding.ids)
 
 
 def open_tokenizer(path: Path) -> Tokenizer:

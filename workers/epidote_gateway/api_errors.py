@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from epidote_core.errors import InvalidRequest, Overloaded, WorkerLost
+from epidote_core.errors import ComputeFailed, InvalidRequest, Overloaded, PromptTooLong, WorkerLost
 
 
 class ApiError(Exception):
@@ -77,6 +77,8 @@ def as_api_error(error: Exception) -> ApiError | None:
             return bad_field_of(error)
         case Overloaded():
             return overloaded(str(error), error.retry_after_s)
+        case ComputeFailed():
+            return ApiError(500, str(error), code="compute_failed")
         case WorkerLost():
             return no_worker("the request lost its worker; try again")
         case _:
@@ -85,7 +87,8 @@ def as_api_error(error: Exception) -> ApiError | None:
 
 def bad_field_of(error: InvalidRequest, field: str | None = None) -> ApiError:
     """400 for what a neighbour refused; `field` is where that came from, if it can't know."""
-    return ApiError(400, str(error), code="invalid_value", param=error.field or field)
+    code = "context_length_exceeded" if isinstance(error, PromptTooLong) else "invalid_value"
+    return ApiError(400, str(error), code=code, param=error.field or field)
 
 
 def internal_error(request_id: str) -> ApiError:

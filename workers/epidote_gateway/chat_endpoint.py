@@ -16,7 +16,7 @@ from epidote_gateway.parsing import parse
 from epidote_gateway.sampling_fields import sampling_params
 from epidote_gateway.services import Services, check_tokens
 from epidote_gateway.serving import Prepared
-from epidote_gateway.writing import Envelope
+from epidote_gateway.writing import Envelope, encode
 
 INLINE_CHARS = 8192  # tokenised on the event loop: some 100 µs, as much as a thread hop
 
@@ -111,11 +111,13 @@ async def _render(
 
 
 def num_chars(request: ChatRequest) -> int:
-    """Characters of text in the conversation."""
-    count = 0
+    """Characters that the template may write: text, tool calls, its own arguments."""
+    count = len(encode(request.chat_template_kwargs)) if request.chat_template_kwargs else 0
     for message in request.messages:
         if isinstance(message.content, str):
             count += len(message.content)
         elif message.content:
             count += sum(len(getattr(part, "text", "")) for part in message.content)
+        count += len(message.name or "") + len(message.tool_call_id or "")
+        count += len(encode(message.tool_calls)) if message.tool_calls else 0
     return count

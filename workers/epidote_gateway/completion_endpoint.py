@@ -110,4 +110,7 @@ async def _render(services: Services, field: str, prompt: Prompt) -> RenderedPro
             return render()
         return await asyncio.to_thread(render)
     except InvalidRequest as error:
-        raise bad_field_of(error, field) from error
+        refused = bad_field_of(error)  # it knows one prompt, not which of several
+        refused.message = refused.message.replace("prompt: ", f"{field}: ", 1)
+        refused.param = field
+        raise refused from error

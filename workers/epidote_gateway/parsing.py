@@ -6,7 +6,8 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from epidote_gateway.api_errors import ApiError
+from epidote_core.nesting import MAX_DEPTH, too_deep
+from epidote_gateway.api_errors import ApiError, bad_field
 
 Request = TypeVar("Request")
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
@@ -23,14 +24,30 @@ def parse(body: bytes, type_: type[Request]) -> Request:
 
     Raises:
         ApiError: 400 `invalid_json`, or 400 with the dotted path of the field, such as
-            `messages[0].content[1].image_url.url`.
+            `messages[0].content[1].image_url.url`; also for values nested too deeply.
     """
     try:
-        return cast(Request, _decoder(cast(Any, type_)).decode(body))
+        request = cast(Request, _decoder(cast(Any, type_)).decode(body))
     except msgspec.ValidationError as error:
         raise _field_error(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(400, f"the body is no valid JSON: {error}", code="invalid_json") from error
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        _check_depth(request, "")
+    return request
+
+
+def _check_depth(value: Any, path: str) -> None:
+    """Types bound how deep structs go; what they leave open is looked at here."""
+    match value:
+        case msgspec.Struct():
+            for name in value.__struct_fields__:
+                _check_depth(getattr(value, name), f"{path}.{name}" if path else name)
+        case [msgspec.Struct(), *_]:
+            for number, item in enumerate(value):
+                _check_depth(item, f"{path}[{number}]")
+        case list() | dict() if too_deep(value):
+            raise bad_field(path, f"must be nested at most {MAX_DEPTH} deep")
 
 
 def _field_error(text: str) -> ApiError:

@@ -31,12 +31,14 @@ class TokenizeEndpoint:
         request = parse(body, TokenizeRequest)
         self._services.check_model(request.model)
         tokens = await asyncio.to_thread(self._tokens, request)
-        texts = [self._services.texts.text_of(token) for token in tokens]
+        texts = None
+        if request.return_token_strs:
+            texts = [self._services.texts.text_of(token) for token in tokens]
         response = TokenizeResponse(
             count=len(tokens),
             max_model_len=self._services.renderer.max_model_len,
             tokens=tokens,
-            token_strs=texts if request.return_token_strs else None,
+            token_strs=texts,
         )
         await exchange.whole(200, encode(response))
 
