@@ -45,7 +45,8 @@ logger = logging.getLogger(__name__)
 
 MAX_REPORT_BYTES = 900_000  # a ConfigMap holds 1 MiB
 ENDED = (LoadTestPhase.FINISHED, LoadTestPhase.FAILED)
-VERDICTS = {"pass": Verdict.PASS, "fail": Verdict.FAIL}
+# The load generator's words; any other one leaves it open.
+VERDICTS = {"PASS": Verdict.PASS, "FAIL": Verdict.FAIL}
 
 
 @dataclass(frozen=True, kw_only=True)

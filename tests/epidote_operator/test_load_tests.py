@@ -12,13 +12,13 @@ from epidote_operator.resources.fleet_values import Defaults
 from epidote_operator.spec.load_test import LoadTestPhase, LoadTestStatus, Verdict
 
 VERDICT = {
-    "outcome": "fail",
+    "outcome": "FAIL",
     "reason": "TTFT missed",
     "objectives": [
         {
             "class": "all",
             "objective": "ttft",
-            "outcome": "fail",
+            "outcome": "FAIL",
             "attainment": 0.5,
             "ratio": 0.99,
             "num_requests": 40,
@@ -126,7 +126,7 @@ async def test_a_failed_test_keeps_its_verdict_and_report() -> None:
 
 
 async def test_a_passed_test_opens_the_gate() -> None:
-    api = PretendApi(message=json.dumps({**VERDICT, "outcome": "pass"}))
+    api = PretendApi(message=json.dumps({**VERDICT, "outcome": "PASS"}))
     status = await runner(api, job=ended("Complete")).reconcile(load_test(phase="Running"), 99.0)
     assert (status.verdict, slo_met(status)) == (Verdict.PASS, "True")
 

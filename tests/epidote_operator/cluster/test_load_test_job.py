@@ -118,5 +118,5 @@ async def test_a_jobs_verdict_gates_a_rollout_and_its_report_stays(
     assert waited(cluster, name, "30s" if keeps else "1s") == keeps
     kept = paths.item("v1", "configmaps", NAMESPACE, status.report_config_map)
     report = json.loads((await api.request("GET", kept))["data"]["report.json"])
-    assert report["verdict"]["outcome"] == verdict.value.lower()
+    assert report["verdict"]["outcome"] == verdict.value.upper()
     await api.delete(f"{plural}/{name}")
