@@ -5,7 +5,7 @@ DEMO_KEEP ?= 0
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
-.PHONY: help install demo test bench bench-gpu bench-gpu-peers bench-gpu-profile lint format clean cluster-build cluster-up cluster-down
+.PHONY: help install demo test bench bench-gpu bench-gpu-peers bench-gpu-profile lint format clean cluster-build cluster-up cluster-down demo-cluster
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/'
@@ -52,6 +52,9 @@ cluster-up: $(STAMP) ## a real control plane on loopback, whose node runs pods a
 
 cluster-down: $(STAMP) ## end it
 	$(BIN)/python -m epidote_operator.testing down
+
+demo-cluster: $(STAMP) ## the whole story on a real control plane (root; first: make cluster-build)
+	$(BIN)/python -m epidote_operator.testing.demo
 
 lint: $(STAMP) ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
