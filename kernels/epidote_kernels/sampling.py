@@ -119,16 +119,20 @@ def sample_tokens_kernel(
 
     best_of = tl.full([BLOCK], float("-inf"), tl.float32)
     where_best = tl.zeros([BLOCK], tl.int32)
+    num_nan = tl.zeros([BLOCK], tl.int32)
     for start in range(0, vocab, BLOCK):
         columns = start + tl.arange(0, BLOCK)
         x = scaled_logits(row_ptr, columns, columns < vocab, temperature)
+        num_nan += (x != x).to(tl.int32)
         is_better = x > best_of
         best_of = tl.where(is_better, x, best_of)
         where_best = tl.where(is_better, columns, where_best)
     best = tl.max(best_of, axis=0)
     chosen = tl.min(tl.where(best_of == best, where_best, 2147483647), axis=0)
 
-    if asked != 0:
+    # infinite both ways: every token ruled out, or an overflow. No draw could end well.
+    is_sound = (tl.sum(num_nan) == 0) & (best > float("-inf")) & (best < float("inf"))
+    if is_sound & (asked != 0):
         top_k = tl.load(top_k_ptr + row)
         top_p = tl.load(top_p_ptr + row)
         least = order_key(best + tl.log(tl.load(min_p_ptr + row)))
@@ -171,7 +175,8 @@ def sample_tokens_kernel(
             drawn += tl.sum((passed & inside).to(tl.int32))
             running += tl.sum(weight)
         chosen = tl.minimum(drawn, last)  # sums that round apart must not lead past the last one
-    tl.store(out_ptr + row, chosen.to(tl.int64))
+        is_sound = total > 0
+    tl.store(out_ptr + row, tl.where(is_sound, chosen, -1).to(tl.int64))
 
 
 @triton.jit

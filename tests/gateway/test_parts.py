@@ -241,6 +241,19 @@ class TestPatience:
             patience.lost(lost)
         assert caught.value.status == 503
 
+    def test_the_second_worker_that_breaks_with_a_request_is_its_last(self) -> None:
+        patience = self.patience()
+        died = WorkerLost("the engine's thread died", worker_id="a", is_death=True)
+        patience.lost(died)
+        patience.got_tokens()
+        for _ in range(3):
+            patience.moved(WorkerLost("drains", worker_id="b", is_planned=True))
+        patience.lost(WorkerLost("not connected", worker_id="c"))
+        with pytest.raises(ApiError, match="2 workers broke") as caught:
+            patience.lost(died)
+        assert (caught.value.status, caught.value.code) == (500, "workers_broke")
+        assert caught.value.kind == "server_error"
+
     def test_planned_moves_are_no_losses_but_do_not_go_on_for_ever(self) -> None:
         patience = self.patience(max_resumes=0, no_worker_timeout_s=10)
         moved = WorkerLost("drains", worker_id="a", is_planned=True)

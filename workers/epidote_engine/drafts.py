@@ -14,13 +14,13 @@ from torch import Tensor
 
 from epidote_core.generation import TokenLogprob
 from epidote_engine.rows import BatchRows, Ints
-from epidote_engine.sampler import Sampled, Sampler, _Batch, _unpacked
+from epidote_engine.sampler import Sampled, Sampler, _Batch, _unpacked, best_tokens
 from epidote_engine.vision.upload import upload
 from epidote_kernels import ops
 
 
 class Draft:
-    """Tokens [N] of `rows`, on their way to the host."""
+    """Tokens [N] of `rows`, `NO_TOKEN` among them, on their way to the host."""
 
     def __init__(self, rows: Ints, ids: Tensor, table: Tensor | None, wanted: Ints) -> None:
         """`table`: float32 [N, 2 + 2k] of id, its logprob, the k best and their ids; None: no
@@ -61,7 +61,7 @@ class DraftingSampler(Sampler):
         if batch is None or not batch.describes(rows, self._rows.version):
             batch = self._batch = _Batch(self._rows, rows, logits.device)
         if batch.is_plain:
-            return Draft(rows, logits.argmax(-1), None, batch.num_logprobs)
+            return Draft(rows, best_tokens(logits), None, batch.num_logprobs)
         logits = logits.float()
         ids = self._chosen(self._edited(logits, rows, batch), rows, batch)
         if batch.max_logprobs < 0:

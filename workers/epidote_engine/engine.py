@@ -14,10 +14,11 @@ from epidote_core.errors import EpidoteError, InvalidRequest
 from epidote_core.generation import GenerateRequest, TokenChunk, TokenLogprob
 from epidote_core.roles import Role
 from epidote_engine.blocks import BlockPool
+from epidote_engine.broken_steps import BrokenSteps
 from epidote_engine.config import load_model_spec
 from epidote_engine.drafts import Draft
 from epidote_engine.encode_queue import EncodeQueue
-from epidote_engine.engine_reports import EngineReports
+from epidote_engine.engine_faults import EngineFaults
 from epidote_engine.events import (
     Event,
     FirstToken,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "EngineConfig"]
 
 
-class Engine(EngineReports):
+class Engine(EngineFaults):
     """See docs/seams.md. `on_layer` is called in this thread while a step runs."""
 
     def __init__(
@@ -96,6 +97,8 @@ class Engine(EngineReports):
         self._requests = Requests(spec, max_len=self._capacity.max_len, worker_id=config.worker_id)
         self._outbox: list[Event] = []
         self._flying: Launched | None = None
+        self._plan: Plan | None = None
+        self._broken = BrokenSteps(config.device, may_go_on=shards is None)
         on_gpu = torch.device(config.device).type == "cuda"
         self._overlaps = on_gpu if config.overlap_steps is None else config.overlap_steps
         self._arrivals = 0
@@ -199,7 +202,7 @@ class Engine(EngineReports):
     def _compute(self) -> None:
         self._may_progress = False
         for encodes in (self._encodes_next, not self._encodes_next):
-            if self._encoder_step() if encodes else self._language_step():
+            if self._encoder_step() if encodes else self._guarded_step():
                 self._encodes_next = not encodes
                 self._may_progress = True  # for the other
                 return
@@ -209,7 +212,7 @@ class Engine(EngineReports):
         runner = self._parts.runner
         if runner is None or not self._requests:
             return self._land()
-        plan = self._scheduler.schedule()
+        plan = self._plan = self._scheduler.schedule()
         if plan.is_empty:
             return self._land()
         now_s = time.perf_counter()
@@ -291,6 +294,7 @@ class Engine(EngineReports):
 
     def _take_tokens(self, plan: Plan, sampling: list[Sequence], sampled: Sampled) -> None:
         now_s = time.perf_counter()
+        self._fail_tokenless(sampling, sampled)
         self._scheduler.name_blocks(plan)
         if self._scheduler.forking:
             for seq in sampling:
@@ -303,7 +307,7 @@ class Engine(EngineReports):
             sampling, sampled.token_ids.tolist(), sampled.logprobs, strict=True
         ):
             if seq.phase is Phase.FINISHED:
-                continue  # by its last token, which was not known when this one was begun
+                continue  # failed, or by its last token, unknown when this one was begun
             if seq.mode is Mode.PREFILL:
                 self._outbox.append(self._requests.prefilled(seq, token_id, logprob, now_s))
                 continue

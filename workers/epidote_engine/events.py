@@ -1,6 +1,7 @@
 """This file is about what an engine tells its owner: events, and the values in them."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from epidote_core.generation import StageTiming, TokenChunk, TokenLogprob
 
@@ -59,12 +60,21 @@ class MediaFailed:
     message: str
 
 
+class Fault(StrEnum):
+    """Why a request failed, which is what decides whether it is worth another attempt."""
+
+    REQUEST = "request"  # what it asks for can't be done: the client's to mend
+    COMPUTE = "compute"  # it can't be computed, here or elsewhere
+    STEP = "step"  # it was one of several in a step that broke: elsewhere it may go well
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequestFailed:
     """The whole request ends here with an error; everything it held is free."""
 
     request_id: str
     message: str
+    fault: Fault = Fault.REQUEST
 
 
 Event = TokensOut | PrefillDone | KvReserved | MediaReady | MediaFailed | RequestFailed

@@ -36,6 +36,14 @@ def check_request(request: GenerateRequest, mode: Mode, capacity: Capacity) -> N
     for tokens in (prompt, *(choice.emitted_token_ids for choice in request.choices)):
         if tokens and (min(tokens) < 0 or max(tokens) >= capacity.vocab):
             raise InvalidRequest(f"prompt: token ids must be in [0, {capacity.vocab})", "prompt")
+    sampling = request.sampling
+    banned = {token for token in sampling.stop_token_ids if 0 <= token < capacity.vocab}
+    if sampling.min_tokens and len(banned) == capacity.vocab:
+        raise InvalidRequest(
+            f"min_tokens: must be 0 where stop_token_ids holds all {capacity.vocab} tokens of the "
+            f"vocabulary, got {sampling.min_tokens}: none would be left to choose",
+            "min_tokens",
+        )
     for span in request.media:
         if span.offset < 0 or span.end > len(prompt):
             raise InvalidRequest("media: placeholders lie outside of the prompt", "media")

@@ -3,6 +3,10 @@
 Order, as vLLM has it: bias and min_tokens, penalties (repetition over prompt and output, presence
 and frequency over output), temperature, top-k, top-p (of what top-k left), min-p. Log-probabilities
 are of the raw distribution: log-softmax of the logits before all of that.
+
+A row has nothing to choose from where its best logit is not finite: NaN or infinity out of the
+model (fp16 overflows at 65504), or every token ruled out. Such a row gets `NO_TOKEN` and no other
+row notices; the mark travels with the ids, so that finding it waits for nothing more.
 """
 
 from collections.abc import Collection
@@ -18,10 +22,15 @@ from epidote_core.generation import TokenLogprob
 from epidote_engine.random_numbers import uniforms
 from epidote_engine.rows import BatchRows, Ints
 
+NO_TOKEN = -1  # also of ops.sample_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """One step's choice on the host for `rows` [N]; logprobs only where a row wants them."""
+    """One step's choice on the host for `rows` [N]; logprobs only where a row wants them.
+
+    `NO_TOKEN` where a row had no usable distribution: its request can't go on.
+    """
 
     rows: Ints
     token_ids: Ints
@@ -56,16 +65,17 @@ class Sampler:
 
     def _chosen(self, logits: Tensor, rows: Ints, batch: "_Batch") -> Tensor:
         """One token for each row, and noted where there are penalties; logits are edited."""
-        ids = logits.argmax(-1)
+        ids = best_tokens(logits)
         if batch.is_random:
-            ids = torch.where(batch.greedy, ids, self._drawn(logits, rows, batch))
+            ids = torch.where(batch.greedy | (ids < 0), ids, self._drawn(logits, rows, batch))
         if batch.penalised is not None:
             assert self._counts is not None
             where = batch.penalised_rows
             self._counts.index_put_(
-                (where, ids[batch.penalised]), torch.ones_like(where, dtype=torch.int32),
+                (where, ids[batch.penalised].clamp(min=0)),
+                torch.ones_like(where, dtype=torch.int32),
                 accumulate=True,
-            )  # fmt: skip
+            )
         return ids
 
     def _edited(self, logits: Tensor, rows: Ints, batch: "_Batch") -> Tensor:
@@ -121,16 +131,21 @@ class Sampler:
         self._counts[row] = torch.bincount(outputs, minlength=self._vocab).int()
 
     def _drawn(self, logits: Tensor, rows: Ints, batch: "_Batch") -> Tensor:
-        """Inverse of the cumulative distribution, in vocabulary order, at one number a row."""
+        """Inverse of the cumulative distribution, in vocabulary order, at one number a row.
+
+        `NO_TOKEN` where the temperature or a filter left no finite logit.
+        """
         logits = logits / batch.column("temperature").clamp(min=1e-6)
         logits = _filtered(logits, batch)
-        weights = (logits - logits.amax(-1, keepdim=True)).exp().double()
+        best = logits.amax(-1, keepdim=True)
+        weights = (logits - best).exp().double()
         cumulative = weights.cumsum(-1)
         state = self._rows
         numbers = uniforms(state.seed[rows], state.choice[rows], state.num_outputs[rows])
         targets = torch.from_numpy(numbers).to(logits.device).unsqueeze(1) * cumulative[:, -1:]
         below = torch.nextafter(cumulative[:, -1:], torch.zeros_like(targets))
-        return torch.searchsorted(cumulative, torch.minimum(targets, below), right=True).squeeze(1)
+        drawn = torch.searchsorted(cumulative, torch.minimum(targets, below), right=True)
+        return torch.where(best.isfinite(), drawn, NO_TOKEN).squeeze(1)
 
     def _on_host(self, raw: Tensor, rows: Ints, ids: Tensor, batch: "_Batch") -> Sampled:
         if batch.max_logprobs < 0:
@@ -140,18 +155,26 @@ class Sampler:
     def _table(self, raw: Tensor, ids: Tensor, batch: "_Batch") -> Tensor:
         """Columns: id, its logprob, the k best logprobs, their ids."""
         logprobs = raw.log_softmax(-1)
-        chosen = logprobs.gather(1, ids.unsqueeze(1))
+        chosen = logprobs.gather(1, ids.clamp(min=0).unsqueeze(1))
         top, top_ids = logprobs.topk(min(batch.max_logprobs, self._vocab), dim=-1)
         # ids below 2²⁴ fit into float32 exactly: everything leaves the device in one piece
         return torch.cat((ids.unsqueeze(1).float(), chosen, top, top_ids.float()), 1)
 
 
+def best_tokens(logits: Tensor) -> Tensor:
+    """The most likely token of each row [N], `NO_TOKEN` where its logit is not finite; NaN wins."""
+    best = logits.max(-1)
+    return torch.where(best.values.isfinite(), best.indices, NO_TOKEN)
+
+
 def _best(logits: Tensor) -> Ints:
-    """The most likely token of each row, on the host."""
+    """`best_tokens` on the host."""
     if logits.device.type == "cpu" and logits.dtype is torch.float32:
-        best: Ints = logits.numpy().argmax(-1)  # several times as fast as torch's
+        values = logits.numpy()
+        best: Ints = values.argmax(-1)  # several times as fast as torch's; NaN wins here too
+        best[~np.isfinite(values[np.arange(len(best)), best])] = NO_TOKEN
         return best
-    return logits.argmax(-1).cpu().numpy()
+    return best_tokens(logits).cpu().numpy()
 
 
 def _unpacked(table: NDArray[np.float32], rows: Ints, wanted: Ints) -> Sampled:

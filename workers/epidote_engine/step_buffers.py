@@ -78,10 +78,13 @@ class StepBuffers:
                 buffer.turn()
 
     def carry(self, rows: Ints, token_ids: Tensor) -> None:
-        """Keep the tokens sampled for `rows` on the device, where the next step finds them."""
+        """Keep the tokens sampled for `rows` on the device, where the next step finds them.
+
+        One that was not to be had (< 0) is read as token 0: its row is computed in vain.
+        """
         count = len(rows)
         self._sampled.host[:count] = rows
-        self._carried.index_copy_(0, self._sampled.sent(count), token_ids)
+        self._carried.index_copy_(0, self._sampled.sent(count), token_ids.clamp(min=0))
 
     def idle_chunk(self, count: int) -> StepInputs:
         """A chunk of `count` tokens of nobody: read from block 0, written nowhere."""

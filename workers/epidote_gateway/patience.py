@@ -1,14 +1,15 @@
 """This file is about how long a request that gets no further is kept: losses, full and no workers.
 
-A token resets everything except the total of losses: a request that kills its workers must not
-kill the fleet. Planned moves (drains, role switches) are no losses; without a token in between they
-go on for `no_worker_timeout_s` at most.
+A token resets everything except the totals of losses and of deaths. A request that breaks its
+workers must not end the fleet: the second worker that breaks while it has the request is the last.
+Planned moves (drains, role switches) are no losses; without a token in between they go on for
+`no_worker_timeout_s` at most.
 """
 
 from collections.abc import Callable
 
 from epidote_core.errors import Overloaded, WorkerLost
-from epidote_gateway.api_errors import no_worker, overloaded
+from epidote_gateway.api_errors import ApiError, no_worker, overloaded
 from epidote_gateway.settings import GatewaySettings
 
 TOTAL_LOSSES = 4  # times `max_resumes`
@@ -23,6 +24,7 @@ class Patience:
         self._settings = settings
         self._clock = clock
         self._num_losses = 0
+        self._num_deaths = 0
         self._num_losses_in_a_row = 0
         self._full_since_s: float | None = None
         self._stuck_since_s: float | None = None
@@ -40,8 +42,16 @@ class Patience:
         """A worker was lost.
 
         Raises:
-            ApiError: 503, too often.
+            ApiError: 503, too often; 500 if that many broke while they had the request.
         """
+        self._num_deaths += error.is_death
+        if self._num_deaths >= self._settings.max_deaths:
+            raise ApiError(
+                500,
+                f"{self._num_deaths} workers broke while they computed this request; it is not "
+                "tried again",
+                code="workers_broke",
+            ) from error
         self._num_losses += 1
         self._num_losses_in_a_row += 1
         most = self._settings.max_resumes

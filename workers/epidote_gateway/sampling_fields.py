@@ -7,7 +7,12 @@ import msgspec
 from msgspec import Meta
 
 from epidote_core.errors import InvalidRequest
-from epidote_core.sampling import SamplingParams
+from epidote_core.sampling import (
+    MAX_REPETITION_PENALTY,
+    MIN_REPETITION_PENALTY,
+    MIN_TOP_P,
+    SamplingParams,
+)
 from epidote_gateway.api_errors import ApiError, bad_field, bad_field_of
 from epidote_gateway.cache.controls import CacheField
 
@@ -34,7 +39,7 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
     max_tokens: Count | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Meta(ge=MIN_TOP_P, le=1)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
@@ -46,7 +51,9 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     # vLLM's
     top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    repetition_penalty: (
+        Annotated[float, Meta(ge=MIN_REPETITION_PENALTY, le=MAX_REPETITION_PENALTY)] | None
+    ) = None
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=1024)] | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
@@ -164,7 +171,10 @@ def _or(value: float | None, default: float) -> float:
 def _logit_bias(bias: dict[str, float], vocab_size: int) -> tuple[tuple[int, float], ...]:
     pairs = []
     for key, value in bias.items():
-        if not (key.isascii() and key.isdigit() and int(key[:20]) < vocab_size):
-            raise bad_field("logit_bias", f"keys must be token ids below {vocab_size}, got {key!r}")
+        # Few digits, and none of them idle: ids are told once each, and int() has limits.
+        known = len(key) <= len(str(vocab_size)) and key.isascii() and key.isdigit()
+        if not (known and key == str(int(key)) and int(key) < vocab_size):
+            wanted = f"keys must be token ids below {vocab_size}, got {key[:40]!r}"
+            raise bad_field("logit_bias", wanted)
         pairs.append((int(key), value))
     return tuple(pairs)

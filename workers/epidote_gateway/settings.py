@@ -69,13 +69,18 @@ class GatewaySettings:
     # Size of one request.
     max_body_bytes: int = _setting(64 << 20, _int, 1)  # bytes; a few camera pictures in base64
     body_timeout_s: float = _setting(60.0, float, 0)  # s to send it; a phone's uplink, no slowloris
+    write_timeout_s: float = _setting(60.0, float, 0.001)  # s to read 64 KiB; no line is slower
     max_media_bytes: int = _setting(20 << 20, _int, 1)  # bytes, one picture as a file (OpenAI: 20)
-    max_image_pixels: int = _setting(50_000_000, _int, 1)  # a phone's largest; 150 MB decoded
+    max_image_pixels: int = _setting(50_000_000, _int, 1)  # a phone's largest
     max_image_side_px: int = _setting(16_384, _int, 1)  # px; no model resolves longer panoramas
     max_images: int = _setting(32, _int, 0)  # per request
     max_prompt_tokens: int = _setting(0, _int, 0)  # tokens; 0: the model's length
     max_choices: int = _setting(128, _int, 1)  # n x prompts; OpenAI's bound of n
     default_max_tokens: int = _setting(0, _int, 0)  # tokens when not given; 0: what is left
+
+    # All requests together.
+    max_memory_bytes: int = _setting(2 << 30, _int, 1)  # bodies, pictures; half of a 4 GiB pod
+    max_decoding_pixels: int = _setting(50_000_000, _int, 1)  # 12 bytes each: 600 MB
 
     # Admission: beyond `max_concurrency` requests wait, beyond `max_queue` they get 429.
     max_concurrency: int = _setting(256, _int, 1)  # requests; a little above the fleet's batches
@@ -86,6 +91,7 @@ class GatewaySettings:
     # Survival.
     no_worker_timeout_s: float = _setting(10.0, float, 0)  # s; outlasts a role switch, not a pod
     max_resumes: int = _setting(8, _int, 0)  # losses in a row without a token; 4x that in all
+    max_deaths: int = _setting(2, _int, 1)  # workers that broke with it; then it may be the cause
     first_token_timeout_s: float = _setting(300.0, float, 0)  # s; long prompts on slow devices
     stall_timeout_s: float = _setting(60.0, float, 0)  # s without a token: the worker hangs
     admin_timeout_s: float = _setting(150.0, float, 0)  # s; several role switches with drains
@@ -108,6 +114,11 @@ class GatewaySettings:
     encoder_cache_slack: int = _setting(4, _int, 0)  # media; a cached key is worth this much queue
 
     def __post_init__(self) -> None:
+        if self.max_memory_bytes < self.max_body_bytes:
+            raise InvalidSettings(
+                f"{PREFIX}MAX_MEMORY_BYTES: must be at least MAX_BODY_BYTES "
+                f"({self.max_body_bytes}), got {self.max_memory_bytes}"
+            )
         for item in fields(self):
             minimum, value = item.metadata["min"], getattr(self, item.name)
             if minimum is not None and not value >= minimum:  # NaN fails too

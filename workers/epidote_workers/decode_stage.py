@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from epidote_core.errors import InvalidRequest, Overloaded
+from epidote_core.errors import Overloaded
 from epidote_core.generation import GenerateRequest, StageTiming, TokenChunk
 from epidote_core.roles import Stage
 from epidote_engine.events import FirstToken, KvReserved, RequestFailed, TokensOut
@@ -18,6 +18,7 @@ from epidote_workers.messages import PREFILL, GenerateCall, PrefillCall, Prefill
 from epidote_workers.parts import Parts
 from epidote_workers.peer_errors import PEER_ERRORS, lost
 from epidote_workers.peers import PeerWorker
+from epidote_workers.request_failures import failure
 from epidote_workers.rpc.client import ClientStream
 from epidote_workers.stage_gate import Visit
 
@@ -44,7 +45,7 @@ class DecodeStage:
 
         Raises:
             WorkerLost: naming the stage that broke, refused, or moved its work away.
-            Overloaded, InvalidRequest: as the stages say.
+            Overloaded, InvalidRequest, ComputeFailed: as the stages say.
         """
         is_local = call.route.prefill == self._parts.worker_id
         if is_local:
@@ -79,7 +80,9 @@ class DecodeStage:
     ) -> AsyncGenerator[list[TokenChunk], None]:
         with visit.when_moved(lambda: inbox.fail(visit.moved_error)):
             while unfinished:
-                chunks = [chunk for item in await inbox.take(STALL_S) for chunk in _chunks(item)]
+                chunks = [
+                    chunk for item in await inbox.take(STALL_S) for chunk in self._chunks(item)
+                ]
                 unfinished -= sum(chunk.finish_reason is not None for chunk in chunks)
                 if chunks:
                     yield chunks
@@ -94,13 +97,14 @@ class DecodeStage:
         gone = {chunk.index for chunk in ended}
         first_choice = next(choice for choice in request.choices if choice.index not in gone)
         num_tokens = len(request.prompt_token_ids) + len(first_choice.emitted_token_ids)
-        worker_id = call.route.prefill
+        worker_id, had_work = call.route.prefill, False
         try:
             peer = await self._parts.peers.get(worker_id, call.addresses.get(worker_id))
             wanted = PrefillCall(
                 request=call.request, encode=call.route.encode, addresses=call.addresses
             )
             stream = peer.connection.stream(PREFILL, wanted)
+            had_work = True
             try:
                 result, moved = await self._pull(num_tokens, reserved, peer, stream)
                 first = FirstToken(token_id=result.token_id, logprob=result.logprob)
@@ -110,7 +114,7 @@ class DecodeStage:
             finally:
                 stream.close()  # the prefill worker may have its blocks back
         except PEER_ERRORS as error:
-            raise lost(worker_id, error) from error
+            raise lost(worker_id, error, had_work=had_work) from error
         cached = max(result.num_cached_tokens, reserved.num_cached_tokens)
         return Prepared((*result.timings, moved), cached, ended)
 
@@ -130,7 +134,7 @@ class DecodeStage:
             for item in items:
                 if isinstance(item, KvReserved):
                     return tuple(ended), item
-                ended.extend(_chunks(item))
+                ended.extend(self._chunks(item))
         return tuple(ended), None
 
     async def _pull(
@@ -180,15 +184,14 @@ class DecodeStage:
         )
         return result, moved
 
-
-def _chunks(item: Item) -> Sequence[TokenChunk]:
-    match item:
-        case TokensOut():
-            return item.chunks
-        case RequestFailed():
-            raise InvalidRequest(item.message)
-        case _:
-            return ()
+    def _chunks(self, item: Item) -> Sequence[TokenChunk]:
+        match item:
+            case TokensOut():
+                return item.chunks
+            case RequestFailed():
+                raise failure(item, self._parts.worker_id)
+            case _:
+                return ()
 
 
 def _complete(chunk: TokenChunk, prepared: Prepared) -> TokenChunk:

@@ -25,6 +25,9 @@ _Try = Callable[[EngineLike], bool]  # True: done, or nobody waits for it any mo
 class EngineFailed(WorkerLost):
     """This worker's engine thread has ended: to everybody else the worker is lost."""
 
+    def __init__(self, message: str, *, worker_id: str, is_death: bool = True) -> None:
+        super().__init__(message, worker_id=worker_id, is_death=is_death)
+
 
 class EngineThread:
     """Owns one engine from its making to its end. Public methods belong to the loop."""
@@ -74,7 +77,7 @@ class EngineThread:
         self._bell.set()
         if self._thread.ident is not None:
             await asyncio.to_thread(self._thread.join, timeout_s)
-        self._give_up("the worker stops")
+        self._give_up("the worker stops", is_death=False)
 
     @property
     def failure(self) -> str | None:
@@ -170,12 +173,14 @@ class EngineThread:
         future.add_done_callback(self._pending.discard)
         return future
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, reason: str, *, is_death: bool = True) -> None:
         if self._failure is None:
             self._failure = reason
         for future in list(self._pending):
             if not future.done():
-                future.set_exception(EngineFailed(reason, worker_id=self._worker_id))
+                future.set_exception(
+                    EngineFailed(reason, worker_id=self._worker_id, is_death=is_death)
+                )
                 future.exception()  # nobody may be waiting any more
 
     def _die(self, reason: str) -> None:

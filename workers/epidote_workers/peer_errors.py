@@ -11,6 +11,13 @@ from epidote_workers.transfer.layout import LayoutMismatch
 PEER_ERRORS = (ConnectionLost, RemoteFailure, ProtocolError, LayoutMismatch, TimeoutError)
 
 
-def lost(worker_id: str, error: Exception) -> WorkerLost:
-    """A peer's failure as the one error that the gateway recovers from."""
-    return WorkerLost(f"worker {worker_id}: {error or type(error).__name__}", worker_id=worker_id)
+def lost(worker_id: str, error: Exception, *, had_work: bool = False) -> WorkerLost:
+    """A peer's failure as the one error that the gateway recovers from.
+
+    `had_work`: the peer had been given the request, so a connection that ends may be its death.
+    """
+    return WorkerLost(
+        f"worker {worker_id}: {error or type(error).__name__}",
+        worker_id=worker_id,
+        is_death=had_work and isinstance(error, ConnectionLost),
+    )

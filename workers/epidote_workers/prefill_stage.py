@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-from epidote_core.errors import InvalidRequest, WorkerLost
+from epidote_core.errors import WorkerLost
 from epidote_core.roles import Stage
 from epidote_engine.events import KvReady, PrefillDone, RequestFailed
 from epidote_engine.sequence import Mode
@@ -13,6 +13,7 @@ from epidote_workers.kv_spans import merge_spans
 from epidote_workers.media_fetch import MediaFetcher
 from epidote_workers.messages import KvSpan, PrefillCall, PrefillItem, PrefillResult
 from epidote_workers.parts import Parts
+from epidote_workers.request_failures import failure
 
 STALL_S = 300.0  # without any progress; a client gives up sooner, this is against leaks
 
@@ -30,7 +31,7 @@ class PrefillStage:
 
         Raises:
             WorkerLost: this worker does not prefill now, or an encoder failed.
-            Overloaded, InvalidRequest: as the engine or the media say.
+            Overloaded, InvalidRequest, ComputeFailed: as the engine or the media say.
         """
         with self._parts.gate.admit(Stage.PREFILL):
             request = self._parts.own(call.request)
@@ -44,7 +45,7 @@ class PrefillStage:
                 while not is_lent:
                     items = await inbox.take(STALL_S)
                     spans, blocks = _spans(items, blocks)
-                    result = _result(items, intake)
+                    result = _result(items, intake, self._parts.worker_id)
                     is_lent = result is not None
                     yield PrefillItem(spans=spans, result=result)
                 await asyncio.sleep(self._parts.settings.lease_s)
@@ -58,10 +59,10 @@ class PrefillStage:
                     self._parts.engine.post(lambda engine: engine.abort(request_id))
 
 
-def _result(items: list[Item], intake: Intake) -> PrefillResult | None:
+def _result(items: list[Item], intake: Intake, worker_id: str) -> PrefillResult | None:
     for item in items:
         if isinstance(item, RequestFailed):
-            raise InvalidRequest(item.message)
+            raise failure(item, worker_id)
         if isinstance(item, PrefillDone):
             return PrefillResult(
                 token_id=item.first.token_id,

@@ -24,8 +24,9 @@ def sample_tokens(
     top_k        [N]  int32; 0: every token.   top_p  [N]  fp32 in (0, 1]; 1: every token
     min_p        [N]  fp32 in [0, 1], relative to the best token's probability
     seeds, choices, positions  [N]  int64; their bits alone decide the draw
-    returns      [N]  int64
-    Tokens of equal value stay or go together. Rows with no finite logit give token 0 or V - 1.
+    returns      [N]  int64; -1 where there is nothing to choose from: NaN or infinity among a
+                 row's logits (divided by its temperature), or no token that stays
+    Tokens of equal value stay or go together.
     Traffic: V·itemsize bytes a row from device memory, then the same from L2 in each of up to 36
     passes (three without top-k and top-p).
     Twin: reference.sample_tokens.

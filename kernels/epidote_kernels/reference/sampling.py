@@ -26,15 +26,18 @@ def sample_tokens(
     wide = logits.float()
     if not wide.numel():
         return torch.zeros(len(wide), dtype=torch.int64, device=wide.device)
-    best = wide.argmax(-1)
+    best = wide.max(-1)
     scaled = wide / temperature.clamp(min=1e-6)[:, None]
     scaled = scaled.masked_fill(scaled < _floors(scaled, top_k, top_p, min_p), -torch.inf)
-    cumulative = (scaled - scaled.amax(-1, keepdim=True)).exp().double().cumsum(-1)
+    highest = scaled.amax(-1, keepdim=True)
+    cumulative = (scaled - highest).exp().double().cumsum(-1)
     total = cumulative[:, -1:]
     targets = uniforms(seeds, choices, positions)[:, None] * total
     targets = torch.minimum(targets, torch.nextafter(total, torch.zeros_like(total)))
     drawn = torch.searchsorted(cumulative, targets, right=True).squeeze(1)
-    return torch.where(temperature == 0, best, drawn)
+    is_greedy = temperature == 0
+    is_sound = torch.where(is_greedy, best.values, highest.squeeze(1)).isfinite()
+    return torch.where(is_sound, torch.where(is_greedy, best.indices, drawn), -1)
 
 
 def _floors(scaled: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:

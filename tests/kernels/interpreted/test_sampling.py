@@ -65,6 +65,24 @@ def test_one_filter_at_a_time(fixed: dict[str, float]) -> None:
     assert ops.sample_tokens(logits, *some).equal(reference.sample_tokens(logits, *some))
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize(
+    ("fixed", "bad"),
+    [({"top_k": 3, "top_p": 0.7}, -math.inf), ({"top_k": 0, "top_p": 1}, math.nan)],
+    ids=str,
+)
+def test_a_row_with_nothing_to_choose_from_is_marked_and_the_others_are_not(
+    fixed: dict[str, float], bad: float, temperature: float
+) -> None:
+    logits = torch.randn(4, 70)
+    logits[0] = bad
+    logits[2, 66] = math.inf if math.isinf(bad) else math.nan
+    some = parameters(4, temperature=temperature, **fixed)
+    got = ops.sample_tokens(logits, *some)
+    assert (got == -1).tolist() == [True, False, True, False]
+    assert got.equal(reference.sample_tokens(logits, *some))
+
+
 def test_rows_of_a_wider_tensor_and_none_at_all() -> None:
     wide = torch.randn(3, 100)
     some = parameters(3)

@@ -2,7 +2,14 @@
 
 from dataclasses import dataclass
 
-from epidote_core.errors import EpidoteError, InvalidRequest, OutOfBlocks, Overloaded, WorkerLost
+from epidote_core.errors import (
+    ComputeFailed,
+    EpidoteError,
+    InvalidRequest,
+    OutOfBlocks,
+    Overloaded,
+    WorkerLost,
+)
 from epidote_workers.rpc.frames import ProtocolError
 
 
@@ -22,6 +29,7 @@ class WireError:
     message: str
     worker_id: str = ""
     is_planned: bool = False
+    is_death: bool = False
     field: str | None = None
     retry_after_s: float = 0.0
 
@@ -36,7 +44,10 @@ def to_wire(error: BaseException) -> WireError:
                 message=message,
                 worker_id=error.worker_id,
                 is_planned=error.is_planned,
+                is_death=error.is_death,
             )
+        case ComputeFailed():
+            return WireError(kind="compute_failed", message=message)
         case InvalidRequest():
             return WireError(kind="invalid_request", message=message, field=error.field)
         case Overloaded():
@@ -55,7 +66,14 @@ def from_wire(error: WireError) -> Exception:
     """The error to raise where the stream is read."""
     match error.kind:
         case "worker_lost":
-            return WorkerLost(error.message, worker_id=error.worker_id, is_planned=error.is_planned)
+            return WorkerLost(
+                error.message,
+                worker_id=error.worker_id,
+                is_planned=error.is_planned,
+                is_death=error.is_death,
+            )
+        case "compute_failed":
+            return ComputeFailed(error.message)
         case "invalid_request":
             return InvalidRequest(error.message, error.field)
         case "overloaded":
