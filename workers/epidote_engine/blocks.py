@@ -88,14 +88,6 @@ class BlockPool:
         """One holder and no name: its holder may write to it."""
         return self._refs[block] == 1 and self._names[block] is None
 
-    def forget_all(self) -> None:
-        """Drop every name (the weights changed); held blocks stay held."""
-        for block, name in enumerate(self._names):
-            if name is not None:
-                self._forget(block)
-        self._blank.extend(self._evictable)
-        self._evictable.clear()
-
     def take_changes(self) -> tuple[frozenset[BlockHash], frozenset[BlockHash]]:
         """Names (added, removed) since the last call."""
         changes = frozenset(self._added), frozenset(self._removed)

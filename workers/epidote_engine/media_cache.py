@@ -91,9 +91,6 @@ class MediaCache:
             if not owners:
                 del self._holders[key]
 
-    def held_by(self, owner: str) -> list[str]:
-        return [key for key, owners in self._holders.items() if owner in owners]
-
     def holds(self) -> dict[str, frozenset[str]]:
         """Owners by key, for checks."""
         return {key: frozenset(owners) for key, owners in self._holders.items()}

@@ -86,11 +86,6 @@ class TextTokenizer:
         """Text of the ids; a byte sequence that is no UTF-8 shows as U+FFFD."""
         return str(self._fast.decode(list(ids), skip_special_tokens=skip_special_tokens))
 
-    def id_of(self, token: str) -> int | None:
-        """The id of one token's exact spelling in the vocabulary."""
-        found = self._fast.token_to_id(token)
-        return None if found is None else int(found)
-
     def token_of(self, token_id: int) -> str | None:
         """One token's spelling in the vocabulary."""
         found = self._fast.id_to_token(token_id)

@@ -67,10 +67,6 @@ class KvProgress:
         """The prefill is done."""
         self._ready = [self._num_tokens] * len(self._ready)
 
-    @property
-    def is_copied(self) -> bool:
-        return all(tokens >= self._num_tokens for tokens in self._copied)
-
     def take(self) -> Iterator[Piece]:
         """Pieces to copy now; they count as copied from here on."""
         layer = 0

@@ -12,9 +12,6 @@ the register, which hands its stage over first.
 """
 
 import asyncio
-import json
-import urllib.error
-import urllib.request
 from typing import Any
 
 from epidote_core.errors import EpidoteError
@@ -43,27 +40,3 @@ async def scale_by_controller(app: str, deployment: str, num_replicas: int) -> N
             )
     except Exception as error:  # Ray raises many kinds; the caller only needs to know that
         raise ScalingFailed(f"Serve did not scale {deployment} to {num_replicas}") from error
-
-
-def scale_by_rest(
-    dashboard_url: str, token: str, app: str, deployment: str, num_replicas: int
-) -> None:
-    """The same by Ray's public REST API, from anywhere that reaches the dashboard.
-
-    Raises:
-        ScalingFailed: with the dashboard's answer.
-    """
-    request = urllib.request.Request(
-        f"{dashboard_url}/api/v1/applications/{app}/deployments/{deployment}/scale",
-        data=json.dumps({"target_num_replicas": num_replicas}).encode(),
-        headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
-        method="POST",
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=CALL_TIMEOUT_S):
-            return
-    except urllib.error.HTTPError as error:
-        answer = error.read()[:500].decode(errors="replace")
-        raise ScalingFailed(f"{request.full_url}: {error.code} {answer}") from error
-    except OSError as error:
-        raise ScalingFailed(f"{request.full_url}: {error}") from error
