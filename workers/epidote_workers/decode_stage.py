@@ -144,7 +144,11 @@ class DecodeStage:
         peer: PeerWorker,
         stream: ClientStream[PrefillItem],
     ) -> tuple[PrefillResult, StageTiming]:
-        """Copy spans as they become ready; returns when all KV is here."""
+        """Copy spans as they become ready; returns when all KV is here, lent to the end.
+
+        Raises:
+            ConnectionLost, WorkerLost, TimeoutError: the loan ended before the copy did.
+        """
         kv = self._parts.kv
         progress = KvProgress(
             num_layers=kv.layout.num_layers,
@@ -175,6 +179,9 @@ class DecodeStage:
                     piece.layers,
                 )
             busy_s += loop.time() - start_s
+        # A loan that has ended meanwhile (this process stood still past the peer's patience) may
+        # have been copied from blocks that were somebody else's by then: nobody shall find those.
+        await stream.confirm_open(self._parts.settings.call_timeout_s)
         moved = StageTiming(
             stage="transfer",
             worker_id=self._parts.worker_id,

@@ -151,6 +151,8 @@ class MediaFetcher:
                     )
                 pool = await peer.pool(self._parts.media)
                 num_bytes = await pool.read(theirs, self._parts.media, ours, range(1))
+                # after a loan that ended meanwhile the rows may hold something else
+                await stream.confirm_open(self._parts.settings.call_timeout_s)
             finally:
                 stream.close()
         except BaseException as error:

@@ -83,6 +83,20 @@ class ClientStream(Generic[Item]):
             return None
         raise self._end
 
+    async def confirm_open(self, timeout_s: float) -> None:
+        """Return if the stream was still open at the server after this call.
+
+        One round trip: this process may have stood still, so what it knows of itself is too old.
+
+        Raises:
+            ConnectionLost, TimeoutError, or what the handler raised: the stream ended before.
+        """
+        await self._connection.answered(timeout_s)
+        if isinstance(self._end, StopAsyncIteration):
+            raise ConnectionLost("the stream has ended")
+        if self._end is not None:
+            raise self._end
+
     def __aiter__(self) -> "ClientStream[Item]":
         return self
 
@@ -132,6 +146,7 @@ class Connection(Link):
         self._silent_after_s = silent_after_s
         self._secret = secret
         self._timer = self._loop.call_later(PING_EVERY_S, self._beat)
+        self._asking: deque[asyncio.Future[None]] = deque()  # by ping, in the order of answers
         self.ready: asyncio.Future[None] = self._loop.create_future()
         if secret is None:
             self.ready.set_result(None)
@@ -165,8 +180,23 @@ class Connection(Link):
             raise ProtocolError(f"{method.name}: an end without an answer")
         return item
 
+    async def answered(self, timeout_s: float) -> None:
+        """Wait for a sign of life that the server gave after this call.
+
+        What it had sent before on any stream has then arrived too.
+
+        Raises:
+            ConnectionLost, TimeoutError: there was none.
+        """
+        pong = self._ping()
+        async with asyncio.timeout(timeout_s):
+            await asyncio.shield(pong)
+
     def on_frame(self, kind: Kind, stream: int, body: bytes) -> None:
         if kind is Kind.PONG:
+            if not self._asking:
+                raise ProtocolError("a pong that nobody asked for")
+            self._asking.popleft().set_result(None)
             return
         if kind is Kind.HELLO:
             self._answer_hello(body)
@@ -191,6 +221,10 @@ class Connection(Link):
         self._timer.cancel()
         for number in list(self._streams):
             self._finish(number, error)
+        for pong in self._asking:
+            pong.set_exception(error)
+            pong.exception()  # most of them nobody waits for
+        self._asking.clear()
         if not self.ready.done():
             self.ready.set_exception(error)
 
@@ -208,15 +242,22 @@ class Connection(Link):
     def _answer_hello(self, body: bytes) -> None:
         if self._secret is None:
             raise ProtocolError("the worker asks for a secret, none is set here")
+        self._asking.clear()  # a server answers no ping before it knows who asks
         self.send(Kind.HELLO, 0, proof(self._secret, _decode_bytes(body)))
         if not self.ready.done():
             self.ready.set_result(None)
+
+    def _ping(self) -> "asyncio.Future[None]":
+        self.send(Kind.PING, 0)
+        pong: asyncio.Future[None] = self._loop.create_future()
+        self._asking.append(pong)
+        return pong
 
     def _beat(self) -> None:
         if self._loop.time() - self.heard_s > self._silent_after_s:
             self.close(f"the peer was silent for {self._silent_after_s:g} s")
             return
-        self.send(Kind.PING, 0)
+        self._ping()
         self._timer = self._loop.call_later(PING_EVERY_S, self._beat)
 
 
