@@ -1,5 +1,6 @@
 """This file is about what the rest of the fleet knows of one worker."""
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from epidote_core.roles import Role, WorkerState
@@ -29,7 +30,9 @@ class WorkerView:
     """One worker as the router and the control plane see it.
 
     `media_keys` and `block_hashes` say what the worker could reuse. They lag by one
-    report, so they may only be used to choose, never to skip work.
+    report, so they may only be used to choose, never to skip work. There may be hundreds of
+    thousands, ten reports a second: whoever follows a worker hands out the sets that it goes on
+    changing. Look things up in them between two awaits; copy what must stay as it is.
     """
 
     worker_id: str
@@ -40,5 +43,5 @@ class WorkerView:
     node_id: str = ""
     pid: int = 0
     load: WorkerLoad = WorkerLoad()
-    media_keys: frozenset[str] = field(default=frozenset(), repr=False)
-    block_hashes: frozenset[bytes] = field(default=frozenset(), repr=False)
+    media_keys: Set[str] = field(default=frozenset(), repr=False)
+    block_hashes: Set[bytes] = field(default=frozenset(), repr=False)

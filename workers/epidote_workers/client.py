@@ -122,7 +122,7 @@ class FleetClient:
             finally:
                 stream.close()
         except PEER_ERRORS as error:
-            raise lost(route.decode, error, had_work=True) from error
+            raise lost(route.decode, error, had_work=not member.is_leaving) from error
 
     async def encode(self, worker_id: str, pixels: MediaPixels, *, request_id: str) -> None:
         """See `Backend.encode`. Pixels that the worker has queued or cached travel again: small

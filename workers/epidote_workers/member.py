@@ -45,7 +45,7 @@ class Member:
             epoch=0,
             address=address,
         )
-        self._names_changed = False
+        self._left = False  # it drained before it was gone
         self._task = asyncio.create_task(self._follow()) if address else None
 
     @property
@@ -61,15 +61,13 @@ class Member:
 
     @property
     def view(self) -> WorkerView:
-        """As it last said itself; cache names are made into sets only when somebody looks."""
-        if self._names_changed:
-            self._names_changed = False
-            self._view = replace(
-                self._view,
-                block_hashes=frozenset(self._blocks),
-                media_keys=frozenset(self._media),
-            )
+        """As it last said itself. Its cache names are live: they go on changing in place."""
         return self._view
+
+    @property
+    def is_leaving(self) -> bool:
+        """It drains, or drained until its connection ended: that end was planned."""
+        return self._left or self._view.state is WorkerState.DRAINING
 
     def hear(self, told: WorkerView) -> None:
         """What others say of the worker counts until it speaks itself.
@@ -116,6 +114,7 @@ class Member:
                 self._connection = await connect(
                     self.address, silent_after_s=SILENT_AFTER_S, secret=self._secret
                 )
+                self._left = False
                 await self._read_status(self._connection)
                 error: Exception = ConnectionLost("the status stream ended")
             except (EpidoteError, TimeoutError) as lost:
@@ -126,7 +125,7 @@ class Member:
             self._connection = None
             if was_connected:
                 retry_s = FIRST_RETRY_S
-                is_leaving = self._view.state is WorkerState.DRAINING
+                is_leaving = self._left = self._view.state is WorkerState.DRAINING
                 self._view = replace(self._view, state=WorkerState.FAILED)
                 logger.log(
                     logging.INFO if is_leaving else logging.WARNING,
@@ -150,11 +149,11 @@ class Member:
         self.block_size = report.block_size
         if report.is_whole:
             self._blocks, self._media = set(), set()
-        names = (report.blocks_added, report.blocks_removed, report.media_added)
-        if report.is_whole or any(names) or report.media_removed:
-            self._blocks = (self._blocks - report.blocks_removed) | report.blocks_added
-            self._media = (self._media - report.media_removed) | report.media_added
-            self._names_changed = True
+        self._blocks.difference_update(report.blocks_removed)
+        self._blocks.update(report.blocks_added)
+        self._media.difference_update(report.media_removed)
+        self._media.update(report.media_added)
+        self._view = replace(self._view, block_hashes=self._blocks, media_keys=self._media)
         if report.epoch < self._view.epoch and not report.is_whole:
             return  # from before a switch whose end is known already
         self._view = replace(
