@@ -12,6 +12,7 @@ from epidote_gateway.api_errors import ApiError, bad_field
 Request = TypeVar("Request")
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `([^`]+)`$")
+_UNKNOWN = re.compile(r"Object contains unknown field `([^`]+)`$")
 
 
 @cache
@@ -60,5 +61,9 @@ def _field_error(text: str) -> ApiError:
         name = missing.group(1)
         path, code = (f"{path}.{name}" if path else name), "missing_required_parameter"
         reason = "this field is required"
+    unknown = _UNKNOWN.match(reason)
+    if unknown:
+        name = unknown.group(1)
+        path, code, reason = f"{path}.{name}" if path else name, "unknown_parameter", "no such field"
     message = f"{path}: {reason}" if path else reason
     return ApiError(400, message, code=code, param=path or None)

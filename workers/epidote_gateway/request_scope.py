@@ -77,7 +77,7 @@ class RequestScope:
                 request_id=request_id,
                 tenant=self._authorise(scope, path),
                 cache=header_controls(
-                    headers.get(b"cache-control", b""), headers.get(CATEGORY_HEADER, b"")
+                    _all_of(scope, b"cache-control"), headers.get(CATEGORY_HEADER, b"")
                 ),
             )
             await self._app(scope, receive, send_with_id)
@@ -118,3 +118,8 @@ class RequestScope:
 def _request_id(given: bytes) -> str:
     """The client's id if it is harmless in logs and headers, else one of ours."""
     return given.decode() if _REQUEST_ID.match(given) else f"req-{uuid.uuid4().hex}"
+
+
+def _all_of(scope: Scope, header: bytes) -> bytes:
+    """Repeated lines of a list header mean one list (RFC 9110, 5.3)."""
+    return b",".join(value for name, value in scope["headers"] if name == header)

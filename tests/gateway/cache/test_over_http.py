@@ -262,6 +262,14 @@ async def test_request_controls_come_by_header_and_by_body(
     assert (await ask(openai, about(A), temperature=0.5))[1] == "bypass; why=temperature"
 
 
+async def test_no_store_counts_on_whichever_line_of_the_header(http: httpx.AsyncClient) -> None:
+    body = {"messages": [{"role": "user", "content": A}], "temperature": 0}
+    for values in (("no-store", "max-age=9"), ("max-age=9", "no-store"), ("no-store;max-age=1",)):
+        headers = [("cache-control", value) for value in values]
+        response = await http.post("/v1/chat/completions", json=body, headers=headers)
+        assert response.headers[HEADER] == "bypass; why=no-store", values
+
+
 async def test_tenants_never_share_and_report_only_their_own_hits(start: Any) -> None:
     gateway = await start(api_keys=(("a", "key-a"), ("b", "key-b")), admin_key="boss")
     async with AsyncExitStack() as stack:
@@ -318,7 +326,8 @@ async def test_administrators_look_up_evict_and_invalidate(
     assert unknown["error"]["param"] == "category"
     assert "default, private" in unknown["error"]["message"]
     wrong = {"category": "default", "colour": "red"}
-    assert (await http.post("/admin/cache/invalidate", json=wrong)).status_code == 400
+    refused = await http.post("/admin/cache/invalidate", json=wrong)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "colour")
     assert (await http.post("/admin/cache/flush", json={})).json()["num_entries"] == 2
     assert (await ask(openai, about(A)))[1].startswith("miss")
 

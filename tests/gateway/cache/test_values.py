@@ -312,6 +312,34 @@ def test_headers_and_body_agree_on_the_stricter() -> None:
     assert CacheField(max_age=1.0).max_age == 1.0
 
 
+@pytest.mark.parametrize(
+    ("said", "no_store", "max_age_s"),
+    [
+        (b"no-store,max-age=9", True, 9.0),
+        (b"no-store;max-age=1", True, 1.0),
+        (b"max-age=9, max-age=99999", False, 9.0),
+        (b"private", False, None),
+    ],
+)
+def test_the_strictest_directive_counts(said: bytes, no_store: bool, max_age_s: float) -> None:
+    controls = header_controls(said, b"")
+    assert (controls.no_store, controls.max_age_s) == (no_store, max_age_s)
+
+
+@pytest.mark.parametrize(
+    ("fields", "user"),
+    [
+        ({"safety_identifier": "ann"}, "ann"),
+        ({"user": "ann", "safety_identifier": "ann"}, "ann"),
+        ({"user": "ann", "safety_identifier": "bo"}, "ann\nbo"),
+        ({}, ""),
+    ],
+)
+def test_both_of_openais_fields_name_an_end_user(fields: Any, user: str) -> None:
+    facts = cache_facts(ChatRequest(messages=[], **fields), header_controls(b"", b""))
+    assert (facts.user, facts.fields) == (user, ())
+
+
 def test_the_header_says_everything_but_the_question() -> None:
     hit = Outcome(
         status=Status.HIT,

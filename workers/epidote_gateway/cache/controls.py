@@ -18,7 +18,7 @@ _ACCOUNTED = frozenset(
     {
         "model", "messages", "prompt", "n", "max_tokens", "max_completion_tokens", "temperature",
         "top_p", "presence_penalty", "frequency_penalty", "logit_bias", "stop", "stream",
-        "stream_options", "user", "top_k", "min_p", "repetition_penalty", "stop_token_ids",
+        "stream_options", "user", "safety_identifier", "top_k", "min_p", "repetition_penalty", "stop_token_ids",
         "include_stop_str_in_output", "ignore_eos", "min_tokens", "return_token_ids", "cache_salt",
         "priority", "logprobs", "top_logprobs", "cache",
     }
@@ -57,7 +57,7 @@ class CacheFacts:
     """What a cache must know of a request besides its prompt and sampling parameters."""
 
     controls: CacheControls = NO_CONTROLS
-    user: str = ""  # OpenAI's field: an end user of the tenant
+    user: str = ""  # an end user of the tenant, by OpenAI's fields: see `_end_user`
     streamed: bool = False
     fields: tuple[tuple[str, Any], ...] = field(default=(), repr=False)  # others that were set
 
@@ -66,20 +66,24 @@ NO_FACTS = CacheFacts()
 
 
 def header_controls(cache_control: bytes, category: bytes) -> CacheControls:
-    """Unknown and malformed directives are skipped, as HTTP demands.
+    """Unknown and malformed directives are skipped, as HTTP demands; the strictest of several
+    counts. Semicolons part directives too: who writes them means the same.
 
     >>> header_controls(b"max-age=60, no-store", b"faq")
     CacheControls(no_cache=False, no_store=True, max_age_s=60.0, category='faq')
     """
-    words: dict[str, str] = {}
-    for part in cache_control.decode("latin-1").lower().split(","):
+    words: set[str] = set()
+    ages: list[float] = []
+    for part in cache_control.decode("latin-1").lower().replace(";", ",").split(","):
         name, _, value = part.partition("=")
-        words[name.strip()] = value.strip().strip('"')
-    age = words.get("max-age", "")
+        word, age = name.strip(), value.strip().strip('"')
+        words.add(word)
+        if word == "max-age" and age.isascii() and age.isdigit():
+            ages.append(float(age))
     return CacheControls(
         no_cache="no-cache" in words,
         no_store="no-store" in words,
-        max_age_s=float(age) if age.isascii() and age.isdigit() else None,
+        max_age_s=min(ages, default=None),
         category=category.decode("latin-1").strip()[:64],
     )
 
@@ -99,7 +103,7 @@ def cache_facts(request: msgspec.Struct, headers: CacheControls) -> CacheFacts:
         )
     return CacheFacts(
         controls=controls,
-        user=getattr(request, "user", None) or "",
+        user=_end_user(request),
         streamed=bool(getattr(request, "stream", False)),
         fields=tuple(
             (name, msgspec.to_builtins(value))
@@ -107,3 +111,9 @@ def cache_facts(request: msgspec.Struct, headers: CacheControls) -> CacheFacts:
             if name not in _ACCOUNTED and (value := getattr(request, name)) is not None
         ),
     )
+
+
+def _end_user(request: msgspec.Struct) -> str:
+    """By `user` and by its successor `safety_identifier`; who sends both is told by both."""
+    names = [getattr(request, name, None) for name in ("user", "safety_identifier")]
+    return "\n".join(dict.fromkeys(name for name in names if name))
