@@ -21,7 +21,8 @@ VLLM_REQUEST_SUCCESS = "vllm:request_success"  # label finished_reason
 # From the workers' reports, summed over the fleet.
 VLLM_NUM_REQUESTS_RUNNING = "vllm:num_requests_running"
 VLLM_NUM_REQUESTS_WAITING = "vllm:num_requests_waiting"
-VLLM_KV_CACHE_USAGE = "vllm:kv_cache_usage_perc"  # a fraction in [0, 1], in spite of its name
+# A fraction in [0, 1], in spite of its name; of the fullest decoder, which is the one that hurts.
+VLLM_KV_CACHE_USAGE = "vllm:kv_cache_usage_perc"
 VLLM_PREFIX_CACHE_QUERIES = "vllm:prefix_cache_queries"  # tokens
 VLLM_PREFIX_CACHE_HITS = "vllm:prefix_cache_hits"  # tokens
 VLLM_NUM_PREEMPTIONS = "vllm:num_preemptions"
@@ -40,6 +41,7 @@ EPIDOTE_REQUESTS = "epidote_requests"  # also endpoint, status (an HTTP status)
 EPIDOTE_REQUEST_ERRORS = "epidote_request_errors"  # by code, the API's error code
 EPIDOTE_REQUESTS_IN_FLIGHT = "epidote_requests_in_flight"  # admitted
 EPIDOTE_REQUESTS_QUEUED = "epidote_requests_queued"  # waiting for admission
+EPIDOTE_REQUEST_BYTES = "epidote_request_bytes"  # held for requests: bodies, prepared pictures
 EPIDOTE_ADMISSION_SECONDS = "epidote_admission_seconds"  # waited for admission
 EPIDOTE_MEDIA_SECONDS = "epidote_media_seconds"  # fetching, decoding and resizing all of a request
 EPIDOTE_RESUMES = "epidote_resumes"  # requests continued after losing a worker

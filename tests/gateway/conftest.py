@@ -17,6 +17,7 @@ from PIL import Image
 from epidote_core.roles import Role
 from epidote_gateway.app import create_app
 from epidote_gateway.fakes import FakeBackend, FakeRenderer
+from epidote_gateway.http_protocol import GatewayProtocol
 from epidote_gateway.settings import GatewaySettings
 
 FLEET = {Role.ENCODE: 2, Role.PREFILL: 2, Role.DECODE: 3}
@@ -53,7 +54,7 @@ def client(make_client: Callable[..., httpx.AsyncClient]) -> httpx.AsyncClient:
 async def on_a_port(app: Any) -> AsyncIterator[str]:
     server = uvicorn.Server(
         uvicorn.Config(
-            app, port=0, http="httptools", ws="none", log_level="error", access_log=False
+            app, port=0, http=GatewayProtocol, ws="none", log_level="error", access_log=False
         )
     )
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]

@@ -170,3 +170,29 @@ async def test_pages_elsewhere_may_ask_if_allowed(make_client: Any, chat: Any) -
     unauthorised = await client.post(CHAT, json=chat(), headers={"origin": "https://app.example"})
     assert unauthorised.status_code == 401
     assert unauthorised.headers["access-control-allow-origin"] == "https://app.example"
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "counts"),
+    [
+        ({}, "", True),  # a laptop: everybody administrates
+        ({"api_keys": KEYS}, "key-a", False),
+        ({"api_keys": KEYS, "admin_key": "key-a"}, "key-a", True),
+        ({"api_keys": KEYS, "admin_key": "key-a"}, "key-b", False),
+        ({"api_keys": KEYS, "client_priority": True}, "key-b", True),
+    ],
+)
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+async def test_who_may_overtake_others(
+    make_client: Any,
+    chat: Any,
+    backend: FakeBackend,
+    settings: Any,
+    key: str,
+    counts: bool,
+    path: str,
+) -> None:
+    body = chat(priority=-5) if path == CHAT else {"prompt": "x", "priority": -5}
+    response = await make_client(**settings).post(path, json=body, headers=bearer(key))
+    assert response.status_code == 200, response.text
+    assert backend.requests[0][0].priority == (-5 if counts else 0)

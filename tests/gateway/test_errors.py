@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI
 
 from epidote_core.errors import InvalidRequest
+from epidote_core.roles import Role
+from epidote_core.worker_view import WorkerLoad
 from epidote_gateway.fakes import FakeBackend
 
 CHAT = "/v1/chat/completions"
@@ -47,7 +49,7 @@ async def test_what_is_no_json_is_refused(client: Any, path: str, body: bytes) -
 
 BAD_CHAT: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": None}, "messages", "invalid_type"),
-    ({"messages": []}, "messages", "invalid_type"),
+    ({"messages": []}, "messages", "invalid_value"),
     ({"messages": "hi"}, "messages", "invalid_type"),
     ({"messages": [{}]}, "messages[0].role", "missing_required_parameter"),
     ({"messages": [*HI, {"role": "user"}]}, "messages[1].content", "missing_required_parameter"),
@@ -68,29 +70,34 @@ BAD_CHAT: list[tuple[dict[str, Any], str, str]] = [
         "messages[0].content[0].image_url.url",
         "missing_required_parameter",
     ),
-    ({"temperature": 2.5}, "temperature", "invalid_type"),
-    ({"temperature": -0.1}, "temperature", "invalid_type"),
+    ({"temperature": 2.5}, "temperature", "invalid_value"),
+    ({"temperature": -0.1}, "temperature", "invalid_value"),
     ({"temperature": "hot"}, "temperature", "invalid_type"),
-    ({"top_p": 0}, "top_p", "invalid_type"),
-    ({"top_p": 1.1}, "top_p", "invalid_type"),
-    ({"top_p": 1e-46}, "top_p", "invalid_type"),
-    ({"top_k": -2}, "top_k", "invalid_type"),
-    ({"min_p": 2}, "min_p", "invalid_type"),
-    ({"n": 0}, "n", "invalid_type"),
-    ({"n": 129}, "n", "invalid_type"),
-    ({"max_tokens": 0}, "max_tokens", "invalid_type"),
+    ({"top_p": 0}, "top_p", "invalid_value"),
+    ({"top_p": 1.1}, "top_p", "invalid_value"),
+    ({"top_p": 1e-46}, "top_p", "invalid_value"),
+    ({"top_k": -2}, "top_k", "invalid_value"),
+    ({"min_p": 2}, "min_p", "invalid_value"),
+    ({"n": 0}, "n", "invalid_value"),
+    ({"n": 129}, "n", "invalid_value"),
+    ({"max_tokens": 0}, "max_tokens", "invalid_value"),
     ({"max_tokens": 1.5}, "max_tokens", "invalid_type"),
     ({"max_tokens": 5000}, "max_tokens", "context_length_exceeded"),
-    ({"max_completion_tokens": -1}, "max_completion_tokens", "invalid_type"),
-    ({"presence_penalty": 3}, "presence_penalty", "invalid_type"),
-    ({"frequency_penalty": -3}, "frequency_penalty", "invalid_type"),
-    ({"repetition_penalty": 0}, "repetition_penalty", "invalid_type"),
-    ({"repetition_penalty": 1e-40}, "repetition_penalty", "invalid_type"),
-    ({"seed": 2**63}, "seed", "invalid_type"),
-    ({"seed": 10**40}, "seed", "invalid_type"),
-    ({"stop": ""}, "stop", "invalid_type"),
-    ({"stop": ["a", ""]}, "stop[1]", "invalid_type"),
-    ({"stop": ["a"] * 17}, "stop", "invalid_type"),
+    (
+        {"max_completion_tokens": 5000},
+        "max_completion_tokens",
+        "context_length_exceeded",
+    ),
+    ({"max_completion_tokens": -1}, "max_completion_tokens", "invalid_value"),
+    ({"presence_penalty": 3}, "presence_penalty", "invalid_value"),
+    ({"frequency_penalty": -3}, "frequency_penalty", "invalid_value"),
+    ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value"),
+    ({"repetition_penalty": 1e-40}, "repetition_penalty", "invalid_value"),
+    ({"seed": 2**63}, "seed", "invalid_value"),
+    ({"seed": 10**40}, "seed", "invalid_value"),
+    ({"stop": ""}, "stop", "invalid_value"),
+    ({"stop": ["a", ""]}, "stop[1]", "invalid_value"),
+    ({"stop": ["a"] * 17}, "stop", "invalid_value"),
     ({"min_tokens": 30}, "min_tokens", "invalid_value"),
     ({"logit_bias": {"x": 1}}, "logit_bias", "invalid_value"),
     ({"logit_bias": {"99999": 1}}, "logit_bias", "invalid_value"),
@@ -99,10 +106,10 @@ BAD_CHAT: list[tuple[dict[str, Any], str, str]] = [
     ({"logit_bias": {"0" * 20 + "9999999": 1}}, "logit_bias", "invalid_value"),
     ({"logit_bias": {"-1": 1}}, "logit_bias", "invalid_value"),
     ({"logit_bias": {"\u0663": 1}}, "logit_bias", "invalid_value"),
-    ({"stop_token_ids": [-1]}, "stop_token_ids[0]", "invalid_type"),
+    ({"stop_token_ids": [-1]}, "stop_token_ids[0]", "invalid_value"),
     ({"stop_token_ids": [100_000]}, "stop_token_ids", "invalid_value"),
     ({"top_logprobs": 3}, "top_logprobs", "invalid_value"),
-    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "invalid_type"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "invalid_value"),
     ({"logprobs": 1}, "logprobs", "invalid_type"),
     ({"stream": "yes"}, "stream", "invalid_type"),
     ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
@@ -123,8 +130,8 @@ BAD_CHAT: list[tuple[dict[str, Any], str, str]] = [
         "chat_template_kwargs.messages",
         "invalid_value",
     ),
-    ({"cache_salt": "x" * 300}, "cache_salt", "invalid_type"),
-    ({"priority": 2**40}, "priority", "invalid_type"),
+    ({"cache_salt": "x" * 300}, "cache_salt", "invalid_value"),
+    ({"priority": 2**40}, "priority", "invalid_value"),
     (
         {"messages": [{"role": "user", "content": "x" * 5000}]},
         "messages",
@@ -363,6 +370,30 @@ async def test_what_is_nested_too_deeply_is_named(
     assert (error["param"], error["code"]) == (field, "invalid_value")
     shallow = {"messages": HI, "chat_template_kwargs": {"a": nested(40)}, "zzz": nested(400)}
     assert (await client.post(CHAT, json=shallow)).status_code == 200
+
+
+async def test_what_the_decoders_cant_hold_is_refused_by_name(
+    client: Any, chat: Any, backend: FakeBackend
+) -> None:
+    small = WorkerLoad(num_kv_blocks=40, num_free_kv_blocks=40)
+    for role in (Role.DECODE, Role.PREFILL):
+        backend.put("small", role, load=small)  # 640 tokens
+        for body, field in (
+            (chat("x" * 700), "messages"),
+            (chat("x" * 500, max_tokens=200), "max_tokens"),
+            (chat("x" * 500, max_tokens=None, max_completion_tokens=200), "max_completion_tokens"),
+        ):
+            if role is Role.PREFILL and field != "messages":
+                continue  # the prompt alone is computed there
+            error = assert_openai_error(await client.post(CHAT, json=body), 400)
+            assert (error["param"], error["code"]) == (field, "context_length_exceeded")
+            assert error["message"].startswith(f"{field}: ")
+        body = {"prompt": [65] * 700}
+        assert assert_openai_error(await client.post(TEXT, json=body), 400)["param"] == "prompt"
+        told = (await client.get("/v1/models")).json()["data"][0]["max_model_len"]
+        assert told == (640 if role is Role.DECODE else 4096)
+    response = await client.post(CHAT, json=chat("x" * 500, max_tokens=None))
+    assert response.status_code == 200
 
 
 async def test_openai_s_client_raises_its_own_exceptions(openai: AsyncOpenAI) -> None:

@@ -58,7 +58,7 @@ async def test_roles_are_read_and_set(client: Any, backend: FakeBackend) -> None
     [
         ("PUT", "/admin/roles", {"encode": 1}, 400, "roles"),
         ("PUT", "/admin/roles", {"encode": -1}, 400, "encode"),
-        ("PUT", "/admin/roles", {"endcode": 1}, 400, None),
+        ("PUT", "/admin/roles", {"endcode": 1}, 400, "endcode"),
         ("PUT", "/admin/roles", [], 400, None),
         ("PUT", "/admin/workers/nobody/role", {"role": "all"}, 404, "worker_id"),
         ("PUT", "/admin/workers/decode-0/role", {"role": "chef"}, 400, "role"),
@@ -67,6 +67,7 @@ async def test_roles_are_read_and_set(client: Any, backend: FakeBackend) -> None
          "deadline_s"),
         ("PUT", "/admin/workers/decode-0/role", {"role": "all", "epoch": 7}, 409, "epoch"),
         ("POST", "/admin/scale", {"num_workers": 0}, 400, "num_workers"),
+        ("POST", "/admin/scale", {"num_workers": 1025}, 400, "num_workers"),
         ("POST", "/admin/scale", {"num_workers": "many"}, 400, "num_workers"),
     ],
 )  # fmt: skip
@@ -124,6 +125,11 @@ async def test_conservation_tells_who_lost_what(client: Any, backend: FakeBacken
     async def broken() -> Any:
         return {"a": [], "b": ["block 3 has no owner"]}
 
+    async def silent() -> Any:
+        return {}
+
+    backend.conservation = silent  # type: ignore[method-assign]
+    assert (await client.get("/admin/conservation")).json()["is_sound"] is False
     backend.conservation = broken  # type: ignore[method-assign]
     found = (await client.get("/admin/conservation")).json()
     assert found == {"is_sound": False, "workers": {"a": [], "b": ["block 3 has no owner"]}}
@@ -221,3 +227,70 @@ async def test_fleet_gauges_are_sums(client: Any, backend: FakeBackend) -> None:
         'epidote_worker_running_sequences{role="decode"} 4.0',
     ):
         assert line in text, line
+
+
+async def test_the_fullest_decoder_is_what_alerts_see(client: Any, backend: FakeBackend) -> None:
+    empty = WorkerLoad(num_kv_blocks=100, num_free_kv_blocks=100)
+    full = WorkerLoad(num_kv_blocks=100, num_free_kv_blocks=2)
+    backend.fleet.clear()
+    for name, role, load in (
+        ("p", Role.PREFILL, full), ("d0", Role.DECODE, empty), ("d1", Role.DECODE, empty),
+    ):  # fmt: skip
+        backend.put(name, role, load=load)
+    usage = 'vllm:kv_cache_usage_perc{model_name="fake-vl"}'
+    assert f"{usage} 0.0" in (await client.get("/metrics")).text
+    backend.put("d1", Role.DECODE, load=full)
+    assert f"{usage} 0.98" in (await client.get("/metrics")).text
+
+
+async def until_in_metrics(client: Any, line: str) -> None:
+    async with asyncio.timeout(60):
+        while line not in (text := (await client.get("/metrics")).text):
+            await asyncio.sleep(0.01)
+    del text
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_tokens_count_while_they_come_and_when_nobody_waits_for_the_rest(
+    client: Any, chat: Any, backend: FakeBackend, stream: bool
+) -> None:
+    backend.delay_s = 0.01
+    asked = asyncio.create_task(client.post(CHAT, json=chat(max_tokens=4000, stream=stream)))
+    model = '{model_name="fake-vl"}'
+    await until_in_metrics(client, f"vllm:generation_tokens_total{model}")
+    text = (await client.get("/metrics")).text
+    assert f"vllm:time_to_first_token_seconds_count{model} 1.0" in text
+    assert f"vllm:prompt_tokens_total{model} 21.0" in text
+    assert "vllm:e2e_request_latency_seconds_count" not in text
+    asked.cancel()
+    aborted = 'vllm:request_success_total{finished_reason="abort",model_name="fake-vl"} 1.0'
+    await until_in_metrics(client, aborted)
+    assert "vllm:e2e_request_latency_seconds_count" not in (await client.get("/metrics")).text
+
+
+async def test_a_stream_that_ends_in_an_error_counts_as_one(
+    make_client: Any, chat: Any, backend: FakeBackend
+) -> None:
+    client = make_client(max_resumes=0)
+    backend.die_after = {f"decode-{number}": 3 for number in range(3)}
+    response = await client.post(CHAT, json=chat(stream=True))
+    assert response.status_code == 200
+    assert '"error"' in response.text
+    text = (await client.get("/metrics")).text
+    for line in (
+        'epidote_requests_total{endpoint="/v1/chat/completions",status="503"} 1.0',
+        'epidote_request_errors_total{code="no_worker_available"} 1.0',
+        'vllm:request_success_total{finished_reason="error",model_name="fake-vl"} 1.0',
+    ):
+        assert line in text, line
+    assert '"/v1/chat/completions",status="200"' not in text
+
+
+async def test_one_model_is_shown_by_its_name(make_client: Any) -> None:
+    client = make_client(served_model_names=("org/alias",))
+    for name in ("fake-vl", "org/alias"):
+        shown = (await client.get(f"/v1/models/{name}")).json()
+        assert (shown["id"], shown["object"], shown["root"]) == (name, "model", "fake-vl")
+    missing = await client.get("/v1/models/gpt-9")
+    assert missing.status_code == 404
+    assert missing.json()["error"]["code"] == "model_not_found"

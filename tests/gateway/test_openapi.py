@@ -52,7 +52,7 @@ def test_no_request_breaks_the_document(case: Any) -> None:
 def test_every_route_is_documented() -> None:
     document = APP.openapi()
     served = {
-        (method.lower(), route.path)
+        (method.lower(), route.path.replace(":path}", "}"))
         for route in APP.routes
         for method in getattr(route, "methods", None) or ()
         if not route.path.startswith(("/docs", "/openapi"))

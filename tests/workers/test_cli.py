@@ -174,6 +174,17 @@ def test_a_port_in_use_is_refused_at_once():
     assert f"--port: 127.0.0.1:{port} can't be used: Address already in use" in result.output
 
 
+def test_an_address_of_somebody_else_is_blamed_on_the_host():
+    result = run("serve", "--host", "203.0.113.9")  # documentation's own network (RFC 5737)
+    assert result.exit_code == 2
+    assert "--host: '203.0.113.9' is no address of this machine" in result.output
+    assert "--port" not in result.output
+
+
+def test_asking_needs_no_admin_key():
+    assert "Admin key" not in run("ask", "--help").output
+
+
 def test_two_services_never_start_on_one_port_even_before_they_listen():
     with PortReservation("127.0.0.1", 0) as first:
         assert first.port

@@ -1,6 +1,7 @@
 """This file is about the RPC layer's promises: order, cancellation, loss, back-pressure, limits."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from epidote_core.errors import InvalidRequest, Overloaded, WorkerLost
 from epidote_workers.rpc import frames
+from epidote_workers.rpc import server as rpc_server
 from epidote_workers.rpc.address import TcpAddress, UnixAddress
 from epidote_workers.rpc.client import WINDOW, Connection, connect
 from epidote_workers.rpc.errors import ConnectionLost, RemoteFailure
@@ -254,6 +256,53 @@ async def test_tcp_asks_for_the_secret(tmp_path: Path) -> None:
             with pytest.raises(ConnectionLost):  # noqa: PT012
                 intruder = await connect(address, secret=secret, timeout_s=60.0)
                 await intruder.call(ECHO, Ask(text="in"), timeout_s=60.0)
+    finally:
+        await server.close()
+
+
+async def test_nothing_large_is_buffered_for_strangers(tmp_path: Path) -> None:
+    answers, service = Answers(), Service()
+    service.add_call(ECHO, answers.echo)
+    server = Server(service)
+    address = await server.listen(TcpAddress("127.0.0.1", 0), secret=b"right")
+    assert isinstance(address, TcpAddress)
+    try:
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        hello = await reader.readexactly(frames.HEADER.size + 34)
+        assert hello[4] == Kind.HELLO
+        writer.write(frames.HEADER.pack(1 << 20, Kind.HELLO, 0) + b"x" * 100)
+        async with asyncio.timeout(60):
+            assert await reader.read(1) == b""  # told by the header alone
+        writer.close()
+        friend = await connect(str(address), secret=b"right")
+        text = "x" * 100_000  # of those who know the secret, as ever
+        assert await friend.call(ECHO, Ask(text=text), timeout_s=60.0) == text
+        friend.close("test over")
+    finally:
+        await server.close()
+
+
+async def test_strangers_may_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc_server, "STRANGER_LEAVES_AFTER_S", 0.05)
+    monkeypatch.setattr(rpc_server, "PEER_SILENT_AFTER_S", 0.4)
+    server = Server(Service())
+    address = await server.listen(TcpAddress("127.0.0.1", 0), secret=b"right")
+    assert isinstance(address, TcpAddress)
+    try:
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+
+        async def ping() -> None:
+            while True:
+                writer.write(frames.HEADER.pack(1, Kind.PING, 0) + b"\xc0")
+                await asyncio.sleep(0.05)
+
+        pinging = asyncio.create_task(ping())
+        async with asyncio.timeout(60):
+            with contextlib.suppress(ConnectionResetError):
+                while await reader.read(1 << 16):
+                    pass
+        pinging.cancel()
+        writer.close()
     finally:
         await server.close()
 

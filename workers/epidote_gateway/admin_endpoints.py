@@ -136,6 +136,10 @@ async def post_scale(
     """Ask for a number of workers; 202, they come and go later."""
     if body.num_workers < 1:
         raise InvalidRequest("num_workers: at least one worker is needed", "num_workers")
+    most = services.settings.max_workers
+    if body.num_workers > most:
+        wanted = f"num_workers: must be at most {most}, got {body.num_workers}"
+        raise InvalidRequest(f"{wanted} (EPIDOTE_GATEWAY_MAX_WORKERS)", "num_workers")
     await services.backend.set_num_workers(body.num_workers)
     return 202, Scaling(num_workers=body.num_workers, num_current=len(services.backend.workers()))
 
@@ -151,7 +155,8 @@ async def put_shed(
 async def get_conservation(
     services: Services, path: dict[str, str], body: None
 ) -> tuple[int, Conservation]:
-    """Whether every block, row and lease of every worker is accounted for."""
+    """Whether every block, row and lease is accounted for, of the workers that answer."""
     found = await services.backend.conservation()
     workers = {worker_id: list(errors) for worker_id, errors in found.items()}
-    return 200, Conservation(is_sound=not any(workers.values()), workers=workers)
+    is_sound = bool(workers) and not any(workers.values())  # nobody answered: nothing is known
+    return 200, Conservation(is_sound=is_sound, workers=workers)

@@ -22,6 +22,16 @@ class Admission:
         self._num_admitted = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    def check_room(self) -> None:
+        """Refuse at once what `slot` would refuse now.
+
+        Raises:
+            ApiError: 429, the queue is full.
+        """
+        is_free = self._num_admitted < self._settings.max_concurrency and not self._waiting
+        if not is_free and len(self._waiting) >= self._settings.max_queue:
+            raise overloaded("too many requests are waiting", self._settings.retry_after_s)
+
     @asynccontextmanager
     async def slot(self) -> AsyncGenerator[float, None]:
         """Hold one of `max_concurrency` slots; gives the seconds that it took to get it.
@@ -42,8 +52,7 @@ class Admission:
             self._leave()
 
     async def _wait(self) -> float:
-        if len(self._waiting) >= self._settings.max_queue:
-            raise overloaded("too many requests are waiting", self._settings.retry_after_s)
+        self.check_room()
         started_s = self._clock()
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)

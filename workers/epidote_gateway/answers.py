@@ -31,6 +31,13 @@ class Job:
     def modality(self) -> str:
         return "image" if self.pixels else "text"
 
+    @property
+    def num_bytes(self) -> int:
+        """Held while it is answered; a token id is a number of 8 bytes at most."""
+        return sum(len(pixels.data) for pixels in self.pixels) + 8 * len(
+            self.request.prompt_token_ids
+        )
+
 
 CACHE_HEADER = b"x-epidote-cache"
 

@@ -28,6 +28,7 @@ from epidote_gateway.fleet_metrics import FleetCollector
 from epidote_gateway.generation import Generation
 from epidote_gateway.logprobs import TokenTexts
 from epidote_gateway.media_loading import MediaLoader
+from epidote_gateway.memory_budget import MemoryBudget
 from epidote_gateway.metrics import Metrics
 from epidote_gateway.openapi import openapi_document
 from epidote_gateway.operations import operations
@@ -77,6 +78,11 @@ def create_app(
         settings=settings,
         metrics=metrics,
         admission=Admission(settings, metrics, clock),
+        memory=MemoryBudget(
+            settings.max_memory_bytes,
+            retry_after_s=settings.retry_after_s,
+            on_change=metrics.request_bytes.set,
+        ),
         shedding=Shedding(clock),
         media=MediaLoader(renderer, settings),
         answers=answers,

@@ -16,6 +16,7 @@ class Caller:
 
     request_id: str
     tenant: str = ""
+    is_admin: bool = False
     cache: CacheControls = NO_CONTROLS  # of the request's headers
 
 
@@ -47,22 +48,27 @@ class Keyring:
             raise _unauthorized("a valid API key is needed: Authorization: Bearer <key>")
         return found
 
+    def is_admin(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether the request carries the admin key; where no key of any kind is set, always."""
+        if self._admin is None:
+            return not self._tenants
+        return compare_digest(self._admin, _digest(_key(headers)))
+
     def check_admin(self, headers: Mapping[bytes, bytes]) -> None:
         """Let pass who holds the admin key; where no key of any kind is set, everybody.
 
         Raises:
             ApiError: 401 for another key; 403 if tenants have keys but nobody is administrator.
         """
-        if self._admin is None:
-            if self._tenants:
-                raise ApiError(
-                    403,
-                    "administration is off: API keys are set, but no EPIDOTE_GATEWAY_ADMIN_KEY",
-                    code="admin_disabled",
-                )
+        if self.is_admin(headers):
             return
-        if not compare_digest(self._admin, _digest(_key(headers))):
-            raise _unauthorized("the admin key is needed: Authorization: Bearer <key>")
+        if self._admin is None:
+            raise ApiError(
+                403,
+                "administration is off: API keys are set, but no EPIDOTE_GATEWAY_ADMIN_KEY",
+                code="admin_disabled",
+            )
+        raise _unauthorized("the admin key is needed: Authorization: Bearer <key>")
 
 
 def _key(headers: Mapping[bytes, bytes]) -> str:

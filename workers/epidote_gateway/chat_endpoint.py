@@ -38,7 +38,10 @@ async def prepare_chat(services: Services, request: ChatRequest, caller: Caller)
     media = await _load_media(services, request)
     prompt = await _render(services, request, media)
     max_tokens = services.max_new_tokens(
-        len(prompt.token_ids), request.token_limit, field="messages"
+        len(prompt.token_ids),
+        request.token_limit,
+        field="messages",
+        wanted_field="max_completion_tokens" if request.max_completion_tokens else "max_tokens",
     )
     envelope = Envelope(
         id=f"chatcmpl-{uuid.uuid4().hex}",
@@ -60,7 +63,7 @@ async def prepare_chat(services: Services, request: ChatRequest, caller: Caller)
         media=tuple(prompt.media),
         choices=tuple(Choice(index=index) for index in range(request.num_choices)),
         cache_salt=services.cache_salt(caller, request.cache_salt),
-        priority=request.priority or 0,
+        priority=services.priority(caller, request.priority),
     )
     check_tokens(generate, services.renderer.vocab_size, field="messages")
     job = Job(

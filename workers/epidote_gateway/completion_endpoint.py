@@ -92,7 +92,7 @@ def _job(
         media=tuple(rendered.media),
         choices=tuple(Choice(index=index) for index in range(request.num_choices)),
         cache_salt=services.cache_salt(caller, request.cache_salt),
-        priority=request.priority or 0,
+        priority=services.priority(caller, request.priority),
     )
     check_tokens(generate, services.renderer.vocab_size, field=field)
     return Job(

@@ -56,14 +56,13 @@ class FleetCollector(Collector):
 
     def _like_vllm(self, workers: Sequence[WorkerView]) -> Iterable[Metric]:
         blocks = _sum(workers, "num_kv_blocks")
-        used = blocks - _sum(workers, "num_free_kv_blocks")
         for name, text, value in (
             (names.VLLM_NUM_REQUESTS_RUNNING, "Running.", _sum(workers, "num_running")),
             (names.VLLM_NUM_REQUESTS_WAITING, "Waiting.", _sum(workers, "num_waiting")),
             (
                 names.VLLM_KV_CACHE_USAGE,
-                "Share of KV blocks in use.",
-                used / blocks if blocks else 0,
+                "Share of KV blocks in use, of the fullest decoder.",
+                _fullest(workers),
             ),
         ):
             gauge = GaugeMetricFamily(name, text, labels=("model_name",))
@@ -84,6 +83,20 @@ class FleetCollector(Collector):
         )
         info.add_metric((self._model, str(self._backend.block_size), str(int(blocks))), 1)
         yield info
+
+
+def _fullest(workers: Sequence[WorkerView]) -> float:
+    """A decoder without room stops its streams, however empty the others and prefill are."""
+    return max(
+        (
+            1 - w.load.num_free_kv_blocks / w.load.num_kv_blocks
+            for w in workers
+            if w.role in (Role.DECODE, Role.ALL)
+            and w.state is not WorkerState.FAILED
+            and w.load.num_kv_blocks
+        ),
+        default=0.0,
+    )
 
 
 def _sum(workers: Sequence[WorkerView], field: str, role: Role | None = None) -> float:

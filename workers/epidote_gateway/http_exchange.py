@@ -10,7 +10,12 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from epidote_gateway.api_errors import ApiError
+from epidote_gateway.memory_budget import Holding
 
+BODY_TIMEOUT_S = 60.0  # a phone's uplink; no endless trickle
+WRITE_TIMEOUT_S = 60.0  # for 64 KiB to be read: slower than any line
+ABORT = "epidote.abort"  # in a scope's extensions: cuts the connection, unsent bytes and all
+FAILED_STATUS = "epidote.failed_status"  # in a scope: what a stream that began well came to
 Headers = Iterable[tuple[bytes, bytes]]
 JSON: Headers = ((b"content-type", b"application/json"),)
 EVENT_STREAM: Headers = (
@@ -24,6 +29,10 @@ class ClientGone(Exception):
     """The client closed the connection; nobody reads an answer."""
 
 
+class ClientStalled(ClientGone):
+    """The client keeps the connection, but does not read."""
+
+
 def headers_of(scope: Scope) -> Mapping[bytes, bytes]:
     """Names in lower case; of a repeated header, the last."""
     return dict(scope["headers"])
@@ -34,13 +43,37 @@ class Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.headers = headers_of(scope)
+        self._scope = scope
         self.has_started = False
+        self.write_timeout_s = WRITE_TIMEOUT_S
         self._receive = receive
         self._send = send
+        self._abort = (scope.get("extensions") or {}).get(ABORT)
         self._is_complete = False
 
-    async def read_json_body(self, max_bytes: int) -> bytes:
-        """The whole body.
+    async def read_json_body(
+        self,
+        max_bytes: int,
+        *,
+        timeout_s: float = BODY_TIMEOUT_S,
+        holding: Holding | None = None,
+    ) -> bytes:
+        """The whole body; `holding` grows by it.
+
+        Raises:
+            ApiError: 408 after `timeout_s`, 429 or 413 of `holding`, and those of `_read_json`.
+            ClientGone: in the middle of the body.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._read_json(max_bytes, holding)
+        except TimeoutError as error:
+            raise ApiError(
+                408, f"the body took longer than {timeout_s:g} s", code="timeout"
+            ) from error
+
+    async def _read_json(self, max_bytes: int, holding: Holding | None) -> bytes:
+        """See `read_json_body`.
 
         Raises:
             ApiError: 415 if not declared as JSON (a browser may send other types across sites
@@ -54,9 +87,12 @@ class Exchange:
         too_large = ApiError(
             413, f"the body must be at most {max_bytes} bytes", code="request_too_large"
         )
-        declared = self.headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared[:20]) > max_bytes:
+        told = self.headers.get(b"content-length", b"")[:20]
+        declared = int(told) if told.isdigit() else 0
+        if declared > max_bytes:
             raise too_large
+        if holding is not None:
+            holding.check_room(declared)
         pieces: list[bytes] = []
         num_bytes = 0
         while True:
@@ -67,6 +103,8 @@ class Exchange:
             num_bytes += len(piece)
             if num_bytes > max_bytes:
                 raise too_large
+            if holding is not None:
+                holding.grow(len(piece))
             pieces.append(piece)
             if not message.get("more_body", False):
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -95,19 +133,38 @@ class Exchange:
 
     async def start(self, status: int, headers: Headers) -> None:
         self.has_started = True
-        await self._send(
+        await self._write(
             {"type": "http.response.start", "status": status, "headers": list(headers)}
         )
 
     async def body(self, body: bytes, *, more: bool = False) -> None:
         """One write; the last one has `more=False`."""
         self._is_complete = not more
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        await self._write({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def _write(self, message: dict[str, Any]) -> None:
+        """Servers let a write wait while the client has not read what was written before.
+
+        Raises:
+            ClientStalled: for `write_timeout_s`; the connection is cut.
+        """
+        try:
+            async with asyncio.timeout(self.write_timeout_s):
+                await self._send(message)
+        except TimeoutError as error:
+            if self._abort is not None:
+                self._abort()
+            raise ClientStalled from error
 
     async def whole(self, status: int, body: bytes, headers: Headers = JSON) -> None:
         """A complete answer."""
         await self.start(status, (*headers, (b"content-length", b"%d" % len(body))))
         await self.body(body)
+
+    async def failed(self, error: ApiError, last: bytes) -> None:
+        """End a stream that has begun with an error; log and metrics count it as one."""
+        self._scope[FAILED_STATUS] = error.status
+        await self.body(last)
 
     async def error(self, error: ApiError) -> None:
         more = [(name.encode(), value.encode("latin-1")) for name, value in error.headers.items()]

@@ -8,6 +8,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from hashlib import blake2b
 
 from epidote_core.errors import InvalidRequest
@@ -17,6 +18,7 @@ from epidote_gateway.api_errors import bad_field, bad_field_of
 from epidote_gateway.backend import PromptRenderer
 from epidote_gateway.data_url import data_url_bytes, is_data_url
 from epidote_gateway.image_decoding import ImageLimits, content_key, decode_image
+from epidote_gateway.pixel_turns import PixelTurns
 from epidote_gateway.settings import GatewaySettings
 from epidote_gateway.url_fetching import UrlFetcher
 
@@ -57,6 +59,7 @@ class MediaLoader:
             max_pixels=settings.max_image_pixels, max_side_px=settings.max_image_side_px
         )
         self._cache = PreparedCache(settings.media_cache_bytes)
+        self._turns = PixelTurns(settings.max_decoding_pixels)
         self._threads = ThreadPoolExecutor(settings.media_threads, thread_name_prefix="media")
         self._fetcher: UrlFetcher | None = None
         if settings.fetch_urls:
@@ -83,17 +86,21 @@ class MediaLoader:
                 f"at most {self._settings.max_images} images per request, got {len(urls)}",
                 code="too_many_images",
             )
-        tasks = [asyncio.ensure_future(self._load(field, url)) for field, url in urls]
+        # The threads' queue is first come, first served, and a request is in it with no more
+        # pictures than there are threads: others wait for one picture of each, not for all.
+        lanes = asyncio.Semaphore(self._settings.media_threads)
+        tasks = [asyncio.ensure_future(self._load(field, url, lanes)) for field, url in urls]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
             for task in tasks:
                 task.cancel()
 
-    async def _load(self, field: str, url: str) -> MediaPixels:
+    async def _load(self, field: str, url: str, lanes: asyncio.Semaphore) -> MediaPixels:
         loop = asyncio.get_running_loop()
         if is_data_url(url):
-            return await loop.run_in_executor(self._threads, self._from_data_url, field, url)
+            async with lanes:
+                return await loop.run_in_executor(self._threads, self._from_data_url, field, url)
         if self._fetcher is None:
             raise bad_field(
                 field,
@@ -101,7 +108,8 @@ class MediaLoader:
                 code="image_url_refused",
             )
         data = await self._fetcher.fetch(url, field=field)
-        return await loop.run_in_executor(self._threads, self._prepare, field, data)
+        async with lanes:
+            return await loop.run_in_executor(self._threads, self._prepare, field, data)
 
     def _from_data_url(self, field: str, url: str) -> MediaPixels:
         data = data_url_bytes(url, field=field, max_bytes=self._settings.max_media_bytes)
@@ -112,11 +120,20 @@ class MediaLoader:
         cached = self._cache.get(digest)
         if cached is not None:
             return cached
-        image = decode_image(data, field=field, limits=self._limits)
-        try:
-            pixels = self._renderer.prepare_image(image, content_key(image))
-        except InvalidRequest as error:
-            raise bad_field_of(error, field) from error
+        with ExitStack() as stack:
+
+            def wait_for_room(num_pixels: int) -> None:
+                stack.enter_context(self._turns.of(num_pixels))
+
+            image = decode_image(
+                data, field=field, limits=self._limits, before_pixels=wait_for_room
+            )
+            try:
+                pixels = self._renderer.prepare_image(image, content_key(image))
+            except InvalidRequest as error:
+                raise bad_field_of(error, field) from error
+            finally:
+                image.close()
         self._cache.put(digest, pixels)
         return pixels
 

@@ -6,7 +6,7 @@ from typing import Any
 from epidote_core.generation import StageTiming, TokenChunk
 from epidote_gateway.answers import Facts, Job
 from epidote_gateway.histograms import ITL_S, Counts
-from epidote_gateway.metrics import Finished
+from epidote_gateway.metrics import Finished, Metrics
 from epidote_gateway.responses import PromptTokensDetails, Usage
 
 
@@ -24,13 +24,16 @@ class Meter:
         self.num_unfinished = len(job.request.choices)
         self._first_index = job.request.choices[0].index
         self._started_s = started_s
+        self._has_begun = self._told_ttft = False
         self._itl = Counts(ITL_S)
         self._finish_reasons: list[str] = []
         self._timings: dict[StageTiming, None] = {}  # an ordered set: choices share stages
 
-    def on_chunks(self, chunks: Sequence[TokenChunk], now_s: float) -> None:
-        """Take note of one item of the stream."""
+    def on_chunks(self, chunks: Sequence[TokenChunk], now_s: float, metrics: Metrics) -> None:
+        """Take note of one item of the stream; `metrics` counts its tokens at once."""
         of_first = 0
+        before, had_none = self.generation_tokens, not self._has_begun
+        self._has_begun = True
         for chunk in chunks:
             num_tokens = len(chunk.token_ids)
             self.generation_tokens += num_tokens
@@ -51,6 +54,18 @@ class Meter:
             if of_first:
                 self._itl.observe_each((now_s - self.last_s) / of_first, of_first)
             self.last_s = now_s
+        metrics.tokens(
+            self.job.model,
+            self.job.modality,
+            prompt=self.prompt_tokens if had_none else 0,
+            generated=self.generation_tokens - before,
+            ttft_s=self._take_ttft(),
+        )
+
+    def _take_ttft(self) -> float:
+        """The time to first token when it is known for the first time, else 0."""
+        told, self._told_ttft = self._told_ttft, bool(self.ttft_s)
+        return 0.0 if told else self.ttft_s
 
     def finished(self, now_s: float) -> Finished:
         """What the metrics want to know."""

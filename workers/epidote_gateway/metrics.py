@@ -112,7 +112,7 @@ class Metrics:
             names.VLLM_GENERATION_TOKENS, "Generated tokens.", _MODEL
         )
         self._success = self._counter(
-            names.VLLM_REQUEST_SUCCESS, "Finished choices.", ("model_name", "finished_reason")
+            names.VLLM_REQUEST_SUCCESS, "Ended choices.", ("model_name", "finished_reason")
         )
         self.requests = self._counter(
             names.EPIDOTE_REQUESTS, "HTTP requests.", ("endpoint", "status")
@@ -139,6 +139,9 @@ class Metrics:
         self.queued = Gauge(
             names.EPIDOTE_REQUESTS_QUEUED, "Waiting for admission.", registry=self.registry
         )
+        self.request_bytes = Gauge(
+            names.EPIDOTE_REQUEST_BYTES, "Bodies and prepared pictures.", registry=self.registry
+        )
 
     def _histogram(
         self, name: str, text: str, bounds: tuple[float, ...], labels: tuple[str, ...] = _MODEL
@@ -154,15 +157,32 @@ class Metrics:
         """A request goes on elsewhere."""
         (self.moves if error.is_planned else self.resumes).inc()
 
-    def finished(self, f: Finished) -> None:
-        """Count one answered prompt."""
-        self._ttft.of(f.model).observe(f.ttft_s)
-        self._own_ttft.of(f.model, f.modality).observe(f.ttft_s)
-        self._e2e.of(f.model).observe(f.e2e_s)
-        self._own_e2e.of(f.model, f.modality).observe(f.e2e_s)
+    def tokens(
+        self, model: str, modality: str, *, prompt: int, generated: int, ttft_s: float
+    ) -> None:
+        """Count tokens as they come; `ttft_s` and `prompt` belong to the first, else they are 0."""
+        if prompt:
+            self._prompt_tokens.labels(model).inc(prompt)
+        if ttft_s:
+            self._ttft.of(model).observe(ttft_s)
+            self._own_ttft.of(model, modality).observe(ttft_s)
+        if generated:
+            self._generation_tokens.labels(model).inc(generated)
+
+    def ended(self, f: Finished, unfinished: int, reason: str) -> None:
+        """Count what one prompt came to, answered or not: `unfinished` choices for `reason`."""
         self._itl.of(f.model).add(f.itl)
         self._tpot.of(f.model).add(f.itl)
         self._own_itl.of(f.model, f.modality).add(f.itl)
+        reasons = (*f.finish_reasons, *[reason] * unfinished)
+        for finish_reason in reasons:
+            self._success.labels(f.model, finish_reason).inc()
+        if not unfinished:
+            self._answered(f)
+
+    def _answered(self, f: Finished) -> None:
+        self._e2e.of(f.model).observe(f.e2e_s)
+        self._own_e2e.of(f.model, f.modality).observe(f.e2e_s)
         if f.generation_tokens > 1:
             mean_s = (f.e2e_s - f.ttft_s) / (f.generation_tokens - 1)
             self._request_tpot.of(f.model).observe(mean_s)
@@ -173,10 +193,6 @@ class Metrics:
         self._output_tokens.of(*kind).observe(f.generation_tokens)
         self._prompt.of(f.model).observe(f.prompt_tokens)
         self._generation.of(f.model).observe(f.generation_tokens)
-        self._prompt_tokens.labels(f.model).inc(f.prompt_tokens)
-        self._generation_tokens.labels(f.model).inc(f.generation_tokens)
-        for reason in f.finish_reasons:
-            self._success.labels(f.model, reason).inc()
         for timing in f.timings:
             self._stage_queue.of(timing.stage).observe(timing.queued_s)
             self._stage_busy.of(timing.stage).observe(timing.busy_s)

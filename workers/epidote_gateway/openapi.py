@@ -10,7 +10,7 @@ from epidote_gateway.operations import Operation
 from epidote_gateway.responses import ErrorBody
 
 _REF = "#/components/schemas/{name}"
-_PARAMETER = re.compile(r"{(\w+)}")
+_PARAMETER = re.compile(r"{(\w+)(?::path)?}")
 
 
 def openapi_document(
@@ -25,9 +25,8 @@ def openapi_document(
     by_type = dict(zip(unique, refs, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(
-            operation, by_type
-        )
+        path = operation.path.replace(":path}", "}")  # a word of the framework's
+        paths.setdefault(path, {})[operation.method.lower()] = _operation(operation, by_type)
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version},

@@ -18,6 +18,7 @@ from epidote_gateway.serving import CompletionEndpoint
 from epidote_gateway.status_endpoints import (
     HealthEndpoint,
     MetricsEndpoint,
+    ModelEndpoint,
     ModelsEndpoint,
     ReadyEndpoint,
 )
@@ -79,6 +80,14 @@ def operations(services: Services) -> Iterator[Operation]:
         app=ModelsEndpoint(services),
         answer=responses.ModelList,
         errors=(401,),
+    )
+    yield Operation(
+        method="GET",
+        path="/v1/models/{model:path}",  # names of hubs have slashes
+        summary="The model under one of its names",
+        app=ModelEndpoint(services),
+        answer=responses.Model,
+        errors=(401, 404),
     )
     yield Operation(
         method="POST",

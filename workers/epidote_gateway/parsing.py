@@ -56,7 +56,8 @@ def _field_error(text: str) -> ApiError:
     path = place.group(1) if place else ""
     reason = text[: place.start()] if place else text
     missing = _MISSING.match(reason)
-    code = "invalid_type" if reason.startswith("Expected `") else "invalid_value"
+    is_type = reason.startswith("Expected `") and ", got `" in reason  # else a bound: "`int` >= 1"
+    code = "invalid_type" if is_type else "invalid_value"
     if missing:
         name = missing.group(1)
         path, code = (f"{path}.{name}" if path else name), "missing_required_parameter"
@@ -64,6 +65,10 @@ def _field_error(text: str) -> ApiError:
     unknown = _UNKNOWN.match(reason)
     if unknown:
         name = unknown.group(1)
-        path, code, reason = f"{path}.{name}" if path else name, "unknown_parameter", "no such field"
+        path, code, reason = (
+            f"{path}.{name}" if path else name,
+            "unknown_parameter",
+            "no such field",
+        )
     message = f"{path}: {reason}" if path else reason
     return ApiError(400, message, code=code, param=path or None)

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from epidote_gateway.api_errors import as_api_error, internal_error
 from epidote_gateway.cache.controls import CATEGORY_HEADER, header_controls
 from epidote_gateway.caller import Caller, Keyring
-from epidote_gateway.http_exchange import ClientGone, Exchange, headers_of
+from epidote_gateway.http_exchange import FAILED_STATUS, ClientGone, Exchange, headers_of
 from epidote_gateway.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ def endpoint_label(path: str) -> str:
     """A path as a metric's label: bounded, whatever clients ask for."""
     if path in _OPEN or path in _API:
         return path
+    if path.startswith("/v1/models/"):
+        return "/v1/models"
     return "/admin" if path.startswith("/admin/") else "other"
 
 
@@ -76,6 +78,7 @@ class RequestScope:
             scope["epidote.caller"] = Caller(
                 request_id=request_id,
                 tenant=self._authorise(scope, path),
+                is_admin=self._keyring.is_admin(headers),
                 cache=header_controls(
                     _all_of(scope, b"cache-control"), headers.get(CATEGORY_HEADER, b"")
                 ),
@@ -95,6 +98,7 @@ class RequestScope:
             self._metrics.errors.labels(api_error.code).inc()
             await Exchange(scope, receive, send_with_id).error(api_error)
         finally:
+            status = scope.get(FAILED_STATUS, status)
             self._metrics.requests.labels(endpoint_label(path), str(status)).inc()
             access_logger.info(
                 "request",

@@ -1,11 +1,13 @@
 """This file is about what endpoints share: the collaborators of one gateway process."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from starlette.types import Receive, Scope, Send
+
 from epidote_core.generation import GenerateRequest
+from epidote_core.roles import Role, WorkerState
 from epidote_gateway.admission import Admission
 from epidote_gateway.answers import Answers
 from epidote_gateway.api_errors import ApiError, bad_field
@@ -14,6 +16,7 @@ from epidote_gateway.caller import Caller
 from epidote_gateway.http_exchange import Exchange
 from epidote_gateway.logprobs import TokenTexts
 from epidote_gateway.media_loading import MediaLoader
+from epidote_gateway.memory_budget import Holding, MemoryBudget
 from epidote_gateway.metrics import Metrics
 from epidote_gateway.settings import GatewaySettings
 from epidote_gateway.shedding import Shedding
@@ -30,6 +33,7 @@ class Services:
     settings: GatewaySettings
     metrics: Metrics
     admission: Admission
+    memory: MemoryBudget
     shedding: Shedding
     media: MediaLoader
     answers: Answers
@@ -39,20 +43,21 @@ class Services:
     unix_time: Callable[[], float]
     siblings: Siblings | None = None
 
-    async def read_body(self, exchange: Exchange) -> bytes:
-        """The whole body, within the limits of size and time.
+    def exchange(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
+        """One request, within this server's patience."""
+        exchange = Exchange(scope, receive, send)
+        exchange.write_timeout_s = self.settings.write_timeout_s
+        return exchange
+
+    async def read_body(self, exchange: Exchange, holding: Holding) -> bytes:
+        """The whole body, within the limits of size, time and memory; `holding` grows by it.
 
         Raises:
-            ApiError: 408, 413 or 415.
+            ApiError: 408, 413, 415 or 429.
         """
-        limit_s = self.settings.body_timeout_s
-        try:
-            async with asyncio.timeout(limit_s):
-                return await exchange.read_json_body(self.settings.max_body_bytes)
-        except TimeoutError as error:
-            raise ApiError(
-                408, f"the body took longer than {limit_s:g} s", code="timeout"
-            ) from error
+        return await exchange.read_json_body(
+            self.settings.max_body_bytes, timeout_s=self.settings.body_timeout_s, holding=holding
+        )
 
     def draw_seed(self) -> int:
         return self.rng.getrandbits(63)
@@ -89,14 +94,42 @@ class Services:
         tenant = caller.tenant if self.settings.isolate_tenants else ""
         return f"{tenant}\n{given or ''}" if tenant or given else ""
 
-    def max_new_tokens(self, num_prompt_tokens: int, wanted: int | None, *, field: str) -> int:
+    def priority(self, caller: Caller, given: int | None) -> int:
+        """What a request's `priority` counts: nothing, unless its caller may overtake others."""
+        allowed = caller.is_admin or self.settings.client_priority
+        return given or 0 if allowed else 0
+
+    @property
+    def max_model_len(self) -> int:
+        """Prompt and answer together, in tokens: the model's, or what every decoder's KV holds."""
+        return min(self.renderer.max_model_len, *self._kv_tokens(Role.DECODE), 2**31)
+
+    def _kv_tokens(self, role: Role) -> list[int]:
+        """What the KV of each worker that may do the role's work holds, in tokens."""
+        return [
+            worker.load.num_kv_blocks * self.backend.block_size
+            for worker in self.backend.workers()
+            if worker.role in (role, Role.ALL)
+            and worker.state is not WorkerState.FAILED
+            and worker.load.num_kv_blocks  # it has told
+        ]
+
+    def max_new_tokens(
+        self,
+        num_prompt_tokens: int,
+        wanted: int | None,
+        *,
+        field: str,
+        wanted_field: str = "max_tokens",
+    ) -> int:
         """How many tokens may be generated after a prompt that came in `field`.
 
         Raises:
             ApiError: 400; OpenAI's code `context_length_exceeded`.
         """
-        limit = self.settings.max_prompt_tokens or self.renderer.max_model_len - 1
-        limit = min(limit, self.renderer.max_model_len - 1)
+        longest = self.max_model_len
+        limit = min(longest, *self._kv_tokens(Role.PREFILL), 2**31) - 1
+        limit = min(limit, self.settings.max_prompt_tokens or limit)
         if num_prompt_tokens > limit:
             raise ApiError(
                 400,
@@ -104,16 +137,16 @@ class Services:
                 code="context_length_exceeded",
                 param=field,
             )
-        left = self.renderer.max_model_len - num_prompt_tokens
+        left = longest - num_prompt_tokens
         if wanted is None:
             return min(left, self.settings.default_max_tokens or left)
         if wanted > left:
             raise ApiError(
                 400,
-                f"max_tokens: the model's length is {self.renderer.max_model_len} tokens, the"
-                f" prompt has {num_prompt_tokens}: at most {left} can follow, got {wanted}",
+                f"{wanted_field}: prompt and answer may have {longest} tokens, the prompt has"
+                f" {num_prompt_tokens}: at most {left} can follow, got {wanted}",
                 code="context_length_exceeded",
-                param="max_tokens",
+                param=wanted_field,
             )
         return wanted
 

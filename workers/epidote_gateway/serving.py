@@ -1,5 +1,6 @@
 """This file is about serving one request: admission, jobs, chunks to bytes, metrics."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -12,7 +13,8 @@ from epidote_core.generation import TokenChunk
 from epidote_gateway.answers import CACHE_HEADER, Job
 from epidote_gateway.api_errors import as_api_error, internal_error, overloaded
 from epidote_gateway.caller import Caller
-from epidote_gateway.http_exchange import EVENT_STREAM, JSON, Exchange, Headers
+from epidote_gateway.http_exchange import EVENT_STREAM, JSON, ClientGone, Exchange, Headers
+from epidote_gateway.memory_budget import Holding
 from epidote_gateway.merging import merged
 from epidote_gateway.meter import Meter, usage_of
 from epidote_gateway.request_scope import caller_of
@@ -50,21 +52,38 @@ class CompletionEndpoint:
         self._prepare = prepare
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started_s = self._services.clock()
-        exchange = Exchange(scope, receive, send)
-        body = await self._services.read_body(exchange)
-        request = self._parse(body)
-        del body  # pictures in base64: not needed twice
-        await exchange.until_disconnect(self._serve(exchange, request, caller_of(scope), started_s))
-
-    async def _serve(
-        self, exchange: Exchange, request: Any, caller: Caller, started_s: float
-    ) -> None:
         services = self._services
+        started_s = services.clock()
+        exchange = services.exchange(scope, receive, send)
+        # Judged before the body is read: what will be refused need not be held.
         if services.shedding.refuses_next():
             raise overloaded("the fleet is overloaded", services.settings.retry_after_s)
+        services.admission.check_room()
+        with services.memory.hold() as holding:
+            # Nobody but `_serve` has the request, which lets go of it: pictures in base64.
+            work = self._serve(
+                exchange,
+                self._parse(await services.read_body(exchange, holding)),
+                caller_of(scope),
+                started_s,
+                holding,
+            )
+            await exchange.until_disconnect(work)
+
+    async def _serve(
+        self,
+        exchange: Exchange,
+        request: Any,
+        caller: Caller,
+        started_s: float,
+        holding: Holding,
+    ) -> None:
+        services = self._services
         async with services.admission.slot() as waited_s:
             prepared = await self._prepare(services, request, caller)
+            del request
+            holding.keep(0)
+            holding.grow(sum(job.num_bytes for job in prepared.jobs))
             for job in prepared.jobs:
                 services.metrics.arrivals.labels(job.model, job.modality).inc()
             meters = [Meter(job, started_s=started_s) for job in prepared.jobs]
@@ -82,11 +101,17 @@ class CompletionEndpoint:
                 notes=notes if exchange.headers.get(b"x-epidote-timings") == b"1" else None,
                 request_id=caller.request_id,
             )
-            async with aclosing(merged(streams)) as items:
-                await (answer.stream(items) if prepared.stream else answer.collect(items))
-            now_s = services.clock()
-            for meter in meters:
-                services.metrics.finished(meter.finished(now_s))
+            reason = "error"
+            try:
+                async with aclosing(merged(streams)) as items:
+                    await (answer.stream(items) if prepared.stream else answer.collect(items))
+            except (ClientGone, asyncio.CancelledError):
+                reason = "abort"  # vLLM's word for a client that left
+                raise
+            finally:
+                now_s = services.clock()
+                for meter in meters:
+                    services.metrics.ended(meter.finished(now_s), meter.num_unfinished, reason)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +143,7 @@ class _Answer:
             for meter in self.meters
         ]
         async for number, chunks in items:
-            self.meters[number].on_chunks(chunks, self.services.clock())
+            self.meters[number].on_chunks(chunks, self.services.clock(), self.services.metrics)
             for chunk in chunks:
                 choices[number][chunk.index].add(chunk)
         body = self.prepared.writer.whole(
@@ -133,8 +158,10 @@ class _Answer:
         """Events, one write for each item; errors before the first are ordinary HTTP errors."""
         try:
             async for number, chunks in items:
-                self.meters[number].on_chunks(chunks, self.services.clock())
+                self.meters[number].on_chunks(chunks, self.services.clock(), self.services.metrics)
                 await self._write(number, chunks)
+        except ClientGone:
+            raise
         except Exception as error:
             # The status is already sent: the stream itself has to say that it failed.
             if not self.exchange.has_started:
@@ -144,7 +171,7 @@ class _Answer:
                 logger.exception("stream failed", extra={"request": self.request_id})
                 api_error = internal_error(self.request_id)
             self.services.metrics.errors.labels(api_error.code).inc()
-            await self.exchange.body(error_events(api_error))
+            await self.exchange.failed(api_error, error_events(api_error))
 
     async def _write(self, number: int, chunks: Sequence[TokenChunk]) -> None:
         pieces: list[bytes] = []

@@ -88,6 +88,9 @@ class GatewaySettings:
     queue_timeout_s: float = _setting(30.0, float, 0)  # s; a person has left by then
     retry_after_s: float = _setting(1.0, float, 0)  # s; told with 429 if nobody knows better
 
+    client_priority: bool = _setting(False, _bool)  # off: everybody would come first
+    max_workers: int = _setting(1024, _int, 1)  # of /admin/scale; a slip of the finger is costly
+
     # Survival.
     no_worker_timeout_s: float = _setting(10.0, float, 0)  # s; outlasts a role switch, not a pod
     max_resumes: int = _setting(8, _int, 0)  # losses in a row without a token; 4x that in all

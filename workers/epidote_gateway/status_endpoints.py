@@ -66,16 +66,21 @@ class ModelsEndpoint:
         self._created = int(services.unix_time())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        renderer = self._services.renderer
-        models = ModelList(
-            data=[
-                Model(
-                    id=name,
-                    created=self._created,
-                    max_model_len=renderer.max_model_len,
-                    root=renderer.model_name,
-                )
-                for name in self._services.model_names
-            ]
-        )
+        models = ModelList(data=[self._model(name) for name in self._services.model_names])
         await Exchange(scope, receive, send).whole(200, encode(models))
+
+    def _model(self, name: str) -> Model:
+        return Model(
+            id=name,
+            created=self._created,
+            max_model_len=self._services.max_model_len,
+            root=self._services.renderer.model_name,
+        )
+
+
+class ModelEndpoint(ModelsEndpoint):
+    """The model under one name."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = self._services.check_model(scope["path_params"]["model"])
+        await Exchange(scope, receive, send).whole(200, encode(self._model(name)))

@@ -26,9 +26,12 @@ class TokenizeEndpoint:
         self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, send)
-        body = await self._services.read_body(exchange)
-        request = parse(body, TokenizeRequest)
+        exchange = self._services.exchange(scope, receive, send)
+        with self._services.memory.hold() as holding:
+            request = parse(await self._services.read_body(exchange, holding), TokenizeRequest)
+            await self._answer(exchange, request)
+
+    async def _answer(self, exchange: Exchange, request: TokenizeRequest) -> None:
         self._services.check_model(request.model)
         tokens = await asyncio.to_thread(self._tokens, request)
         texts = None
@@ -36,7 +39,7 @@ class TokenizeEndpoint:
             texts = [self._services.texts.text_of(token) for token in tokens]
         response = TokenizeResponse(
             count=len(tokens),
-            max_model_len=self._services.renderer.max_model_len,
+            max_model_len=self._services.max_model_len,
             tokens=tokens,
             token_strs=texts,
         )
@@ -74,9 +77,12 @@ class DetokenizeEndpoint:
         self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, send)
-        body = await self._services.read_body(exchange)
-        request = parse(body, DetokenizeRequest)
+        exchange = self._services.exchange(scope, receive, send)
+        with self._services.memory.hold() as holding:
+            request = parse(await self._services.read_body(exchange, holding), DetokenizeRequest)
+            await self._answer(exchange, request)
+
+    async def _answer(self, exchange: Exchange, request: DetokenizeRequest) -> None:
         self._services.check_model(request.model)
         vocab_size = self._services.renderer.vocab_size
         for number, token in enumerate(request.tokens):

@@ -11,7 +11,7 @@ import httpx
 import typer
 
 from epidote_core.errors import EpidoteError
-from epidote_workers.cli_fleet import DEFAULT_URL, EXIT_USAGE, Key, Url, fail
+from epidote_workers.cli_fleet import DEFAULT_URL, EXIT_USAGE, Url, fail
 from epidote_workers.fleet_table import stage_lines
 from epidote_workers.service_client import (
     ServiceError,
@@ -29,7 +29,10 @@ def ask(
         list[Path] | None, typer.Option(help="A picture file; may be given several times.")
     ] = None,
     url: Url = DEFAULT_URL,
-    api_key: Key = "",
+    api_key: Annotated[
+        str,
+        typer.Option(help="A key of the service, if it asks for one.", envvar="EPIDOTE_API_KEY"),
+    ] = "",
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
     temperature: Annotated[float, typer.Option(min=0, max=2, help="0: greedy.")] = 0.0,
 ) -> None:

@@ -21,7 +21,7 @@ from epidote_workers.assignment import (
 from epidote_workers.cache_policy_notice import tell_about_policy
 from epidote_workers.cache_settings import with_cache
 from epidote_workers.cli_running import EXIT_USAGE, fail, note, run
-from epidote_workers.port_reservation import PortReservation, PortTaken
+from epidote_workers.port_reservation import HostNotOurs, PortReservation, PortTaken
 from epidote_workers.service_settings import Ingress, ReplicaSettings, ServiceSettings
 
 DEFAULT_SHAPE = {Role.ENCODE: 1, Role.PREFILL: 1, Role.DECODE: 2}
@@ -98,6 +98,8 @@ def serve(
         reservation = PortReservation(host, port)
     except PortTaken as error:
         fail(f"--port: {error}; stop the other one or give another port (0: any free)")
+    except HostNotOurs as error:
+        fail(f"--host: {error}", EXIT_USAGE)
     except (EpidoteError, ValueError) as error:
         fail(str(error), EXIT_USAGE)
     with reservation:

@@ -9,6 +9,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from epidote_gateway.app import create_app
+from epidote_gateway.http_protocol import GatewayProtocol
 from epidote_workers.gateway_socket import listening_socket
 from epidote_workers.renderer import renderer_of
 from epidote_workers.serve_backend import ServeBackend
@@ -53,7 +54,7 @@ class GatewayServer:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=GatewayProtocol,
                 ws="none",
                 log_config=None,
                 log_level="warning",

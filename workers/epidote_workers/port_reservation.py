@@ -4,6 +4,7 @@ The claim is a bound socket that never listens: it gets no connections, the gate
 user bind beside it (SO_REUSEPORT), and everybody else finds the port taken.
 """
 
+import errno
 import socket
 from types import TracebackType
 
@@ -14,6 +15,10 @@ class PortTaken(EpidoteError, OSError):
     """Somebody listens on the port or has claimed it."""
 
 
+class HostNotOurs(EpidoteError, OSError):
+    """The address is none of this machine's."""
+
+
 class PortReservation:
     """Held until `release`, or the end of a `with` block. `port` 0 takes any free one."""
 
@@ -22,6 +27,7 @@ class PortReservation:
 
         Raises:
             PortTaken: what was wanted and what to do.
+            HostNotOurs: no port of it can be had.
         """
         self.host = host
         try:
@@ -30,6 +36,8 @@ class PortReservation:
                 probe.bind((host, port))
             self._held = self._claim(host, port)
         except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                raise HostNotOurs(f"{host!r} is no address of this machine: {error}") from error
             raise PortTaken(f"{host}:{port} can't be used: {error.strerror or error}") from error
         self.port: int = self._held.getsockname()[1]
 

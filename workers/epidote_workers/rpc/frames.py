@@ -110,10 +110,10 @@ class FrameWriter:
 
 
 class FrameReader:
-    """Bytes in, frames out."""
+    """Bytes in, frames out. `max_body_bytes` may change between frames."""
 
     def __init__(self, max_body_bytes: int = MAX_BODY_BYTES) -> None:
-        self._max = max_body_bytes
+        self.max_body_bytes = max_body_bytes
         self._held = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[Kind, int, bytes]]:
@@ -151,6 +151,6 @@ class FrameReader:
         known = _KINDS.get(kind)
         if known is None:
             raise ProtocolError(f"frame of unknown kind {kind}")
-        if length > self._max:
-            raise ProtocolError(f"frame of {length} bytes, at most {self._max} allowed")
+        if length > self.max_body_bytes:
+            raise ProtocolError(f"frame of {length} bytes, at most {self.max_body_bytes} allowed")
         return known

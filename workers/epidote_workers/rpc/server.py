@@ -12,13 +12,22 @@ import msgspec
 from epidote_core.errors import EpidoteError, Overloaded
 from epidote_workers.rpc.address import Address, TcpAddress, UnixAddress
 from epidote_workers.rpc.errors import ConnectionLost, to_wire
-from epidote_workers.rpc.frames import Kind, Method, Opening, ProtocolError, decode_opening
+from epidote_workers.rpc.frames import (
+    MAX_BODY_BYTES,
+    Kind,
+    Method,
+    Opening,
+    ProtocolError,
+    decode_opening,
+)
 from epidote_workers.rpc.link import Link
 from epidote_workers.rpc.secret import is_proof, new_nonce
 
 logger = logging.getLogger(__name__)
 
 MAX_STREAMS = 8192  # of one peer
+STRANGER_BODY_BYTES = 4096  # a proof is 34: nothing larger is buffered for who has not proven it
+STRANGER_LEAVES_AFTER_S = 30.0  # pings alone keep nobody here
 PEER_SILENT_AFTER_S = 30.0  # clients ping twice a second; tcp alone would not notice a lost host
 
 Args = TypeVar("Args")
@@ -65,6 +74,7 @@ class Peer(Link):
         self._server = server
         self._secret = secret
         self._nonce: bytes | None = None
+        self.since_s = self._loop.time()
         self._streams: dict[int, _Stream] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -72,7 +82,13 @@ class Peer(Link):
         self._server.peers.add(self)
         if self._secret is not None:
             self._nonce = new_nonce()
+            self._reader.max_body_bytes = STRANGER_BODY_BYTES
             self.send(Kind.HELLO, 0, self._nonce)
+
+    @property
+    def is_stranger(self) -> bool:
+        """Whether the peer has yet to show that it knows the secret."""
+        return self._nonce is not None
 
     def on_frame(self, kind: Kind, stream: int, body: bytes) -> None:
         if self._nonce is not None:
@@ -107,6 +123,7 @@ class Peer(Link):
         if kind is not Kind.HELLO or not is_proof(self._secret, self._nonce, _decode_bytes(body)):
             raise ProtocolError("the peer does not know the secret")
         self._nonce = None
+        self._reader.max_body_bytes = MAX_BODY_BYTES
 
     def _open(self, number: int, opening: Opening) -> None:
         if number in self._streams:
@@ -219,3 +236,5 @@ class Server:
             for peer in list(self.peers):
                 if loop.time() - peer.heard_s > PEER_SILENT_AFTER_S:
                     peer.close("the peer was silent")
+                elif peer.is_stranger and loop.time() - peer.since_s > STRANGER_LEAVES_AFTER_S:
+                    peer.close("the peer did not show that it knows the secret")
