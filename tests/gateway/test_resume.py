@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from epidote_core.errors import Overloaded, WorkerLost
+from epidote_core.errors import ComputeFailed, Overloaded, WorkerLost
 from epidote_core.generation import GenerateRequest, Route, TokenChunk
 from epidote_core.roles import Role, WorkerState
 from epidote_core.worker_view import WorkerLoad
@@ -241,6 +241,37 @@ async def test_too_many_losses_end_the_request(
     response = await client.post(CHAT, json=chat())
     assert response.status_code == 503
     assert len(backend.requests) == 4
+
+
+async def test_a_request_that_breaks_two_workers_is_given_up_and_says_so(
+    make_client: Any, chat: Any, backend: FakeBackend
+) -> None:
+    def die(request: GenerateRequest, route: Route) -> None:
+        if len(backend.requests) == 1:  # planned moves do not count
+            raise WorkerLost("drains", worker_id="somebody", is_planned=True)
+        raise WorkerLost("the engine's thread died", worker_id=route.decode, is_death=True)
+
+    backend.accept = die
+    response = await make_client().post(CHAT, json=chat())
+    assert response.status_code == 500
+    error = response.json()["error"]
+    assert error["type"] == "server_error"
+    assert error["code"] == "workers_broke"
+    assert "2 workers broke while they computed this request" in error["message"]
+    assert len(backend.requests) == 3
+
+
+async def test_a_request_that_cannot_be_computed_is_a_500_at_once(
+    make_client: Any, chat: Any, backend: FakeBackend
+) -> None:
+    def fail(request: GenerateRequest, route: Route) -> None:
+        raise ComputeFailed("no token can be chosen")
+
+    backend.accept = fail
+    response = await make_client().post(CHAT, json=chat())
+    assert response.status_code == 500
+    assert response.json()["error"]["message"] == "no token can be chosen"
+    assert len(backend.requests) == 1
 
 
 async def test_a_full_fleet_is_waited_for(client: Any, chat: Any, backend: FakeBackend) -> None:
