@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import subprocess
+import sys
 import threading
 from random import Random
 from typing import Any
@@ -256,3 +258,33 @@ async def test_others_wait_for_one_picture_of_each_request(
     go.set()
     assert (await first).status_code == (await second).status_code == 200
     assert order.index(32) <= 2
+
+
+DECODE = """
+import threading
+from io import BytesIO
+from PIL import Image
+from epidote_gateway.image_decoding import ImageLimits, content_key, decode_image
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+file = BytesIO()
+Image.new("RGB", (8000, 6000)).save(file, "JPEG")
+data, limits = file.getvalue(), ImageLimits(max_pixels=10**8, max_side_px=10**5)
+del file
+before = resident()
+for _ in range(2):
+    work = lambda: content_key(decode_image(data, field="x", limits=limits).copy())
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+print(resident() - before)
+"""
+
+
+def test_the_memory_of_decoded_pictures_is_given_back() -> None:
+    done = subprocess.run(  # a process of its own: nobody else's memory
+        [sys.executable, "-c", DECODE], check=True, capture_output=True, text=True, timeout=300
+    )
+    assert int(done.stdout) < 100 << 20  # of 192 MB that each picture took twice

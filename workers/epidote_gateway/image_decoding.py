@@ -14,6 +14,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from epidote_gateway.api_errors import ApiError, bad_field
 
+# Pixels lie in blocks of this size. Beyond 32 MiB glibc maps each by itself and gives it back when
+# it is freed; Pillow's 16 MiB stay with every thread that ever decoded something large.
+BLOCK_BYTES = 64 << 20
+Image.core.set_block_size(BLOCK_BYTES)  # type: ignore[attr-defined]
+
 BAND_ROWS = 256
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
