@@ -14,10 +14,10 @@ PEER_ERRORS = (ConnectionLost, RemoteFailure, ProtocolError, LayoutMismatch, Tim
 def lost(worker_id: str, error: Exception, *, had_work: bool = False) -> WorkerLost:
     """A peer's failure as the one error that the gateway recovers from.
 
-    `had_work`: the peer had been given the request, so a connection that ends may be its death.
+    `had_work`: the peer had the request; a connection or handler that broke may have it to thank.
     """
     return WorkerLost(
         f"worker {worker_id}: {error or type(error).__name__}",
         worker_id=worker_id,
-        is_death=had_work and isinstance(error, ConnectionLost),
+        is_death=had_work and isinstance(error, ConnectionLost | RemoteFailure),
     )
