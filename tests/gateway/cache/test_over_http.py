@@ -3,8 +3,9 @@
 import asyncio
 import base64
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from io import BytesIO
 from pathlib import Path
 from random import Random
@@ -33,6 +34,7 @@ POLICY = """
 kind: CachePolicy
 spec:
   requests: {truncated: true}  # the pretend model never stops by itself
+  classifier: {doubtful: Default}
   categories:
     - {name: default, threshold: 0.7}
     - {name: private, enabled: false, exemplars: [salary]}
@@ -330,6 +332,28 @@ async def test_administrators_look_up_evict_and_invalidate(
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "colour")
     assert (await http.post("/admin/cache/flush", json={})).json()["num_entries"] == 2
     assert (await ask(openai, about(A)))[1].startswith("miss")
+
+
+async def test_a_flush_that_the_store_cannot_take_yet_says_so(
+    gateway: Gateway, openai: AsyncOpenAI, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("epidote_gateway.cache.response_cache.REMOVAL_S", 0.2)
+    await ask(openai, about(A))
+    file = gateway.folder / "answers.sqlite3"
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        rows = "select count(*) from entries where facts is not null"
+        async with asyncio.timeout(60):
+            while other.execute(rows).fetchone() != (1,):
+                await asyncio.sleep(0.01)
+        other.execute("begin immediate")  # a process that writes and writes
+        flushed = await http.post("/admin/cache/flush", json={})
+        assert (flushed.status_code, flushed.json()["pending"]) == (202, 1)
+        assert (await ask(openai, about(A)))[1].startswith("miss")
+        other.execute("rollback")
+        monkeypatch.setattr("epidote_gateway.cache.response_cache.REMOVAL_S", 60.0)
+        flushed = await http.post("/admin/cache/flush", json={})
+        assert (flushed.status_code, flushed.json()["pending"]) == (200, 0)
+        assert other.execute(rows).fetchone() == (0,)
 
 
 async def test_a_look_up_tells_follow_ups_from_first_questions(

@@ -27,7 +27,7 @@ def admit(
     """Keep the answer to `miss`, if the policy of this moment has it; it may be served at once."""
     policy = state.policy
     category = policy.category(miss.category)
-    if policy.has_forbidden and miss.judges is not state.judges:
+    if policy.must_classify and miss.judges is not state.judges:
         return None  # judged by a policy that may have had it enabled
     measured = measure(chunks, num_choices)
     if not (policy.enabled and category.enabled and measured.is_normal):
@@ -48,6 +48,8 @@ def admit(
         after=asked.after(measured.text),
         category=category.name,
         is_named=miss.is_named,
+        own=miss.own if miss.own != category.name else "",
+        kept_out=policy.kept_out,
         tenant=asked.tenant,
         model=asked.model,
         text=asked.text if miss.vector is not None else "",
@@ -65,7 +67,7 @@ def admit(
     )
     if state.barriers.forbids(entry, miss.num_invalidations, now_s):
         return None
-    longest_s = max(category.ttl_seconds, category.load_adaptation.max_ttl_seconds)
+    longest_s = min(policy.category(name).longest_s for name in entry.categories)
     document = Document(entry_id=entry.entry_id, facts=entry.facts(), vector=stored, body=body)
     if not state.keeper.keep(document, longest_s):
         logger.warning("the store is too slow, an answer is not kept")

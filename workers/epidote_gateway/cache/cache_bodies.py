@@ -110,6 +110,7 @@ class Invalidated(msgspec.Struct, kw_only=True):
     num_bytes: int
     dry_run: bool
     examples: list[str]  # ids of some
+    pending: int = 0  # still in the store: owed to it, and back after a crash before it is paid
 
 
 class FeedbackRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -58,7 +58,8 @@ class CacheEndpoint:
             raise ApiError(504, f"not done within {limit_s:g} s", code="timeout") from error
         except StoreUnavailable as error:
             raise ApiError(503, str(error), code="cache_store_unavailable") from error
-        await exchange.whole(200, encode(answer))
+        is_pending = isinstance(answer, bodies.Invalidated) and answer.pending > 0
+        await exchange.whole(202 if is_pending else 200, encode(answer))
 
 
 async def get_stats(cache: ResponseCache, which: str, body: None) -> bodies.CacheStats:
@@ -123,7 +124,11 @@ async def delete_entry(cache: ResponseCache, entry_id: str, body: None) -> bodie
     if entry is None or not cache.evict(entry_id):
         raise _unknown(entry_id)
     return bodies.Invalidated(
-        num_entries=1, num_bytes=entry.num_bytes, dry_run=False, examples=[entry_id]
+        num_entries=1,
+        num_bytes=entry.num_bytes,
+        dry_run=False,
+        examples=[entry_id],
+        pending=await cache.removed(),
     )
 
 
@@ -199,6 +204,7 @@ async def _invalidate(
         num_bytes=sum(entry.num_bytes for entry in chosen),
         dry_run=dry_run,
         examples=[entry.entry_id for entry in chosen[:NUM_EXAMPLES]],
+        pending=0 if dry_run else await cache.removed(),
     )
 
 

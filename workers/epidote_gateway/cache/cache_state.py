@@ -54,15 +54,21 @@ class CacheState:
         """How long an entry of this category may be served now."""
         return self.bounds(self.policy.category(category)).ttl_s
 
+    def longest_s(self, entry: Entry) -> float:
+        """How long `entry` may be served now: what a client named can't lengthen it."""
+        return min(self.ttl_s(name) for name in entry.categories)
+
     def is_live(self, entry: Entry) -> bool:
         """In the catalog, enabled and not expired."""
-        category = self.policy.category(entry.category)
-        age_s = entry.age_s(self.unix_time())
         return (
             self.catalog.get(entry.entry_id) is entry
-            and category.enabled
-            and age_s < self.bounds(category).ttl_s
+            and self.is_enabled(entry)
+            and entry.age_s(self.unix_time()) < self.longest_s(entry)
         )
+
+    def is_enabled(self, entry: Entry) -> bool:
+        """Whether no category of it is disabled."""
+        return all(self.policy.category(name).enabled for name in entry.categories)
 
     def drop(self, entry: Entry, reason: str) -> bool:
         """Out of the catalog and the store; False if it was out already."""

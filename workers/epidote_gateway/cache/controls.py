@@ -18,9 +18,9 @@ _ACCOUNTED = frozenset(
     {
         "model", "messages", "prompt", "n", "max_tokens", "max_completion_tokens", "temperature",
         "top_p", "presence_penalty", "frequency_penalty", "logit_bias", "stop", "stream",
-        "stream_options", "user", "safety_identifier", "top_k", "min_p", "repetition_penalty", "stop_token_ids",
-        "include_stop_str_in_output", "ignore_eos", "min_tokens", "return_token_ids", "cache_salt",
-        "priority", "logprobs", "top_logprobs", "cache",
+        "stream_options", "user", "safety_identifier", "top_k", "min_p", "repetition_penalty",
+        "stop_token_ids", "include_stop_str_in_output", "ignore_eos", "min_tokens",
+        "return_token_ids", "cache_salt", "priority", "logprobs", "top_logprobs", "cache",
     }
 )  # fmt: skip
 

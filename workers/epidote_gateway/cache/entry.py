@@ -29,11 +29,18 @@ class Entry:
     is_truncated: bool
     num_bytes: int  # answer, question and vector
     num_turns: int = 0  # of the conversation before the question, instructions left out
+    own: str = ""  # category of the question itself, where the client named another one
+    kept_out: str = ""  # `CachePolicy.kept_out` when its conversation was judged
     hits: int = 0
     number: int = 0  # its key in the index, of this process
 
     def age_s(self, now_s: float) -> float:
         return max(0.0, now_s - self.created_s)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """All that it must satisfy: the one it is kept under, and that of its question."""
+        return (self.category, self.own) if self.own else (self.category,)
 
     def fits(self, max_tokens: int) -> bool:
         """Whether the model would have given this answer under another token limit.
@@ -52,6 +59,8 @@ class Entry:
             "after": self.after.hex(),
             "media": list(self.media),
             "num_turns": self.num_turns,
+            "own": self.own,
+            "kept_out": self.kept_out,
             **{name: getattr(self, name) for name in _PLAIN},
         }
 
@@ -65,6 +74,8 @@ class Entry:
             after=bytes.fromhex(facts["after"]),
             media=tuple(facts["media"]),
             num_turns=int(facts.get("num_turns", 0)),
+            own=str(facts.get("own", "")),
+            kept_out=str(facts.get("kept_out", "")),
             **{name: kind(facts[name]) for name, kind in _PLAIN.items()},
         )
 

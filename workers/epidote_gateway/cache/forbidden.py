@@ -2,7 +2,8 @@
 
 Every user's turn counts, not only the last one: what follows a question about somebody's health is
 about his health too. A text that can't be judged (a raw prompt, one too long for the sentence
-model) may be of such a category, and is kept out with it.
+model, one that the classifier abstains on) may be of such a category, and is kept out with it.
+Where a category is volatile, the question must be told likewise, lest it be kept for too long.
 """
 
 import logging
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 from epidote_gateway.answers import Job
 from epidote_gateway.cache.fingerprint import Bypass, digest
 from epidote_gateway.cache.judges import Judges
+from epidote_gateway.cache.policy import Doubtful
+from epidote_gateway.cache.protocols import Category
 
 logger = logging.getLogger(__name__)
 CAPACITY = 16_384  # texts whose category is remembered; 150 bytes each
@@ -23,45 +26,62 @@ class Verdicts:
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self._judges: Judges | None = None
-        self._names: OrderedDict[bytes, str] = OrderedDict()
+        self._found: OrderedDict[bytes, Category] = OrderedDict()
 
-    async def names(self, texts: Sequence[str], judges: Judges) -> list[str]:
+    async def of(self, texts: Sequence[str], judges: Judges) -> list[Category]:
         """The category of each text, by the classifier. Raises what the embedder raises."""
         if judges is not self._judges:
             self._judges = judges
-            self._names = OrderedDict()
-        names = self._names  # of these judges, whoever comes meanwhile
+            self._found = OrderedDict()
+        known = self._found  # of these judges, whoever comes meanwhile
         keys = [digest(text) for text in texts]
-        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in names}
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         if new:
             vectors = await judges.embedder.embed(list(new.values()))
             for (key, text), vector in zip(new.items(), vectors, strict=True):
-                names[key] = judges.classifier.classify(vector, text).name
-        found = [names[key] for key in keys]
+                known[key] = judges.classifier.classify(vector, text)
+        found = [known[key] for key in keys]
         for key in keys:
-            names.move_to_end(key)
-        while len(names) > self._capacity:
-            names.popitem(last=False)
+            known.move_to_end(key)
+        while len(known) > self._capacity:
+            known.popitem(last=False)
         return found
 
 
-async def forbidding(job: Job, judges: Judges, verdicts: Verdicts) -> tuple[Bypass, str] | None:
-    """Why `job` must have nothing to do with the cache, and the category; None if it may."""
-    if not judges.policy.has_forbidden:
+async def forbidding(
+    job: Job, judges: Judges, verdicts: Verdicts, *, named: str = ""
+) -> tuple[Bypass, str] | None:
+    """Why `job` must have nothing to do with the cache, and the category; None if it may.
+
+    `named`: the category that the request gives its question, "" for none.
+    """
+    policy = judges.policy
+    if not policy.must_classify:
         return None
     texts = user_texts(job)
     if not texts or not all(judges.embedder.is_whole(text) for text in texts):
         return Bypass.UNCLASSIFIED, ""
     try:
-        names = await verdicts.names(texts, judges)
+        found = await verdicts.of(texts, judges)
     except Exception:
         # Safe: what can't be judged is not cached.
         logger.exception("embedding failed")
         return Bypass.UNCLASSIFIED, ""
-    for name in names:
-        category = judges.policy.category(name)
+    for verdict in found:
+        category = policy.category(verdict.name)
         if not category.enabled:
             return Bypass.CATEGORY, category.name
+    if policy.classifier.doubtful is Doubtful.BYPASS:
+        doubts = [
+            verdict.similarity == 0.0 or not judges.reads(text)
+            for text, verdict in zip(texts, found, strict=True)
+        ]
+        if named:
+            doubts.pop()  # the client knows what its question is about
+        elif all(category.enabled for category in policy.sensitive):
+            doubts = doubts[-1:]  # earlier turns make no answer volatile
+        if any(doubts):
+            return Bypass.UNCLASSIFIED, ""
     return None
 
 

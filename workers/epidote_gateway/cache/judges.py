@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from epidote_gateway.cache.meaning.guards.languages import language_of
 from epidote_gateway.cache.policy import DEFAULT_CATEGORY, CachePolicy
 from epidote_gateway.cache.protocols import Classifier, Embedder, Guards, Meaning
 
@@ -19,6 +20,13 @@ class Judges:
     def guards_of(self, category: str) -> Guards:
         """Of a category's name, or of `default` for others."""
         return self.guards[self.policy.category(category).name]
+
+    languages: tuple[frozenset[str], ...] = ()  # of each sensitive category's exemplars
+
+    def reads(self, text: str) -> bool:
+        """False: in a language in which some sensitive category would not be recognised."""
+        language = language_of(text) if self.languages else ""
+        return not language or all(language in known for known in self.languages)
 
     @property
     def vectors(self) -> str:
@@ -39,6 +47,7 @@ class Judges:
 async def make_judges(policy: CachePolicy, meaning: Meaning) -> Judges:
     """Loads the model where that is needed, and embeds the exemplars."""
     embedder = await meaning.embedder(policy)
+    languages = [{language_of(text) for text in c.exemplars} - {""} for c in policy.sensitive]
     return Judges(
         policy=policy,
         embedder=embedder,
@@ -47,4 +56,5 @@ async def make_judges(policy: CachePolicy, meaning: Meaning) -> Judges:
             category.name: meaning.guards(policy, category)
             for category in (*policy.categories, policy.category(DEFAULT_CATEGORY))
         },
+        languages=tuple(frozenset(known) for known in languages if known),
     )

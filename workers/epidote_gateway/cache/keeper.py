@@ -18,6 +18,7 @@ BATCH = 128  # documents in one transaction
 MAX_UNSAVED_BYTES = 64 << 20  # beyond it answers are not kept: the store is too slow for them
 REMEMBERED = 100_000  # removed ids that must not come back with a late change
 RETRY_S = 1.0
+POLL_S = 0.01
 MAX_TRIES = 600
 
 
@@ -30,6 +31,7 @@ class Keeper:
         self._unsaved: dict[str, Document] = {}
         self._unsaved_bytes = 0
         self._orders: asyncio.Queue[tuple[str, float]] = asyncio.Queue()  # (id, ttl; <0: remove)
+        self._owed: set[str] = set()  # to be removed from the store yet
         self._removed: OrderedDict[str, None] = OrderedDict()
 
     def keep(self, document: Document, ttl_s: float) -> bool:
@@ -48,7 +50,19 @@ class Keeper:
         self._removed[entry_id] = None
         if len(self._removed) > REMEMBERED:
             self._removed.popitem(last=False)
+        self._owed.add(entry_id)
         self._orders.put_nowait((entry_id, -1.0))
+
+    async def removed(self, limit_s: float) -> int:
+        """Wait until the store has removed all that is forgotten; how many it has after `limit_s`.
+
+        Those are owed to it. This process serves none of them; a crash would bring them back.
+        """
+        wanted = set(self._owed)
+        deadline_s = asyncio.get_running_loop().time() + limit_s
+        while wanted & self._owed and asyncio.get_running_loop().time() < deadline_s:
+            await asyncio.sleep(POLL_S)
+        return len(wanted & self._owed)
 
     def is_forgotten(self, entry_id: str) -> bool:
         return entry_id in self._removed
@@ -86,6 +100,8 @@ class Keeper:
 
     async def _write(self, orders: Sequence[tuple[str, float]]) -> None:
         removals = [entry_id for entry_id, ttl_s in orders if ttl_s < 0]
+        if removals:
+            await self._remove(removals)
         # Forgotten before it was written: there is nothing to write, the removal does no harm.
         puts = [(self._unsaved[id], ttl_s) for id, ttl_s in orders if id in self._unsaved]
         if puts:
@@ -97,13 +113,12 @@ class Keeper:
             for document, _ in puts:
                 if self._unsaved.get(document.entry_id) is document:
                     self._drop(document.entry_id)
-        if removals:
-            await self._remove(removals)
 
     async def _remove(self, entry_ids: Sequence[str]) -> None:
         for _ in range(MAX_TRIES):
             try:
                 await self._store.remove(entry_ids)
+                self._owed.difference_update(entry_ids)
                 return
             except StoreUnavailable as error:
                 self._on_failure()

@@ -42,6 +42,7 @@ class Miss:
     judges: Judges
     category: str
     is_named: bool
+    own: str  # category of the question itself; "": nobody could tell
     vector: Vector | None = field(repr=False)
     begun_s: float
     num_invalidations: int  # when the request came
@@ -101,6 +102,7 @@ class _LookUp:
         self._max_age_s = self._controls.max_age_s if honours else None
         self._why: Why | Reason = Why.NOTHING_NEAR if self._may_hit else Why.ASKED
         self._similarity: float | None = None
+        self._own = ""  # as `Miss.own`
 
     async def find(self) -> Found:
         asked = fingerprint(
@@ -108,20 +110,20 @@ class _LookUp:
         )
         if isinstance(asked, Bypass):
             return _skip(asked)
-        kept_out = await forbidding(self._job, self._judges, self._state.verdicts)
+        named = self._named()
+        kept_out = await forbidding(self._job, self._judges, self._state.verdicts, named=named)
         if kept_out is not None:
             return _skip(*kept_out)
-        named = self._named()
         entry = self._state.catalog.exact(asked.exact) if self._may_hit else None
         if entry is not None and named in ("", entry.category):
             hit = await self._judge(entry, asked, Kind.EXACT, 1.0)
             if hit is not None:
                 return hit
         vector = await self._embed(asked.text)
-        name = named
-        if not name and vector is not None:
-            name = self._judges.classifier.classify(vector, asked.text).name
-        category = self._policy.category(name or DEFAULT_CATEGORY)
+        if vector is not None:
+            found = self._judges.classifier.classify(vector, asked.text).name
+            self._own = self._policy.category(found).name
+        category = self._policy.category(named or self._own or DEFAULT_CATEGORY)
         if not category.enabled:
             return _skip(Bypass.CATEGORY, category.name)
         if not self._state.ratios.is_worthwhile(category):
@@ -141,6 +143,7 @@ class _LookUp:
             judges=self._judges,
             category=category.name,
             is_named=bool(named),
+            own=self._own,
             vector=vector,
             begun_s=self._begun_s,
             num_invalidations=self._num_invalidations,
@@ -192,6 +195,8 @@ class _LookUp:
         if not state.is_live(entry):
             self._drop_expired(entry)
             return None
+        if self._own and entry.age_s(state.unix_time()) >= state.ttl_s(self._own):
+            return None  # a category that the client named makes no answer true for longer
         if not self._suits(entry, asked):
             return None
         chunks = await self._read(entry)
@@ -206,6 +211,9 @@ class _LookUp:
         category = self._policy.category(entry.category)
         bounds = state.bounds(category, asked.tenant)
         age_s = entry.age_s(state.unix_time())
+        plain_ttl_s = min(
+            state.bounds(self._policy.category(name)).plain_ttl_s for name in entry.categories
+        )
         state.lineages.join(
             asked.after("".join(c.text for c in chunks if c.index == chunks[0].index)), entry.after
         )
@@ -216,7 +224,7 @@ class _LookUp:
                 category=entry.category,
                 similarity=similarity if kind is Kind.SEMANTIC else None,
                 age_s=age_s,
-                is_relaxed=similarity < bounds.plain_threshold or age_s >= bounds.plain_ttl_s,
+                is_relaxed=similarity < bounds.plain_threshold or age_s >= plain_ttl_s,
                 entry_id=entry.entry_id,
             ),
             entry=entry,
@@ -274,7 +282,7 @@ class _LookUp:
     def _drop_expired(self, entry: Entry) -> None:
         if self._state.catalog.get(entry.entry_id) is not entry:
             return
-        if self._policy.category(entry.category).enabled:
+        if self._state.is_enabled(entry):
             self._state.drop(entry, "expired")
 
     def _refuse(self, category: str, reason: Reason) -> None:

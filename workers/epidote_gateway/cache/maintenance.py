@@ -14,6 +14,7 @@ from epidote_gateway.cache.cache_state import CacheState
 from epidote_gateway.cache.entry import Entry
 from epidote_gateway.cache.judges import Judges
 from epidote_gateway.cache.neighbours import Neighbours
+from epidote_gateway.cache.policy import DEFAULT_CATEGORY
 from epidote_gateway.cache.protocols import Change, Vector
 from epidote_gateway.cache.store_errors import StoreUnavailable
 
@@ -91,13 +92,15 @@ class Maintenance:
     def _classify(self, entry: Entry, vector: Vector | None, judges: Judges) -> None:
         """Of an entry that is in no catalog: the category that its question has today."""
         if vector is not None:
-            entry.category = self._category_of(entry, vector, judges)
+            entry.category, entry.own = self._categories_of(entry, vector, judges)
 
     @staticmethod
-    def _category_of(entry: Entry, vector: Vector, judges: Judges) -> str:
-        """A category that was named stays, unless the question is of a disabled one."""
+    def _categories_of(entry: Entry, vector: Vector, judges: Judges) -> tuple[str, str]:
+        """(category, own). One that was named stays, unless the question is of a disabled one."""
         found = judges.policy.category(judges.classifier.classify(vector, entry.text).name)
-        return entry.category if entry.is_named and found.enabled else found.name
+        if not entry.is_named or not found.enabled or found.name == entry.category:
+            return found.name, ""
+        return entry.category, found.name
 
     async def tidy(self) -> None:
         """Vectors for entries without, graphs where they pay, and now and then the expired."""
@@ -113,12 +116,33 @@ class Maintenance:
         entries = list(state.catalog)
         for start in range(0, len(entries), SLICE):
             now_s = state.unix_time()
-            ttl_s = {name: state.ttl_s(name) for name in state.catalog.shelves}
-            for entry in entries[start : start + SLICE]:
-                if entry.age_s(now_s) >= ttl_s[entry.category]:
+            part = entries[start : start + SLICE]
+            names = {name for entry in part for name in entry.categories}
+            ttl_s = {name: state.ttl_s(name) for name in names}
+            for entry in part:
+                if entry.age_s(now_s) >= min(ttl_s[name] for name in entry.categories):
                     state.drop(entry, "expired")
             await asyncio.sleep(0)
+        await self._drop_disabled()
         await state.keeper.sweep()
+
+    async def _drop_disabled(self) -> None:
+        """What was kept before its category was disabled: of that category, or of a conversation
+        that nobody judged for it, since only its last question is known here."""
+        state = self._state
+        policy, kept_out = state.policy, state.policy.kept_out
+        if not kept_out:
+            return
+        enabled = {c.name: c.enabled for c in policy.categories}
+        default = policy.category(DEFAULT_CATEGORY).enabled
+        for number, entry in enumerate(list(state.catalog)):
+            if state.policy is not policy:
+                return  # a newer policy does it
+            unjudged = entry.kept_out != kept_out and (entry.num_turns or not entry.text)
+            if unjudged or not all(enabled.get(name, default) for name in entry.categories):
+                state.drop(entry, "disabled")
+            if number % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
 
     async def embed_missing(self) -> None:
         """Embed the questions whose vectors another model made, a few at a time."""
@@ -131,7 +155,11 @@ class Maintenance:
                 batch = [e for e in batch if judges.embedder.is_whole(e.text)]
                 if not batch:
                     continue
-                vectors = await judges.embedder.embed([entry.text for entry in batch])
+                try:
+                    vectors = await judges.embedder.embed([entry.text for entry in batch])
+                except BaseException:
+                    state.without_vector.extend(batch)  # the next round tries again
+                    raise
                 if judges.vectors != state.judges.vectors:  # changed again meanwhile
                     state.without_vector.extend(batch)
                     continue
@@ -142,7 +170,7 @@ class Maintenance:
                         state.catalog.attach(entry, vector)
 
     def _settle(self, entry: Entry, vector: Vector, judges: Judges) -> None:
-        name = self._category_of(entry, vector, judges)
+        name, entry.own = self._categories_of(entry, vector, judges)
         if name != entry.category:
             self._state.catalog.move(entry, name)
 
@@ -158,6 +186,7 @@ class Maintenance:
             state.without_vector.extend(entry for entry in state.catalog if entry.text)
         elif not judges.classifies_like(before):
             await self._reclassify(judges)
+        await self._drop_disabled()
         state.make_room()
 
     async def _reclassify(self, judges: Judges) -> None:

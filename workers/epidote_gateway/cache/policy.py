@@ -6,6 +6,7 @@ Importing it needs pydantic and nothing of the gateway: the operator makes the C
 
 from collections.abc import Mapping
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -114,6 +115,13 @@ class Guard(StrEnum):
     CODE = "code"
 
 
+class Doubtful(StrEnum):
+    """What becomes of a question whose category can't be told for sure."""
+
+    BYPASS = "Bypass"  # neither looked up nor kept, where some category is disabled or volatile
+    DEFAULT = "Default"  # of the category `default`
+
+
 class ClassifierSpec(Spec):
     """When a question belongs to no category but `default`."""
 
@@ -121,6 +129,11 @@ class ClassifierSpec(Spec):
     """Cosine to the nearest category below which the classifier abstains."""
     min_margin: float = Field(default=0.02, ge=0.0, le=2.0)
     """Lead over the second category, in cosine, below which it abstains."""
+    doubtful: Doubtful = Doubtful.BYPASS
+    """Questions that the classifier abstains on, or in a language that a disabled or volatile
+    category has no exemplars in. `Bypass`: as long as some category is disabled or volatile, they
+    are not cached, since they may be of it; a request may name the category of its question, and
+    exemplars of `default` tell what is harmless. `Default`: they are cached in `default`."""
 
 
 class RequestsSpec(Spec):
@@ -227,7 +240,8 @@ class CategorySpec(Spec):
     priority: float = Field(default=1.0, gt=0.0, le=1000.0)
     """Worth of a saved second in this category, against others."""
     volatile: bool = False
-    """The truth changes by the minute (prices, news): load adaptation is forbidden."""
+    """The truth changes by the minute (prices, news): load adaptation is forbidden, and what may be
+    of this category is cached in no other one (see `classifier.doubtful`)."""
     load_adaptation: LoadAdaptation = LoadAdaptation()
     """How far threshold and lifetime may relax under pressure; by default not at all."""
     max_entry_bytes: int = Field(default=1 << 20, ge=1)
@@ -242,6 +256,11 @@ class CategorySpec(Spec):
     """Hit ratio below which a look-up costs more than hits save; `calibrate` computes it."""
     explore_ratio: Ratio = 0.02
     """Share of requests still looked up and kept while the hit ratio is below break-even."""
+
+    @property
+    def longest_s(self) -> float:
+        """The longest that an answer may ever be served."""
+        return max(self.ttl_seconds, self.load_adaptation.max_ttl_seconds)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -304,6 +323,38 @@ class CachePolicy(Spec):
         """Whether the classifier can find a category that is disabled."""
         named = any(not c.enabled and c.exemplars for c in self.categories)
         return named or not self.category(DEFAULT_CATEGORY).enabled
+
+    @property
+    def sensitive(self) -> tuple[CategorySpec, ...]:
+        """Categories that no question may be taken for another one's of."""
+        return tuple(
+            c
+            for c in self.categories
+            if not c.enabled or (c.volatile and c.name != DEFAULT_CATEGORY)
+        )
+
+    @property
+    def must_classify(self) -> bool:
+        """Whether a request's category must be told before it may be looked up or kept."""
+        doubts = self.classifier.doubtful is Doubtful.BYPASS and bool(self.sensitive)
+        return doubts or self.has_forbidden
+
+    @property
+    def kept_out(self) -> str:
+        """Names what conversations are judged for: the disabled categories. "": there are none."""
+        disabled = [(c.name, c.exemplars) for c in self.categories if not c.enabled]
+        return blake2b(repr(disabled).encode(), digest_size=8).hexdigest() if disabled else ""
+
+    def unfindable(self) -> list[str]:
+        """What to tell the owner: disabled or volatile categories that no question can be of."""
+        named = self.requests.named_category
+        return [
+            f"categories[{number}].exemplars: {c.name} is"
+            f" {'volatile' if c.enabled else 'disabled'} and has none: the classifier never finds"
+            f" it, {'only requests that name it are of it' if named else 'and none may name it'}"
+            for number, c in enumerate(self.categories)
+            if c in self.sensitive and not c.exemplars
+        ]
 
     def knows(self, name: str) -> bool:
         """Whether a request may name this category."""

@@ -34,6 +34,7 @@ from epidote_gateway.cache.store_errors import StoreUnavailable
 from epidote_gateway.cache.worthwhile import HitRatios
 
 logger = logging.getLogger(__name__)
+REMOVAL_S = 5.0  # an administrator waits; SQLite itself waits 2 s for another process's write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +219,10 @@ class ResponseCache:
         """False: there is none of this id."""
         entry = self.state.catalog.get(entry_id)
         return entry is not None and self.state.drop(entry, "invalidated")
+
+    async def removed(self) -> int:
+        """Wait until the store has removed what was; how many are owed, if it takes too long."""
+        return await self.state.keeper.removed(REMOVAL_S)
 
     async def report_wrong(self, entry_id: str, tenant: str | None) -> float | None:
         """This hit was wrong: evict it and tighten its category; returns the threshold now.
