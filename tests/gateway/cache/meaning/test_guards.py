@@ -34,7 +34,7 @@ DIFFERENT = [
     (Reason.NEGATION, "coffee with sugar", "coffee without sugar"),
     (Reason.QUANTIFIERS, "delete all mails", "delete only mails"),
     (Reason.QUANTIFIERS, "tea or coffee for guests", "tea and coffee for guests"),
-    (Reason.QUANTIFIERS, "at least two eggs", "at most two eggs"),
+    (Reason.NUMBERS, "at least two eggs", "at most two eggs"),
     (Reason.QUANTIFIERS, "flights from Paris to Rome", "flights from Rome to Paris"),
     (Reason.QUANTIFIERS, "the train from Oslo", "the train to Oslo"),
     (Reason.QUANTIFIERS, "Did Google buy YouTube?", "Did YouTube buy Google?"),

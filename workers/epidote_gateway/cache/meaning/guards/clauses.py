@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from epidote_gateway.cache.meaning.guards.grammar import AUXILIARIES, PERSONS, is_past_form
 from epidote_gateway.cache.meaning.guards.lexicon import PARTICLES, words
-from epidote_gateway.cache.meaning.guards.tokens import Kind, Token
+from epidote_gateway.cache.meaning.guards.question_token import Kind, Token
 
 PREPOSITIONS = words(
     """

@@ -9,8 +9,8 @@ from epidote_gateway.cache.meaning.guards.lexicon import (
     OPPOSING_PREFIXES,
     OPPOSITE_WORDS,
 )
+from epidote_gateway.cache.meaning.guards.question_token import Kind, Token
 from epidote_gateway.cache.meaning.guards.reading import Reading
-from epidote_gateway.cache.meaning.guards.tokens import Kind, Token
 from epidote_gateway.cache.protocols import Reason, Refusal
 
 _REASON_OF = {
@@ -105,6 +105,28 @@ def count_difference(asked: Reading, cached: Reading) -> str:
     return ""
 
 
+def limit_difference(asked: Reading, cached: Reading, kind: Kind) -> str:
+    """The same number or date (`kind`) as another limit: at least 5, at most 5."""
+    for token in asked.bag.keys() & cached.bag.keys():
+        one, other = asked.limits.get(token, "="), cached.limits.get(token, "=")
+        if token.kind is kind and one != other:
+            return f"{one} {token.value} and {other} {token.value}"
+    return ""
+
+
+def figure_difference(asked: Reading, cached: Reading) -> str:
+    """The same numbers in another order, where that matters: 10 minus 4, 4 minus 10."""
+    mine, theirs = asked.figures, cached.figures
+    return f"{mine} and {theirs}" if mine != theirs and sorted(mine) == sorted(theirs) else ""
+
+
+def plural_difference(asked: Reading, cached: Reading) -> str:
+    """Her brother and her brothers, which one and which ones."""
+    shared = asked.plurals.keys() & cached.plurals.keys()
+    changed = sorted(word for word in shared if asked.plurals[word] != cached.plurals[word])
+    return f"one {changed[0]} or several" if changed else ""
+
+
 def case_difference(asked: Reading, cached: Reading) -> str:
     """The same word as a name in one and not in the other."""
     for word in asked.cases.keys() & cached.cases.keys():
@@ -196,6 +218,8 @@ def person_difference(asked: Reading, cached: Reading) -> str:
     for word in asked.owners.keys() & cached.owners.keys():
         if asked.owners[word] != cached.owners[word]:
             return f"{asked.owners[word]} {word} and {cached.owners[word]} {word}"
+    if asked.asker and cached.asker and asked.asker != cached.asker:
+        return f"{asked.asker} and {cached.asker}"
     strangers = {"your", "his", "her"}
     mine, theirs = set(asked.owners.values()), set(cached.owners.values())
     if (mine ^ theirs) & strangers:

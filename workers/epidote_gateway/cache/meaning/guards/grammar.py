@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from epidote_gateway.cache.meaning.guards.lexicon import IRREGULAR_PAST, groups, words
+from epidote_gateway.cache.meaning.guards.question_token import Token
 
 AUXILIARIES = words(
     """
@@ -27,6 +28,8 @@ PERSONS = groups(
     """
 )
 STRANGERS = frozenset({"second", "he", "she"})  # who asks is meant where nobody is named
+_SIDES = words("top bottom upper lower far the on my your")  # in the top left
+_THIRD = words("his her their 's")
 _MODALS = groups(
     """
     must have-to required
@@ -106,10 +109,35 @@ def passives(written: Sequence[str], said: Sequence[str]) -> frozenset[str]:
     return frozenset(
         word
         for place, word in enumerate(said)
-        if is_past_form(written[place]) and (_BE | _LETS) & set(low[max(0, place - 4) : place])
+        if not (low[place] == "left" and place and low[place - 1] in _SIDES)
+        and is_past_form(written[place])
+        and (_BE | _LETS) & set(low[max(0, place - 4) : place])
     )
 
 
 def past_forms(content: Mapping[str, str]) -> frozenset[str]:
     """Content words in a past form; `content` is canonical form to written."""
     return frozenset(value for value, written in content.items() if is_past_form(written))
+
+
+def plurals(tokens: Sequence[Token], said: Sequence[str]) -> Mapping[str, bool]:
+    """Of nouns that somebody else owns, and of `one`: whether more than one is meant.
+
+    How many there are is asked with them; `my password` and `my passwords` get one answer.
+    """
+    found: dict[str, bool] = {}
+    for place, (token, word) in enumerate(zip(tokens, said, strict=True)):
+        low = token.written.lower()
+        if low in ("one", "ones") and place and said[place - 1] in ("which", "the", "other"):
+            found["one"] = low == "ones"
+        elif place and said[place - 1] in _THIRD and low:
+            found[word] = low != word and low.endswith("s")
+    return found
+
+
+def asker(written: Sequence[str]) -> str:
+    """`I` or `we` of a question about the past: what happened to one or to several."""
+    low = [word.lower() for word in written]
+    named = {"i", "we"} & set(low)
+    is_past = any(word in _PAST for word in low)
+    return next(iter(named)) if is_past and len(named) == 1 else ""

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from epidote_gateway.cache.meaning.guards.tokens import Kind, Token
+from epidote_gateway.cache.meaning.guards.question_token import Kind, Token
 
 SHORT = 3  # letters of a word that is compared letter by letter: CO and Co
 LONG_WORD = 4

@@ -50,7 +50,7 @@ LIGHT = words(
     work process procedure provide offer mean people person film movie song book singer actor
     company city country river mountain planet language team game app website brand product
     item food drink person place word example common own
-    occur situate available aware regard accord assistance instruction sorry whether
+    occur situate available aware along regard accord assistance instruction sorry whether
     """
 )
 
@@ -102,6 +102,14 @@ SYNONYMS = groups(
     reply respond
     speak talk
     gift present
+    parcel package
+    biggest largest
+    bigger larger
+    smallest tiniest
+    fastest quickest
+    faster quicker
+    easiest simplest
+    easier simpler
     trash garbage rubbish
     lift elevator
     calculate compute
@@ -250,69 +258,11 @@ IRREGULAR_PAST = words(
     """
 )
 
-PHRASES: tuple[tuple[str, str], ...] = (
-    (r"\bi(?:'d| would) like (?:to )?|\bi wish (?:to )?", ""),
-    (r"\bcheck (?:if|whether)\b", ""),
-    (r"\b(?:serve|serves|served|work|works|worked|act|acts|acted) as\b", ""),
-    (r"\bhow (?:big|large)(?: an?)?\b", "what size"),
-    (r"\bhow tall\b|\bhow high\b", "what height"),
-    (r"\bhow old\b", "what age"),
-    (r"\bhow far\b", "what distance"),
-    (r"\bhow deep\b", "what depth"),
-    (r"\bhow heavy\b", "what weight"),
-    (r"\b(kind|sort|type)s? of\b", ""),
-    (r"\bwhat does (.{1,60}?) mean\b", r"what is the meaning of \1"),
-    (r"\bwhat's\b", "what is"),
-    (r"\bbest (?=ways?\b|method\b)", ""),
-    (r"\bwhat is the (?:way|method|process|procedure) (?:to|of|for)\b", "how"),
-    (r"(?:^|(?<=[.,!?] ))(?:can|could|would|will) you (?:please |kindly )?", ""),
-    (r"\bi (?:do not|don't|dont) (?:know|understand|remember|get) (?=how|what|why|wh|if)", ""),
-    (r"\b(?:do you (?:happen to )?know|any idea|would you say|do you think|tell me if)\b", ""),
-    (r"(?:^|(?<=[.,!?] ))(?:please )?(?:tell|show|give|teach|help) (?:me|us)\b", ""),
-    (r"\b(?:i|we)(?:'d| would)? (?:want|need|like) you to\b|\bfor you to\b", ""),
-    (r"\b(?:whether|if) or not\b", "whether"),
-    (r"^define\b", "what is the meaning of"),
-    (r"\b(?:i|we) (?:want|need) to know\b|\blet (?:me|us) know\b|\bthank you\b", ""),
-    (r"\bhow come\b", "why"),
-    (r"^what makes (?=the |my |your |our |this |these )", "why is "),
-    (r"\b(?:unable|not able) to\b", "cannot"),
-    (
-        r"\bhow many (?:minutes|hours|days|weeks|months) (?=(?:does|do|did|will) .{1,60}? take)",
-        "how long ",
-    ),
-    (r"\bwhat (does|do|did|will|would) (.{1,60}?) cost\b", r"what price \1 \2"),
-    (r"^do you (?:offer|provide|sell)\b", "do you have"),
-    (r"\bfor what reason\b|\bwhat is the (?:reason|cause) (?:why|that|of|for|behind)\b", "why"),
-    (r"\b(?:at )?what time\b", "when"),
-    (r"\b(?:in|on|at) (?:what|which) (?:year|month|day|date)\b", "when"),
-    (r"\bhow much time\b", "how long"),
-    (r"\bhow long (does|do|did|will|would) it take (?:me )?to\b", r"how long \1 to"),
-    (r"^time to\b", "how long to"),
-    (r"\bhow long (does|do|did|will|would) (.{1,60}?) (?:take|last)\b", r"how long \1 \2"),
-    (r"\bwhat is the number of\b|\bthe number of\b", "how many"),
-    (r"\bhow much (does|do|did|will|would) (.{1,60}?) cost\b", r"what price \1 \2"),
-    (r"\bhow much (is|are)\b(?! \d)", r"what price \1"),
-    (r"\bin (?:what|which) (?:place|location)\b", "where"),
-    (r"\bwhich person\b|\bwhat person\b", "who"),
-    (r"\b(?:sign|signed|signing) up\b", "register"),
-    (r"\b(?:log|sign)(?:ged|ging|ing|ed)? (?:in|into)\b", "login"),
-    (r"\b(?:log|sign)(?:ged|ging|ing|ed)? out\b", "logout"),
-    (r"\b(?:get|getting|got) rid of\b", "remove"),
-    (r"\b(?:look|looking|search|searching) for\b", "find"),
-    (r"\b(?:find|figur|work)(?:e|ing)? out\b", "find"),
-    (r"\bset(?:ting)? up\b", "install"),
-    (r"\b(?:more|anything|something) about\b", "about"),
-    (r"\b(?:a lot of|lots of)\b", "many"),
-    (r"\be-mail\b", "email"),
-    (r"\bunited states(?: of america)?\b|\bu\.s\.(?:a\.)?|\bthe us\b", "usa"),
-    (r"\bunited kingdom\b|\bu\.k\.", "uk"),
-)  # read in this order, in lower case
-
 NEGATIONS = words(
     """
     not never none nobody nothing nowhere neither nor without cannot unless 
      dont cant wont doesnt didnt isnt arent wasnt werent shouldnt couldnt wouldnt
-    hasnt havent hadnt aint mustnt no 
+    hasnt havent hadnt aint mustnt no hardly barely scarcely
           
     """
 )
@@ -349,6 +299,7 @@ QUANTIFIERS = groups(
     all every each everyone everybody everything always entire whole
     most majority mostly
     few seldom rarely
+    several
     only solely exclusively merely
     more greater
     less fewer lower

@@ -20,11 +20,13 @@ from epidote_gateway.cache.meaning.guards.clauses import (
 )
 from epidote_gateway.cache.meaning.guards.grammar import (
     AUXILIARIES,
+    asker,
     main_verbs,
     modality,
     passives,
     past_forms,
     persons,
+    plurals,
     tense,
 )
 from epidote_gateway.cache.meaning.guards.languages import language_of
@@ -41,7 +43,9 @@ from epidote_gateway.cache.meaning.guards.lexicon import (
     SYNONYMS,
     words,
 )
-from epidote_gateway.cache.meaning.guards.tokens import Kind, Token, tokens_of
+from epidote_gateway.cache.meaning.guards.limits import commutes, figures, limits
+from epidote_gateway.cache.meaning.guards.question_token import Kind, Token
+from epidote_gateway.cache.meaning.guards.tokens import tokens_of
 
 _FOCI = {"who": "who", "whom": "who", "whose": "who", "where": "where", "when": "when",
          "why": "why"}  # fmt: skip
@@ -89,6 +93,11 @@ class Reading:
     auxiliaries: frozenset[int]
     asked_for: frozenset[int]  # places right behind `what` or `which`
     adjacent: frozenset[tuple[str, str]]
+    limits: Mapping[Token, str]  # number or date -> `at most`, `after` … as a sign
+    figures: tuple[str, ...]  # numbers in an order that matters
+    commutes: bool  # several numbers whose order does not
+    plurals: Mapping[str, bool]  # owned or asked-for noun -> is it a plural
+    asker: str  # `I` or `we` in the past
 
 
 @lru_cache(maxsize=4096)
@@ -129,6 +138,11 @@ def read(text: str) -> Reading:
         auxiliaries=_places(said, AUXILIARIES),
         asked_for=frozenset(place + 1 for place in _places(said, _ASKING)),
         adjacent=neighbours(content),
+        limits=limits(tokens),
+        figures=figures(tokens),
+        commutes=commutes(tokens),
+        plurals=plurals(tokens, said),
+        asker=asker(written),
     )
 
 
@@ -238,6 +252,8 @@ def _counted(content: tuple[tuple[int, Token], ...]) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for (place, number), (following, token) in pairwise(content):
         is_near = following - place <= 2
-        if is_near and number.kind is Kind.NUMBER and token.kind is not Kind.NUMBER:
+        is_operator = token.kind is Kind.CODE and not any(c.isalnum() for c in token.value)
+        is_thing = token.kind is not Kind.NUMBER and not is_operator
+        if is_near and number.kind is Kind.NUMBER and is_thing:
             found[token.value] = number.value
     return found

@@ -1,18 +1,20 @@
 """This file is about cutting a question into words, numbers, dates, units and pieces of code."""
 
 import re
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 from itertools import takewhile
 
 from epidote_gateway.cache.meaning.guards.lexicon import (
     FILLERS,
     IRREGULAR,
     NEGATIONS,
-    PHRASES,
     QUANTIFIERS,
     words,
 )
+from epidote_gateway.cache.meaning.guards.phrases import PHRASES
+from epidote_gateway.cache.meaning.guards.question_token import Kind, Token
+from epidote_gateway.cache.meaning.guards.spelling import one_spelling
+from epidote_gateway.cache.meaning.guards.token_pairs import joined, roman_value
 from epidote_gateway.cache.meaning.guards.unit_names import UNITS
 from epidote_gateway.cache.meaning.guards.unit_symbols import unit_symbol
 from epidote_gateway.cache.meaning.guards.written_dates import date_value
@@ -22,31 +24,14 @@ from epidote_gateway.cache.meaning.guards.written_numbers import (
     spelled_number,
 )
 
-
-class Kind(StrEnum):
-    WORD = "word"
-    NUMBER = "number"
-    DATE = "date"
-    UNIT = "unit"
-    CODE = "code"
-    BREAK = "break"  # a comma or a full stop: carries nothing, but parts what it stands between
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """`value` is canonical: `km` and `kilometers` are equal, `two` and `2` are equal.
-
-    `written` is the word with its letter case, for `Kind.WORD`; tokens are equal without it.
-    """
-
-    kind: Kind
-    value: str
-    written: str = field(default="", compare=False)
-
-
 _MONTH = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
     r"|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\b\.?"
+)
+_MINUTES = r"(?:five|ten|twenty(?:-five)?)"
+_HOUR = (
+    r"(?:noon|midday|midnight|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
+    r"|1[0-2]|[1-9])"
 )
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?"
 _DATE = "|".join(
@@ -59,11 +44,14 @@ _DATE = "|".join(
         r"\d{1,2}(?:[:.]\d{2})? ?(?:a\.m\.|p\.m\.|am\b|pm\b)",
         r"\d{1,2}:\d{2}(?::\d{2})?",
         r"\d{1,2} o'?clock",
+        rf"(?:(?:a )?quarter|half|{_MINUTES}(?: minutes)?|\d{{1,2}} minutes) past {_HOUR}\b",
+        rf"(?:(?:a )?quarter|half|{_MINUTES} minutes|\d{{1,2}} minutes) to {_HOUR}\b",
+        rf"{_MINUTES} to (?:noon|midday|midnight)\b",
         r"(?:19|20)?\d0s\b",
         r"(?:day (?:before|after) )(?:yesterday|tomorrow)\b",
         r"(?:this|next|last|previous|coming|past) (?:week(?:end)?|month|year|quarter|summer|winter"
         r"|spring|autumn|fall|semester|season|time|night|morning|evening)\b",
-        r"(?:today|tonight|tomorrow|yesterday|noon|midday|midnight)\b",
+        r"(?:today|tonight|tomorrow|yesterday|noon|midday|midnight)(?:'s)?\b",
         r"(?:christmas|easter|thanksgiving|halloween|new year'?s?|boxing|labou?r|independence)"
         r"(?: (?:eve|day|sunday|monday))?\b|good friday\b",
         r"(?:mon|tues?|wednes|thurs?|fri|satur|sun)days?\b",
@@ -90,14 +78,23 @@ _CODE = "|".join(
     ]
 )
 _NUMBER = (
-    r"[$€£¥₹]?(?<![\w.])-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|[$€£¥₹]?(?<![\w])-?\d+(?:[.,]\d+)?(?:/\d+)?"
+    r"[$€£¥₹]?(?<![\w.])-?\d{1,3}(?:,\d{3})+(?:\.\d+)?"
+    r"|[$€£¥₹]?(?<![\w])-?\d+(?:[.,]\d+)?(?:e[+-]?\d{1,20}\b|/\d+)?"
 )
 _SCALE = r"(?: ?(?:k|m|bn|thousand|million|billion|trillion|hundred|st|nd|rd|th|x)\b)?"
+_OPERATOR = "|".join(
+    [
+        r"(?<=[\w)])[*^×÷+](?=[\w(])|(?<![\w!])!(?=[\w(])|\[[^\]]*\]",
+        r"(?<=[\w)\].])[*+](?![\w(])|(?<=[\])])\?(?=\s*\w)",  # [a-z]+, a*, B+, 18+
+        r"(?<=\b[a-z])-(?!\w)|(?<=\b[a-z]{2})-(?!\w)",  # B-, AB-
+        r"(?<=\d)!(?!=)|(?<=\b[nkmx])!(?!=)",  # 5!
+    ]
+)
 _SCAN = re.compile(
     rf"(?P<date>(?<![\w.-])(?:{_DATE}))|(?P<code>(?<![\w-])(?:{_CODE}))"
-    rf"|(?P<number>(?:{_NUMBER}){_SCALE})|(?P<unit>°[cf]?|%|[$€£¥₹])"
+    rf"|(?P<number>(?:{_NUMBER}){_SCALE})|(?P<unit>°[cf]?|%|[$€£¥₹]|(?<=\d)['′](?![^\W\d])|(?<=\d)[\"″])"
     r"|(?P<word>[^\W\d_]+(?:'[^\W\d_]+)*|\d+[^\W\d_]+)"
-    r"|(?P<operator>(?<=[\w)])[*^×÷+](?=[\w(])|(?<![\w!])!(?=[\w(])|\[[^\]]*\])|(?P<break>[,;:.?!]+)",
+    rf"|(?P<operator>{_OPERATOR})|(?P<break>[,;:.?!]+)",
     re.IGNORECASE,
 )
 _AMBIGUOUS_UNITS = words(
@@ -137,7 +134,7 @@ def tokens_of(text: str) -> tuple[Token, ...]:
             is_letter &= raw != "I" or _is_numeral(found)
             is_letter &= not (found and found[-1].kind is Kind.NUMBER)  # 20 C
             found += [Token(Kind.CODE, raw)] if is_letter and not is_shouted else _word(raw)
-    return _with_spelled_numbers(found)
+    return joined(_with_spelled_numbers(found))
 
 
 def _is_numeral(before: list[Token]) -> bool:
@@ -179,7 +176,8 @@ def _word(raw: str) -> list[Token]:
         unit = UNITS.get(glued[2])
         number = Token(Kind.NUMBER, number_value(glued[1]))
         return [number, Token(Kind.UNIT, unit)] if unit else [Token(Kind.CODE, word)]
-    return [Token(Kind.WORD, word, raw)]
+    numeral = roman_value(raw)
+    return [Token(Kind.NUMBER, numeral)] if numeral else [Token(Kind.WORD, word, raw)]
 
 
 def _with_spelled_numbers(tokens: list[Token]) -> tuple[Token, ...]:
@@ -219,9 +217,13 @@ def _unit_or_lemma(token: Token, before: Token | None) -> Token:
 def lemma(word: str) -> str:
     """The word without plural, past and gerund endings: enough to compare, not to read.
 
-    >>> [lemma(word) for word in ("cities", "boxes", "stopped", "making", "classes", "bought")]
-    ['city', 'box', 'stop', 'make', 'class', 'buy']
+    >>> [lemma(word) for word in ("cities", "boxes", "stopped", "making", "colours", "bought")]
+    ['city', 'box', 'stop', 'make', 'color', 'buy']
     """
+    return one_spelling(_without_ending(word))
+
+
+def _without_ending(word: str) -> str:
     if word in IRREGULAR:
         return IRREGULAR[word]
     if word in _CLOSED or word.endswith("thing"):
@@ -237,17 +239,19 @@ def lemma(word: str) -> str:
     for ending in ("ing", "ed"):
         stem = word.removesuffix(ending)
         if stem != word and len(stem) >= 3 and any(vowel in stem for vowel in "aeiouy"):
-            if stem[-1] == stem[-2] and stem[-1] not in "lsz":
+            is_british = stem.endswith("ell") and len(stem) > 5  # travelled
+            if is_british or (stem[-1] == stem[-2] and stem[-1] not in "lsz"):
                 return stem[:-1]
             return stem + "e" if _wants_e(stem) else stem
     return word
 
 
+_BEFORE_E = tuple(words("ng rv at uc iz is ys yz as os rg iv dg nc bl tl"))
+
+
 def _wants_e(stem: str) -> bool:
     """A short stem of vowel and consonant: mak-ing, us-ing, chang-ed."""
-    if stem.endswith(
-        ("ng", "rv", "at", "uc", "iz", "as", "os", "rg", "iv", "dg", "nc", "bl", "tl")
-    ):
+    if stem.endswith(_BEFORE_E):
         return not stem.endswith(("ing", "eat", "ong", "oat")) or stem == "creat"
     if stem.endswith(("ir", "ur", "ad", "ag", "ut", "id", "ak", "mot", "uot")) and len(stem) > 3:
         return stem[-3] not in "aeio"  # requir-ed, provid-ed; not repair-ed, avoid-ed

@@ -10,15 +10,20 @@ UNITS = groups(
     millimetre mm millimeter millimeters millimetres
     mile miles mi
     yard yards yd
-    foot feet ft
-    inch inches
+    foot feet ft ' ′
+    inch inches " ″
     kilogram kg kilograms kilo kilos kgs
     gram grams g gramme grammes
     milligram mg milligrams
     microgram mcg micrograms
     pound lb lbs pounds
     ounce oz ounces
-    tonne ton tons tonnes
+    tonne tonnes
+    ton tons
+    decibel decibels db
+    dBm dbm
+    dBA dba
+    dBi dbi
     litre liter liters litres l
     millilitre ml milliliter milliliters millilitres
     gallon gallons gal

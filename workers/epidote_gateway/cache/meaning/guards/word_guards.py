@@ -6,12 +6,17 @@ from epidote_gateway.cache.meaning.guards.comparison import (
     case_difference,
     content_difference,
     count_difference,
+    figure_difference,
     focus_difference,
+    limit_difference,
     negation_difference,
     person_difference,
+    plural_difference,
     scope_difference,
     tense_difference,
 )
+from epidote_gateway.cache.meaning.guards.limits import ordinal_difference
+from epidote_gateway.cache.meaning.guards.question_token import Kind
 from epidote_gateway.cache.meaning.guards.reading import Reading, read
 from epidote_gateway.cache.meaning.guards.word_order import order_difference
 from epidote_gateway.cache.policy import Guard, GuardsSpec
@@ -59,6 +64,16 @@ def differences(asked: Reading, cached: Reading) -> Iterator[Refusal]:
         detail = f"{sorted(asked.particles)} and {sorted(cached.particles)}"
         yield Refusal(reason=Reason.NEGATION, detail=detail)
     yield from content_difference(asked, cached)
+    for reason, detail in (
+        (Reason.NUMBERS, limit_difference(asked, cached, Kind.NUMBER)),
+        (Reason.DATES, limit_difference(asked, cached, Kind.DATE)),
+        (Reason.NUMBERS, figure_difference(asked, cached)),
+    ):
+        if detail:
+            yield Refusal(reason=reason, detail=detail)
+    other_ordinal = ordinal_difference(asked.quantifiers.keys(), cached.quantifiers.keys())
+    if other_ordinal is not None:
+        yield other_ordinal
     if asked.quantifiers != cached.quantifiers or asked.is_either != cached.is_either:
         detail = f"{sorted(asked.quantifiers)} and {sorted(cached.quantifiers)}"
         yield Refusal(reason=Reason.QUANTIFIERS, detail=detail)
@@ -66,6 +81,7 @@ def differences(asked: Reading, cached: Reading) -> Iterator[Refusal]:
         (Reason.NUMBERS, count_difference(asked, cached)),
         (Reason.QUANTIFIERS, scope_difference(asked, cached)),
         (Reason.QUANTIFIERS, order_difference(asked, cached)),
+        (Reason.QUANTIFIERS, plural_difference(asked, cached)),
         (Reason.QUANTIFIERS, focus_difference(asked, cached)),
         (Reason.QUANTIFIERS, tense_difference(asked, cached)),
         (Reason.ENTITIES, person_difference(asked, cached)),

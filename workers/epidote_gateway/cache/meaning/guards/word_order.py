@@ -10,10 +10,15 @@ from itertools import chain, combinations
 
 from epidote_gateway.cache.meaning.guards.clauses import STRONG
 from epidote_gateway.cache.meaning.guards.comparison import verb_forms
-from epidote_gateway.cache.meaning.guards.lexicon import OPPOSITES
+from epidote_gateway.cache.meaning.guards.lexicon import OPPOSITES, words
+from epidote_gateway.cache.meaning.guards.question_token import Kind
 from epidote_gateway.cache.meaning.guards.reading import Reading
-from epidote_gateway.cache.meaning.guards.tokens import Kind
 
+_TELLING = words(
+    """
+    before after above below inside outside over under behind since until against
+    """
+)  # say something with nothing behind them: the row above, the day before
 _FREE = {Kind.DATE, Kind.UNIT}
 
 
@@ -79,6 +84,9 @@ def _other_voice(asked: Reading, cached: Reading, shared: set[str]) -> str:
         for preposition in mine.stranded - theirs.stranded:
             if theirs.heads.get(preposition, frozenset()) & shared:
                 return f"{preposition} {sorted(theirs.heads[preposition])}"
+            is_elsewhere = preposition in theirs.heads or preposition in theirs.stranded
+            if preposition in _TELLING and not is_elsewhere:
+                return f"{preposition} and {sorted(theirs.stranded) or 'not'}"
             if preposition == "by":
                 return "by whom"
     return ""
@@ -116,6 +124,8 @@ def _swapped(asked: Reading, cached: Reading, shared: set[str]) -> str:
         if other.place_of[named[first]] < other.place_of[named[second]]:
             continue
         kinds = {free.get(first), free.get(second)}
+        if asked.commutes and cached.commutes and kinds <= {Kind.NUMBER, Kind.CODE}:
+            continue  # 5 plus 3, 3 plus 5
         if len(kinds) > 1 and kinds & _FREE:
             continue  # yesterday stands anywhere, $ before or behind
         if any((w in asked.passives) != (named[w] in cached.passives) for w in (first, second)):

@@ -5,6 +5,13 @@ import re
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _CLOCK = re.compile(r"(\d{1,2})(?:[:.](\d{2}))?(?::\d{2})? ?([ap])?(?:\.?m\.?)?")
 
+_SPOKEN = re.compile(r"(?:a )?([\w-]+)(?: minutes)? (past|to) (\w+)")
+_MINUTES = {"quarter": 15, "half": 30, "five": 5, "ten": 10, "twenty": 20, "twenty-five": 25}
+_HOURS = (
+    *("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"),
+    "twelve",
+)
+
 
 def date_value(text: str) -> str:
     """Canonical form of a date, time or relative day in lower case.
@@ -13,8 +20,13 @@ def date_value(text: str) -> str:
     ['--03-05', '--03-05', '2024-03-05', '2024-03-05']
     >>> [date_value(text) for text in ("5pm", "5 p.m.", "17:00", "noon", "12 am", "mondays")]
     ['17:00', '17:00', '17:00', '12:00', '00:00', 'monday']
+    >>> [date_value(text) for text in ("a quarter to nine", "half past 6", "five to noon")]
+    ["8:45 o'clock", "6:30 o'clock", '11:55']
     """
-    text = " ".join(text.split())
+    text = " ".join(text.split()).removesuffix("'s")
+    spoken = _SPOKEN.fullmatch(text)
+    if spoken:
+        return _spoken_clock(*spoken.groups())
     if text in ("noon", "midday"):
         return "12:00"
     if text == "midnight":
@@ -39,3 +51,14 @@ def date_value(text: str) -> str:
         day = f"-{int(days[0]):02d}" if days else ""
         return f"{years[0] if years else '-'}-{month:02d}{day}"
     return re.sub(r"days$", "day", text).replace("coming", "next").replace("past", "last")
+
+
+def _spoken_clock(said: str, way: str, hour_said: str) -> str:
+    """Of noon and midnight the time of day, else one on the dial."""
+    minutes = _MINUTES[said] if said in _MINUTES else int(said)
+    of_day = {"noon": 12, "midday": 12, "midnight": 24}.get(hour_said, 0)
+    hour = of_day or (int(hour_said) if hour_said.isdigit() else 1 + _HOURS.index(hour_said))
+    total = 60 * hour + (minutes if way == "past" else -minutes)
+    if of_day:
+        return f"{total // 60 % 24:02d}:{total % 60:02d}"
+    return f"{(total // 60 - 1) % 12 + 1}:{total % 60:02d} o'clock"

@@ -1,5 +1,6 @@
 """This file is about what a written number stands for, in digits or in words."""
 
+import re
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
@@ -34,9 +35,12 @@ NUMBER_WORDS = frozenset({*_SMALL, *_TENS, *_ORDINAL_WORDS, *_OTHERS})
 def number_value(text: str) -> str:
     """Canonical digits. Trailing zeros of a fraction stay: 3.10 is a version more often than 3.1.
 
-    >>> [number_value(text) for text in ("1,000", "1k", "2nd", "5.0", "3.10", "3,5", "1/2", "007")]
-    ['1000', '1000', '2th', '5', '3.10', '3.5', '1/2', '7']
+    >>> [number_value(text) for text in ("1,000", "1k", "2nd", "5.0", "3.10", "3,5", "1/2", "1e3")]
+    ['1000', '1000', '2th', '5', '3.10', '3.5', '1/2', '1000']
     """
+    exponent = re.search(r"e[+-]?(\d+)$", text)
+    if exponent and len(exponent[1]) > 3:
+        return text  # digits that nobody writes out
     digits, suffix = text, ""
     for ending in sorted([*_SUFFIXES, *_ORDINALS], key=len, reverse=True):
         if text.endswith(ending) and text != ending:
