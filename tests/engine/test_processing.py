@@ -130,7 +130,7 @@ def test_a_template_that_hides_media_is_not_served_silently(tmp_path):
         ({"role": "user", "content": ["x"]}, "messages[0].content[0].type"),
         (
             {"role": "assistant", "tool_calls": [{"function": {"arguments": "{"}}]},
-            "messages[0].tool_calls",
+            "messages[0].tool_calls[0].function.arguments",
         ),
     ],
 )
