@@ -94,6 +94,7 @@ SAME = [
     ("What is the shape in the top left?", "Which shape is in the top left?"),
     ("What's the weather like in Paris today?", "What is today's weather in Paris?"),
     ("Is the pool open at half past six?", "Is the pool open at half past 6?"),
+    ("Who wrote Hamlet?", "Who is the author of Hamlet?"),
     ("How do I track my parcel?", "How do I track my package?"),
 ]
 

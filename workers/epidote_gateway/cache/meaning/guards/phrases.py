@@ -61,6 +61,7 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"\be-mail\b", "email"),
     (r"\bunited states(?: of america)?\b|\bu\.s\.(?:a\.)?|\bthe us\b", "usa"),
     (r"\bunited kingdom\b|\bu\.k\.", "uk"),
+    (r"\bwho (?:is|was) the (?:author|writer) of\b", "who wrote"),
     (r"\b(?:am i|are we) (?:allowed|permitted) to\b", "can i"),
     (r"\bis (?:it|one) (?:allowed|permitted) to\b", "can i"),
     (r"\bwhat is the (\w+) like\b", r"what is the \1"),

@@ -253,7 +253,10 @@ def _wants_e(stem: str) -> bool:
     """A short stem of vowel and consonant: mak-ing, us-ing, chang-ed."""
     if stem.endswith(_BEFORE_E):
         return not stem.endswith(("ing", "eat", "ong", "oat")) or stem == "creat"
-    if stem.endswith(("ir", "ur", "ad", "ag", "ut", "id", "ak", "mot", "uot")) and len(stem) > 3:
+    if (
+        stem.endswith(("ir", "ur", "ad", "ag", "ut", "id", "ak", "ok", "mot", "uot"))
+        and len(stem) > 3
+    ):
         return stem[-3] not in "aeio"  # requir-ed, provid-ed; not repair-ed, avoid-ed
     is_vowel = [letter in "aeiou" for letter in stem[-3:]]
     return len(stem) == 3 and is_vowel == [False, True, False] and stem[-1] not in "wxy"
