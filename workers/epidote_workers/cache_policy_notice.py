@@ -26,12 +26,17 @@ class PolicyNotice:
         if content == self._seen:
             return
         self._seen = content
+        from epidote_gateway.cache.meaning.files_check import check_embedder  # of the extra `cache`
+
         try:
-            read_policy(self._path)
+            policy = read_policy(self._path)
+            check_embedder(policy, self._path)
         except InvalidPolicy as error:
             self._say(f"{REFUSED}: {error}")
-        else:
-            self._say(f"cache policy changed: {self._path}")
+            return
+        self._say(f"cache policy changed: {self._path}")
+        for warning in policy.unfindable():
+            self._say(f"warning: {warning}")
 
     def _content(self) -> bytes | None:
         try:

@@ -180,14 +180,19 @@ def apply(
 def check(
     file: Annotated[Path, typer.Argument(help="A CachePolicy, or its fields; YAML or JSON.")],
 ) -> None:
-    """Check a policy file without a service.
+    """Check a policy file without a service: its fields, and the files that it names.
 
     Example: epidote cache check cache-policy.yaml
     """
+    from epidote_gateway.cache.meaning.files_check import check_embedder  # of the extra `cache`
+
     try:
         found = read_policy(file)
+        check_embedder(found, file)
     except InvalidPolicy as error:
         fail(InvalidRequest(str(error)))
+    for warning in found.unfindable():
+        typer.echo(f"warning: {warning}", err=True)
     names = ", ".join(category.name for category in found.categories) or "none"
     typer.echo(f"{file} is valid; categories: {names}")
 
@@ -198,6 +203,12 @@ def _say_removed(found: dict[str, Any], as_json: bool) -> None:
         return
     verb = "would be removed" if found["dry_run"] else "removed"
     typer.echo(f"{found['num_entries']} entries {verb}, {_mib(found['num_bytes'])}")
+    if found["pending"]:
+        typer.echo(
+            f"warning: the store still has {found['pending']} of them; they are owed to it, and"
+            " other gateways may serve them until then",
+            err=True,
+        )
 
 
 def _mib(num_bytes: int) -> str:

@@ -64,6 +64,9 @@ def calibrate(
     from epidote_gateway.cache.meaning.calibration import Wanted
 
     try:
+        for option, path in (("--out", out), ("--projection", projection)):
+            if path is not None and not path.resolve().parent.is_dir():
+                raise InvalidRequest(f"{option}: there is no directory {path.resolve().parent}")
         wanted = Wanted(
             precision=precision,
             outside_share=outside,

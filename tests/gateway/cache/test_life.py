@@ -12,7 +12,7 @@ from epidote_core.generation import FinishReason, TokenChunk
 from epidote_gateway.answers import Facts, Job
 from epidote_gateway.cache.cached_answers import CachedAnswers
 from epidote_gateway.cache.controls import CacheControls
-from epidote_gateway.cache.fakes import CountingAnswers, FakeClock, make_job, say
+from epidote_gateway.cache.fakes import CountingAnswers, FakeClock, WordEmbedder, make_job, say
 from epidote_gateway.cache.policy import parse_policy
 from epidote_gateway.cache.policy_file import PolicyFile
 from epidote_gateway.cache.response_cache import ResponseCache
@@ -173,6 +173,21 @@ async def test_another_sentence_model_embeds_what_is_there_anew(
     await until(lambda: not cache.state.without_vector and cache.state.catalog.num_partitions)
     assert "kind=semantic" in (await ask(cache, fleet, make_job(B)))[1]
     assert len(fleet.jobs) == 1
+
+
+async def test_questions_that_a_failing_model_could_not_embed_are_embedded_later(
+    make_cache: Any, fleet: CountingAnswers
+) -> None:
+    cache = await make_cache(SPEC)
+    await ask(cache, fleet, make_job(A))
+    other = cache._with.meaning.embedders.setdefault("other", WordEmbedder(name="other"))
+    other.fails = True
+    await cache.apply(parse_policy({**SPEC, "embedder": {"model": "other"}}))
+    with pytest.raises(RuntimeError):
+        await cache._maintenance.embed_missing()
+    other.fails = False
+    await until(lambda: cache.state.catalog.num_partitions)
+    assert "kind=semantic" in (await ask(cache, fleet, make_job(B)))[1]
 
 
 async def test_a_policy_that_cannot_be_made_leaves_the_old_one(

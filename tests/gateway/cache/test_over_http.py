@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from epidote_core.roles import Role
 from epidote_gateway.app import create_app
 from epidote_gateway.cache.fakes import WordMeaning
+from epidote_gateway.cache.meaning.model_files import model_directory
 from epidote_gateway.cache.policy_file import WATCH_S, PolicyFile
 from epidote_gateway.cache.response_cache import Collaborators, ResponseCache
 from epidote_gateway.cache.sqlite_store import SqliteStore
@@ -456,6 +457,36 @@ async def test_a_policy_may_be_put_and_a_bad_one_is_refused_by_field(
     refused = await http.put("/admin/cache/policy", json={"spec": spec})
     assert refused.status_code == 400
     assert refused.json()["error"]["param"] == "spec.categories[0].ttlSeconds"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"kind": "Deployment", "spec": {}}, "kind"),
+        ({"apiVersion": "apps/v1", "spec": {}}, "apiVersion"),
+        ({"spec": {"embedder": {"model": "/no/such/model"}}}, "spec.embedder.model"),
+    ],
+)
+async def test_what_is_no_policy_that_can_be_honoured_changes_nothing(
+    gateway: Gateway,
+    http: httpx.AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+    body: Any,
+    param: str,
+) -> None:
+    judged = WordMeaning.embedder
+
+    async def embedder(self: WordMeaning, policy: Any) -> Any:
+        if policy.embedder.model.startswith("/"):
+            model_directory(policy.embedder.model)  # the real one's refusal
+        return await judged(self, policy)
+
+    monkeypatch.setattr(WordMeaning, "embedder", embedder)
+    before = (await http.get("/admin/cache/policy")).json()
+    refused = await http.put("/admin/cache/policy", json=body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+    assert (await http.get("/admin/cache/policy")).json() == before
+    assert (await http.put("/admin/cache/policy", json=before)).status_code == 200
 
 
 async def test_the_planners_pressure_is_taken_within_its_range(

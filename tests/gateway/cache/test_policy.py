@@ -97,6 +97,12 @@ def test_a_file_has_the_fields_or_the_whole_resource(tmp_path: Path) -> None:
         ("a: [", "no valid YAML"),
         ("- a", "must be a mapping of fields, got list"),
         ("", "must be a mapping of fields, got NoneType"),
+        ("epoch: a\nepoch: b", "no valid YAML: "),
+        ("categories: [{name: a, name: b}]", "no valid YAML: "),
+        (
+            "kind: CachePolicy\napiVersion: apps/v1",
+            "apiVersion: must be of serving.epidote.dev, got",
+        ),
         ("kind: Pod", "kind: must be CachePolicy, got 'Pod'"),
         ("kind: CachePolicy\nspec: 5", "spec: must be a mapping of fields, got int"),
         ("kind: CachePolicy\nspec: {limits: {maxEntries: x}}", "spec.limits.maxEntries: "),
@@ -109,6 +115,29 @@ def test_a_bad_file_is_told_with_its_name(tmp_path: Path, text: str, told: str) 
     with pytest.raises(InvalidPolicy) as caught:
         read_policy(file)
     assert str(caught.value).startswith(f"{file}: {told}")
+
+
+def test_a_key_given_twice_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidPolicy, match=r"(?s)'epoch' is given twice.*line 2"):
+        policy_of(b"epoch: a\nepoch: b")
+
+
+def test_a_sensitive_category_without_exemplars_is_told(tmp_path: Path) -> None:
+    told = parse_policy(
+        {
+            "categories": [
+                {"name": "a", "enabled": False},
+                {"name": "b", "volatile": True, "exemplars": ["x"]},
+            ]
+        }
+    ).unfindable()
+    assert len(told) == 1
+    assert told[0].startswith("categories[0].exemplars: a is disabled and has none")
+
+
+def test_the_sample_resource_warns_of_nothing() -> None:
+    sample = Path(__file__).parents[3] / "crds" / "samples" / "cache-policy.yaml"
+    assert read_policy(sample).unfindable() == []
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from epidote_gateway.cache.protocols import Change, Document, DocumentStore
 from epidote_gateway.cache.redis_store import RedisStore
 from epidote_gateway.cache.sqlite_store import SqliteStore
 from epidote_gateway.cache.store_errors import StoreUnavailable
-from epidote_gateway.cache.stores import default_path, open_store
+from epidote_gateway.cache.stores import check_url, default_path, open_store
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +200,15 @@ def test_a_file_that_is_no_store_is_refused(tmp_path: Path, content: bytes | Non
 def test_an_unknown_url_is_refused(url: str) -> None:
     with pytest.raises(StoreUnavailable, match="must be sqlite:PATH or redis:"):
         open_store(url)
+
+
+def test_a_file_that_cannot_be_made_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, told in ((tmp_path, "is a directory"), (tmp_path / "file" / "a", "is no directory")):
+        with pytest.raises(StoreUnavailable, match=told):
+            check_url(f"sqlite:{path}")
+    check_url(f"sqlite:{tmp_path}/new/folder/a.sqlite3")
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_default_file_is_in_the_users_cache() -> None:

@@ -171,6 +171,8 @@ class CacheStats(msgspec.Struct, kw_only=True):
 
 
 class PolicyBody(msgspec.Struct, kw_only=True):
-    """`spec` of a CachePolicy, as in its file."""
+    """A CachePolicy, as in its file; `kind` and `apiVersion` may be left out."""
 
     spec: dict[str, Any]
+    kind: str = "CachePolicy"
+    api_version: str = msgspec.field(default="serving.epidote.dev/v1alpha1", name="apiVersion")

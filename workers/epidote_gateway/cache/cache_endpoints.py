@@ -10,7 +10,8 @@ from epidote_gateway.admin_endpoints import MAX_BODY_BYTES
 from epidote_gateway.api_errors import ApiError, bad_field
 from epidote_gateway.cache import cache_bodies as bodies
 from epidote_gateway.cache.answer_codec import decode_answer
-from epidote_gateway.cache.policy import DEFAULT_CATEGORY, InvalidPolicy, parse_policy
+from epidote_gateway.cache.policy import DEFAULT_CATEGORY, InvalidPolicy
+from epidote_gateway.cache.policy_file import policy_from
 from epidote_gateway.cache.protocols import Category
 from epidote_gateway.cache.response_cache import ResponseCache
 from epidote_gateway.cache.selection import Selection
@@ -93,12 +94,15 @@ async def put_policy(
 ) -> bodies.PolicyBody:
     """Put another policy in force; entries stay."""
     try:
-        policy = parse_policy(body.spec)
+        resource = {"spec": body.spec, "kind": body.kind, "apiVersion": body.api_version}
+        policy = policy_from(resource)
+        await cache.put_policy(policy)
     except InvalidPolicy as error:
         cache.state.metrics.policy_failures.inc()
-        field = str(error).partition(":")[0]
-        raise ApiError(400, str(error), code="invalid_policy", param=field) from error
-    await cache.put_policy(policy)
+        text = str(error)
+        text = f"spec.{text}" if text.startswith("embedder.") else text
+        field = text.partition(":")[0]
+        raise ApiError(400, text, code="invalid_policy", param=field) from error
     return await get_policy(cache, which, None)
 
 

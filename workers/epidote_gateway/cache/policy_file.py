@@ -5,7 +5,7 @@ The file has the policy's fields, or is the custom resource with them under `spe
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +14,7 @@ from epidote_gateway.cache.policy import CachePolicy, InvalidPolicy, parse_polic
 
 logger = logging.getLogger(__name__)
 KIND = "CachePolicy"
+GROUP = "serving.epidote.dev"
 Apply = Callable[[CachePolicy], Awaitable[None]]
 REFUSED = "cache policy refused, the one before stays in force"
 WATCH_S = 1.0  # a change is in force within two looks, and the time that making judges takes
@@ -37,16 +38,31 @@ def policy_of(data: bytes) -> CachePolicy:
     """Raises InvalidPolicy."""
     import yaml  # of the extra `cache`
 
+    from epidote_gateway.cache.unique_keys import UniqueKeyLoader
+
     try:
-        found: Any = yaml.safe_load(data)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        found: Any = yaml.load(data, Loader=UniqueKeyLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidPolicy(f"no valid YAML: {error}") from error
     if not isinstance(found, dict):
         raise InvalidPolicy(f"must be a mapping of fields, got {type(found).__name__}")
+    return policy_from(found)
+
+
+def policy_from(found: Mapping[str, Any]) -> CachePolicy:
+    """Of the policy's fields, or of the whole resource. Raises InvalidPolicy.
+
+    >>> policy_from({"kind": "Deployment", "spec": {}})
+    Traceback (most recent call last):
+    epidote_gateway.cache.policy.InvalidPolicy: kind: must be CachePolicy, got 'Deployment'
+    """
     if "kind" not in found:
         return parse_policy(found, path="policy")
     if found["kind"] != KIND:
         raise InvalidPolicy(f"kind: must be {KIND}, got {found['kind']!r:.80}")
+    version = found.get("apiVersion", f"{GROUP}/")
+    if not str(version).startswith(f"{GROUP}/"):
+        raise InvalidPolicy(f"apiVersion: must be of {GROUP}, got {version!r:.80}")
     spec = found.get("spec", {})
     if not isinstance(spec, dict):
         raise InvalidPolicy(f"spec: must be a mapping of fields, got {type(spec).__name__}")

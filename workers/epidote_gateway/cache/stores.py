@@ -22,12 +22,25 @@ def default_path(model: str = "", environ: Mapping[str, str] | None = None) -> P
 
 
 def check_url(url: str) -> None:
-    """Raises StoreUnavailable for what `open_store` doesn't know."""
+    """Raises StoreUnavailable for what `open_store` doesn't know, and files that can't be made."""
     scheme, _, rest = url.partition(":")
     if scheme not in (*REDIS_SCHEMES, "sqlite") or not rest.strip("/"):
         raise StoreUnavailable(
             f"the cache store must be sqlite:PATH or redis://HOST:PORT/DB, got {url!r:.200}"
         )
+    if scheme == "sqlite":
+        _check_file(Path(rest))
+
+
+def _check_file(path: Path) -> None:
+    """Whether a store can be made there, making nothing."""
+    if path.is_dir():
+        raise StoreUnavailable(f"sqlite:{path}: is a directory")
+    there = next((p for p in (path, *path.parents) if p.exists()), path)
+    if there != path and not there.is_dir():
+        raise StoreUnavailable(f"sqlite:{path}: {there} is no directory")
+    if not os.access(there, os.W_OK):
+        raise StoreUnavailable(f"sqlite:{path}: {there} can't be written")
 
 
 def open_store(url: str) -> DocumentStore:

