@@ -48,6 +48,8 @@ VALUES = [
     (Reason.UNITS, "How big are 5 square metres?", "How big are 5 cubic metres?"),
     (Reason.NEGATION, "Is the water drinkable?", "Is the water hardly drinkable?"),
     (Reason.NEGATION, "Is it legal?", "Is it barely legal?"),
+    (Reason.CODE, "What is f(g(x))?", "What is g(f(x))?"),
+    (Reason.CODE, "What is a && b || c?", "What is a || b && c?"),
     (Reason.CODE, "Is a B+ good?", "Is a B- good?"),
     (Reason.CODE, "Can A+ give blood?", "Can A- give blood?"),
     (Reason.CODE, "Can AB+ give blood?", "Can AB- give blood?"),
@@ -130,6 +132,11 @@ def test_a_small_word_or_ending_that_changes_the_question_is_refused(
 def test_another_spelling_or_order_of_a_sum_changes_nothing(asked: str, cached: str) -> None:
     assert GUARDS.check(asked, cached) is None
     assert GUARDS.check(cached, asked) is None
+
+
+def test_operators_that_are_only_listed_may_change_places() -> None:
+    asked, cached = "What is the difference of == and ===?", "What is the difference of === and ==?"
+    assert OF_VALUES.check(asked, cached) is None
 
 
 @pytest.mark.parametrize(("asked", "cached"), BY_DESIGN)

@@ -120,6 +120,12 @@ def figure_difference(asked: Reading, cached: Reading) -> str:
     return f"{mine} and {theirs}" if mine != theirs and sorted(mine) == sorted(theirs) else ""
 
 
+def operation_difference(asked: Reading, cached: Reading) -> str:
+    """The same operators and calls in another order: f(g(x)), g(f(x))."""
+    mine, theirs = asked.operations, cached.operations
+    return f"{mine} and {theirs}" if mine != theirs and sorted(mine) == sorted(theirs) else ""
+
+
 def plural_difference(asked: Reading, cached: Reading) -> str:
     """Her brother and her brothers, which one and which ones."""
     shared = asked.plurals.keys() & cached.plurals.keys()

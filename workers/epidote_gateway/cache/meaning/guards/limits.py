@@ -17,6 +17,7 @@ _LIMITS = {
 }  # fmt: skip
 _BETWEEN = words("the a of about on in year")  # between a limit and its number
 _COMMUTING = words("+ * × plus times and or ,")
+_LISTING = words("and or vs versus than from to , with")
 _DIRECTED = words("difference ratio quotient subtract divide divided power range percent")
 _SMALL = words("to by from and or with over into in of for on at than plus minus times the is")
 _ORDINALS = frozenset({"first", "last", "next", "previous"})
@@ -74,6 +75,22 @@ def _counts(tokens: Sequence[Token], place: int) -> bool:
     if following is None or following.kind not in (Kind.WORD, Kind.UNIT):
         return False
     return following.kind is Kind.UNIT or following.value not in _SMALL
+
+
+def operations(tokens: Sequence[Token]) -> tuple[str, ...]:
+    """Operators and calls of one expression in their order: `f(g(x))`, `a && b || c`.
+
+    Empty where they are listed: `==` and `===`.
+    """
+    found = [
+        place
+        for place, token in enumerate(tokens)
+        if token.kind is Kind.CODE and not token.value[-1].isalnum()
+    ]
+    if len(found) < 2:
+        return ()
+    inside = {token.value for token in tokens[found[0] : found[-1]]}
+    return () if inside & _LISTING else tuple(tokens[place].value for place in found)
 
 
 def ordinal_difference(mine: Set[str], theirs: Set[str]) -> Refusal | None:

@@ -43,7 +43,7 @@ from epidote_gateway.cache.meaning.guards.lexicon import (
     SYNONYMS,
     words,
 )
-from epidote_gateway.cache.meaning.guards.limits import commutes, figures, limits
+from epidote_gateway.cache.meaning.guards.limits import commutes, figures, limits, operations
 from epidote_gateway.cache.meaning.guards.question_token import Kind, Token
 from epidote_gateway.cache.meaning.guards.tokens import tokens_of
 
@@ -95,6 +95,7 @@ class Reading:
     adjacent: frozenset[tuple[str, str]]
     limits: Mapping[Token, str]  # number or date -> `at most`, `after` … as a sign
     figures: tuple[str, ...]  # numbers in an order that matters
+    operations: tuple[str, ...]  # operators and calls of an expression, in order
     commutes: bool  # several numbers whose order does not
     plurals: Mapping[str, bool]  # owned or asked-for noun -> is it a plural
     asker: str  # `I` or `we` in the past
@@ -140,6 +141,7 @@ def read(text: str) -> Reading:
         adjacent=neighbours(content),
         limits=limits(tokens),
         figures=figures(tokens),
+        operations=() if commutes(tokens) else operations(tokens),
         commutes=commutes(tokens),
         plurals=plurals(tokens, said),
         asker=asker(written),

@@ -10,6 +10,7 @@ from epidote_gateway.cache.meaning.guards.comparison import (
     focus_difference,
     limit_difference,
     negation_difference,
+    operation_difference,
     person_difference,
     plural_difference,
     scope_difference,
@@ -68,6 +69,7 @@ def differences(asked: Reading, cached: Reading) -> Iterator[Refusal]:
         (Reason.NUMBERS, limit_difference(asked, cached, Kind.NUMBER)),
         (Reason.DATES, limit_difference(asked, cached, Kind.DATE)),
         (Reason.NUMBERS, figure_difference(asked, cached)),
+        (Reason.CODE, operation_difference(asked, cached)),
     ):
         if detail:
             yield Refusal(reason=reason, detail=detail)
