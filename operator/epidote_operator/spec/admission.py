@@ -66,8 +66,8 @@ def _service(new: Spec, old: Spec | None) -> Ruling:
 
 
 def _policy(new: Spec, old: Spec | None) -> Ruling:
-    parse_cache_policy(new)
-    return LET_IN
+    found = parse_cache_policy(new)
+    return Ruling(warnings=tuple(f"spec.{warning}" for warning in found.unfindable()))
 
 
 def _load_test(new: Spec, old: Spec | None) -> Ruling:

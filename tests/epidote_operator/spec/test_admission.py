@@ -80,3 +80,10 @@ def test_every_kind_is_registered_under_its_plural() -> None:
     register(registry)
     handlers = registry._webhooks.get_all_handlers()
     assert sorted(handler.id for handler in handlers) == sorted(PLURALS)
+
+
+def test_a_disabled_category_that_no_question_can_be_of_is_warned_of() -> None:
+    ruling = rule_on("cachepolicies", "desk", {"categories": [{"name": "a", "enabled": False}]})
+    assert not ruling.problems
+    [warning] = ruling.warnings
+    assert warning.startswith("spec.categories[0].exemplars: a is disabled and has none")

@@ -103,13 +103,14 @@ class Maintenance:
         return entry.category, found.name
 
     async def tidy(self) -> None:
-        """Vectors for entries without, graphs where they pay, and now and then the expired."""
-        await self.embed_missing()
+        """Graphs where they pay, now and then the expired, and vectors for entries without: last,
+        since a model that fails must not keep the store from being cleared."""
         for partition in self._state.catalog.wanting_building():
             await partition.build()
         self._round += 1
         if self._round % SWEEP_EVERY == 0:
             await self._sweep()
+        await self.embed_missing()
 
     async def _sweep(self) -> None:
         state = self._state

@@ -327,17 +327,16 @@ class CachePolicy(Spec):
     @property
     def sensitive(self) -> tuple[CategorySpec, ...]:
         """Categories that no question may be taken for another one's of."""
+        default = DEFAULT_CATEGORY
         return tuple(
-            c
-            for c in self.categories
-            if not c.enabled or (c.volatile and c.name != DEFAULT_CATEGORY)
+            c for c in self.categories if not c.enabled or (c.volatile and c.name != default)
         )
 
     @property
     def must_classify(self) -> bool:
         """Whether a request's category must be told before it may be looked up or kept."""
-        doubts = self.classifier.doubtful is Doubtful.BYPASS and bool(self.sensitive)
-        return doubts or self.has_forbidden
+        careful = self.classifier.doubtful is Doubtful.BYPASS
+        return self.has_forbidden or (careful and bool(self.sensitive))
 
     @property
     def kept_out(self) -> str:
