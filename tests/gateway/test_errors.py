@@ -98,6 +98,7 @@ BAD_CHAT: list[tuple[dict[str, Any], str, str]] = [
     ({"stop": ""}, "stop", "invalid_value"),
     ({"stop": ["a", ""]}, "stop[1]", "invalid_value"),
     ({"stop": ["a"] * 17}, "stop", "invalid_value"),
+    ({"stop": "a" * 1025}, "stop", "invalid_value"),
     ({"min_tokens": 30}, "min_tokens", "invalid_value"),
     ({"logit_bias": {"x": 1}}, "logit_bias", "invalid_value"),
     ({"logit_bias": {"99999": 1}}, "logit_bias", "invalid_value"),
