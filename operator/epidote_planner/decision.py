@@ -91,10 +91,14 @@ Action = AdviseGateway | SwitchRole | MoveExperts | AddWorkers | RemoveWorker
 
 @dataclass(frozen=True, kw_only=True)
 class Hold:
-    """A lane (or the whole pool, lane None) that this plan leaves alone, and why."""
+    """A lane (or the whole pool, lane None) that this plan leaves alone, and why.
+
+    `field`: the snapshot's field whose value could not be, e.g. "traffic.image.arrival_rps".
+    """
 
     lane: Lane | None
     reason: Reason
+    field: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,6 +51,9 @@ def explain(finding: Finding) -> Explanation:
         f"{reason.value}: {decided}. Demand {finding.rps:.2f} requests/s after a response-cache "
         f"hit ratio of {finding.cache_hit_ratio:.0%}; {binding.value} binds. {counterfactual}"
     )
+    fields = sorted({hold.field for hold in finding.holds if hold.field})
+    if fields:
+        text += f" Not believed: {', '.join(fields)}."
     return Explanation(
         reason=reason,
         binding=binding,

@@ -31,6 +31,15 @@ class Series:
         """Typical shortfall of a forecast."""
         return sqrt(self.error2)
 
+    def moved(self, step_s: float, now_s: float) -> "Series":
+        """The series on a clock that jumped by `step_s` to `now_s`; never ahead of it."""
+        back_s = min(step_s, now_s - self.at_s)
+        return replace(
+            self,
+            at_s=self.at_s + back_s,
+            promises=tuple((due_s + back_s, value) for due_s, value in self.promises),
+        )
+
 
 def advance(
     series: Series | None,

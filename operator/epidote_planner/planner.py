@@ -1,6 +1,6 @@
 """This file is about the decision itself: one pure function from an observation to a plan."""
 
-from math import ceil
+from math import ceil, isfinite
 
 from epidote_core.roles import WorkerState
 from epidote_planner.assignment import assign
@@ -17,11 +17,21 @@ from epidote_planner.damping import (
     remember_need,
     window_needs,
 )
-from epidote_planner.decision import Action, MoveExperts, Plan, RemoveWorker, Step
+from epidote_planner.decision import (
+    Action,
+    Constraint,
+    Explanation,
+    Hold,
+    MoveExperts,
+    Plan,
+    RemoveWorker,
+    Step,
+)
 from epidote_planner.demand import expect, observe
 from epidote_planner.experts import worthwhile_move
 from epidote_planner.explanation import Finding, explain
 from epidote_planner.holds import find_holds
+from epidote_planner.intake import take_in
 from epidote_planner.lane import Lane
 from epidote_planner.memory import PlannerMemory
 from epidote_planner.models import drain_s, group_model, lane_load, sized_lanes
@@ -38,11 +48,16 @@ def plan(
 ) -> Plan:
     """What to do now. Pure: the same arguments give an equal plan.
 
-    Missing or stale traffic holds everything; missing metrics of a role hold that role.
+    Missing or stale traffic holds everything; missing metrics of a role hold that role. Figures
+    that cannot be (no number, negative, a time far ahead) are missing, too, and never remembered.
     """
     memory = memory or PlannerMemory()
+    snapshot, refused = take_in(snapshot, policy)
+    if not isfinite(snapshot.now_s):
+        return _timeless(snapshot, memory, refused)
     now_s = snapshot.now_s
-    holds = find_holds(snapshot, policy)
+    memory = memory.as_of(now_s)
+    holds = find_holds(snapshot, policy, refused)
     starts = review_starts(snapshot, memory, policy)
     lost = {worker.name for worker in starts.given_up}
     workers = tuple(w for w in snapshot.workers if not w.leaving and w.name not in lost)
@@ -170,6 +185,25 @@ def plan(
                 values={str(lane): float(n) for lane, n in assignment.targets.items()},
             ),
         ),
+    )
+
+
+def _timeless(snapshot: ClusterSnapshot, memory: PlannerMemory, holds: tuple[Hold, ...]) -> Plan:
+    """Without the time nothing can be judged: everything stays, the memory too."""
+    targets = count_lanes(tuple(worker for worker in snapshot.workers if not worker.leaving))
+    reason, field = holds[0].reason, holds[0].field
+    counterfactual = "With the time known the demand would have been sized again."
+    return Plan(
+        targets=targets,
+        actions=(),
+        memory=memory,
+        explanation=Explanation(
+            reason=reason,
+            binding=Constraint.METRICS,
+            counterfactual=counterfactual,
+            text=f"{reason.value}: keep everything. {counterfactual} Not believed: {field}.",
+        ),
+        holds=holds,
     )
 
 
