@@ -104,7 +104,7 @@ def _promises(verdict: Verdict) -> Table:
             found.class_name,
             found.objective.name,
             f"{found.objective.ratio:g}",
-            f"{found.attainment:.4f}",
+            f"{found.attainment:.4f}" if found.num_requests else "-",
             f"{found.interval.low:.4f} to {found.interval.high:.4f}",
             str(found.num_requests),
             f"[{_COLOURS[found.outcome]}]{found.outcome}[/]",

@@ -126,9 +126,11 @@ class RequestRecord:
     prompt_tokens: int | None = None  # prompt, cached, output: from the reply's usage
     cached_tokens: int | None = None
     output_tokens: int | None = None
+    expects_answer: bool = False  # what a right reply says is known: it is scored, if it comes
     correct: bool | None = None  # None: not scored
     cache: str = ""  # the gateway's cache header, "" without one
     num_retries: int = 0  # sends after the first, which met a connection that was closed already
+    is_cut: bool = False  # ended by our own interrupt: nobody knows how it would have gone on
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _record, (_record_values(self),)
@@ -136,6 +138,11 @@ class RequestRecord:
     @property
     def ok(self) -> bool:
         return self.status is RequestStatus.OK
+
+    @property
+    def is_for_scoring(self) -> bool:
+        """Whether its answer was scored, or would have been had it come."""
+        return self.expects_answer or self.correct is not None
 
     @property
     def ttft_s(self) -> float | None:

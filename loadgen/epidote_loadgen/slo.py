@@ -21,7 +21,8 @@ class Objective:
     """`ratio` of the requests meet every limit given here. Seconds; None: no such limit.
 
     A request that did not end well meets nothing. A limit that does not apply (TPOT of a single
-    token) is met. `correct`: a scored reply must be right, and an unscored one is not held to it.
+    token) is met. With `correct` only requests with a known answer count: each must
+    be right.
     """
 
     ttft_s: float | None = None
@@ -63,15 +64,20 @@ class Objective:
         ]
         return ", ".join([*limits, *(["right answer"] if self.correct else [])]) or "served"
 
+    def judges(self, record: RequestRecord) -> bool:
+        """Whether this request counts: not one that our own interrupt cut, and with `correct` only
+        one whose answer was scored, or would have been had it come."""
+        return not record.is_cut and (record.is_for_scoring or not self.correct)
+
     def met_by(self, record: RequestRecord) -> bool:
-        """Whether this request met every limit."""
+        """Whether this request met every limit; ask only of one that it `judges`."""
         return (
             record.ok
             and within(record.ttft_s, self.ttft_s)
             and within(record.tpot_s, self.tpot_s)
             and within(record.e2e_s, self.e2e_s)
             and (self.itl_s is None or within(high_gap_s(record.itl_s), self.itl_s))
-            and not (self.correct and record.correct is False)
+            and (not self.correct or record.correct is True)
         )
 
 
@@ -124,6 +130,11 @@ class SloClass:
     name: str
     match: Match = field(default_factory=Match)
     objectives: tuple[Objective, ...]
+
+    def good(self, record: RequestRecord) -> bool | None:
+        """Whether it met every objective that judges it; None: none does."""
+        judging = [objective for objective in self.objectives if objective.judges(record)]
+        return all(objective.met_by(record) for objective in judging) if judging else None
 
 
 @dataclass(frozen=True, kw_only=True)

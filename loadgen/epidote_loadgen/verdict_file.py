@@ -48,7 +48,7 @@ def _objective(found: ObjectiveVerdict) -> dict[str, Any]:
         "class": found.class_name,
         "objective": found.objective.name,
         "outcome": found.outcome.value,
-        "attainment": round(found.attainment, 6),
+        "attainment": round(found.attainment, 6) if found.num_requests else None,
         "ratio": found.objective.ratio,
         "low": round(found.interval.low, 6),
         "high": round(found.interval.high, 6),

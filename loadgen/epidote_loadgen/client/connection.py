@@ -159,19 +159,19 @@ class Connection(asyncio.Protocol):
         self.exchange = None
         self.busy_since_s = self._now_s
 
-    def _end(self, status: RequestStatus, error: str) -> None:
+    def _end(self, status: RequestStatus, error: str, *, is_cut: bool = False) -> None:
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            exchange.end(status, error)
+            exchange.end(status, error, is_cut=is_cut)
 
     @property
     def is_stale(self) -> bool:
         """Its reply was judged and yet does not end."""
         return self.exchange is None and self._awaiting
 
-    def give_up(self, status: RequestStatus, error: str) -> None:
+    def give_up(self, status: RequestStatus, error: str, *, is_cut: bool = False) -> None:
         """End the exchange now, and the connection with it."""
-        self._end(status, error)
+        self._end(status, error, is_cut=is_cut)
         self.close()
 
     def close(self) -> None:

@@ -223,23 +223,28 @@ class Dispatcher:
                 connection.close()
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
-    async def close(self, why: str) -> None:
-        """End everything: what waits was never sent, what is open is unfinished."""
+    async def close(self, why: str, *, is_cut: bool = False) -> None:
+        """End everything: what waits was never sent, what is open is unfinished.
+
+        `is_cut`: by our own interrupt, which says nothing about the server.
+        """
         self._sweeper.cancel()
         capped, self._capped = self._capped, deque()
         for exchange, since_s in capped:
             exchange.waited_s += time.monotonic() - since_s
             self.num_in_flight += 1
-            exchange.end(RequestStatus.CAPPED, f"still held back by the in-flight cap: {why}")
+            exchange.end(
+                RequestStatus.CAPPED, f"still held back by the in-flight cap: {why}", is_cut=is_cut
+            )
         queued, self._queued = self._queued, deque()
         for exchange, _, _ in queued:
-            exchange.end(RequestStatus.UNSENT, f"still without a connection: {why}")
+            exchange.end(RequestStatus.UNSENT, f"still without a connection: {why}", is_cut=is_cut)
         retrying, self._retrying = self._retrying, deque()
         for exchange in retrying:
-            exchange.end(RequestStatus.UNFINISHED, why)
+            exchange.end(RequestStatus.UNFINISHED, why, is_cut=is_cut)
         for exchange, connection in list(self._sent.items()):
-            connection.give_up(RequestStatus.UNFINISHED, why)
-            exchange.end(RequestStatus.UNFINISHED, why)
+            connection.give_up(RequestStatus.UNFINISHED, why, is_cut=is_cut)
+            exchange.end(RequestStatus.UNFINISHED, why, is_cut=is_cut)
         for task in list(self._opening):
             task.cancel()
         await asyncio.gather(*self._opening, return_exceptions=True)

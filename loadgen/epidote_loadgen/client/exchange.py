@@ -86,7 +86,7 @@ class Exchange:
         else:
             self.end(RequestStatus.OK)
 
-    def end(self, status: RequestStatus, error: str = "") -> None:
+    def end(self, status: RequestStatus, error: str = "", *, is_cut: bool = False) -> None:
         """Become a record. Later ends of the same exchange are ignored."""
         if self.is_over:
             return
@@ -112,8 +112,10 @@ class Exchange:
             prompt_tokens=stream.prompt_tokens,
             cached_tokens=stream.cached_tokens,
             output_tokens=stream.output_tokens,
+            expects_answer=expected is not None,
             correct=right,
             cache=self.cache,
             num_retries=self.num_retries,
+            is_cut=is_cut,
         )
         self._ended(self, record)

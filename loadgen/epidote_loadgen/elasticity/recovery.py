@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from epidote_loadgen.records import RequestRecord
-from epidote_loadgen.slo import SloTable
+from epidote_loadgen.slo import Objective, SloTable
 
 BUCKET_S = 5.0  # of intended sends; finer ones hold too few requests to judge a share by
 
@@ -71,13 +71,15 @@ def recoveries(
             missed = [
                 bucket
                 for bucket, members in buckets.items()
-                if any(
-                    sum(objective.met_by(r) for r in members) < objective.ratio * len(members)
-                    for objective in slo_class.objectives
-                )
+                if any(_is_missed(objective, members) for objective in slo_class.objectives)
             ]
             after_s: float | None = (max(missed) + 1) * BUCKET_S if missed else 0.0
             if missed and max(missed) == max(buckets):
                 after_s = None
             found.append(Recovery(step=step, slo_class=slo_class.name, after_s=after_s))
     return found
+
+
+def _is_missed(objective: Objective, records: Sequence[RequestRecord]) -> bool:
+    flags = [objective.met_by(record) for record in records if objective.judges(record)]
+    return sum(flags) < objective.ratio * len(flags)

@@ -37,6 +37,8 @@ class RunState:
             if slo_class is None:
                 continue
             for number, objective in enumerate(slo_class.objectives):
+                if not objective.judges(record):
+                    continue
                 counts = self.objectives_met.setdefault((slo_class.name, number), [0, 0])
                 counts[0] += objective.met_by(record)
                 counts[1] += 1

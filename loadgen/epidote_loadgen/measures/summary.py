@@ -22,7 +22,7 @@ class Summary:
     """
 
     num_requests: int = 0
-    num_judged: int = 0  # belong to an SLO class
+    num_judged: int = 0  # some objective of their SLO class is about them
     num_good: int = 0
     by_status: Counter[RequestStatus] = field(default_factory=Counter)
     by_error: Counter[str] = field(default_factory=Counter)
@@ -39,7 +39,7 @@ class Summary:
     by_cache: Counter[str] = field(default_factory=Counter)
 
     def add(self, record: RequestRecord, *, good: bool | None) -> None:
-        """`good` is None for a request that no SLO class judges."""
+        """`good` is None for a request that no objective judges."""
         self.num_requests += 1
         self.by_status[record.status] += 1
         if record.error:
@@ -114,7 +114,7 @@ class Gatherer:
         if slo_class is None:
             self.summaries[TOTAL].add(record, good=None)
         else:
-            good = all(o.met_by(record) for o in slo_class.objectives)
+            good = slo_class.good(record)
             self.summaries[TOTAL].add(record, good=good)
             self.summaries[slo_class.name].add(record, good=good)
 

@@ -63,6 +63,7 @@ def verdict_values(verdict: Verdict) -> dict[str, Any]:
         "outcome": verdict.outcome.value,
         "exit_code": int(verdict.exit_code),
         "reason": verdict.reason,
+        "num_cut": verdict.num_cut,
         "objectives": [_objective(found) for found in verdict.objectives],
     }
 
@@ -75,7 +76,7 @@ def _objective(found: ObjectiveVerdict) -> dict[str, Any]:
         **limits,
         "num_requests": found.num_requests,
         "num_met": found.num_met,
-        "attainment": round(found.attainment, 6),
+        "attainment": round(found.attainment, 6) if found.num_requests else None,
         "low": round(found.interval.low, 6),
         "high": round(found.interval.high, 6),
         "design_effect": round(found.design_effect, 3),

@@ -25,6 +25,8 @@ def junit(run: Document) -> bytes:
         told = (
             f"attained {found['attainment']:.4f} ({found['low']:.4f} to {found['high']:.4f}) "
             f"of {found['num_requests']} requests, promised {found['ratio']:g}"
+            if found["num_requests"]
+            else f"judged no request, promised {found['ratio']:g}"
         )
         if found["outcome"] == Outcome.FAIL:
             ET.SubElement(case, "failure", message=told, type="SloMissed")

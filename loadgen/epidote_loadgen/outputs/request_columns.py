@@ -49,11 +49,11 @@ DIGITS = 6  # of seconds: microseconds
 
 
 def row(record: RequestRecord, slo: SloTable) -> dict[str, Any]:
-    """The request under `COLUMNS`. `good`: met every limit of its SLO class; None without one."""
+    """The request under `COLUMNS`. `good`: met every objective that judges it; None: none does."""
     slo_class = slo.class_of(record)
     gaps = record.itl_s
     attributes = record.attributes
-    good = all(o.met_by(record) for o in slo_class.objectives) if slo_class else None
+    good = slo_class.good(record) if slo_class else None
     return {
         "index": record.index,
         "class": record.class_name,

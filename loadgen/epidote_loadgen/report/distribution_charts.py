@@ -83,6 +83,12 @@ def _promise_row(found: dict[str, Any]) -> str:
         return f"{100 * (value - low) / (1.0 - low):.2f}%"
 
     width = f"{100 * (found['high'] - found['low']) / (1.0 - low):.2f}%"
+    point, told = "", "of no request"
+    if found["num_requests"]:
+        point = f'<i class="point" style="left:{x(found["attainment"])}"></i>'
+        told = (
+            f"{percent(found['attainment'])} ({percent(found['low'])} to {percent(found['high'])})"
+        )
     more = ""
     if found["outcome"] == "INCONCLUSIVE" and found["more_requests"]:
         more = f"<br><small>about {found['more_requests']:,} more would settle it</small>"
@@ -91,10 +97,9 @@ def _promise_row(found: dict[str, Any]) -> str:
         f"<td>{percent(found['ratio'])}"
         f'<td class="plot {state}"><div class="range">'
         f'<i class="interval" style="left:{x(found["low"])};width:{width}"></i>'
-        f'<i class="point" style="left:{x(found["attainment"])}"></i>'
+        f"{point}"
         f'<i class="asked" style="left:{x(found["ratio"])}"></i></div>'
-        f"<small>{percent(found['attainment'])} ({percent(found['low'])} to "
-        f"{percent(found['high'])})</small>"
+        f"<small>{told}</small>"
         f"<td>{found['num_met']:,} of {found['num_requests']:,}"
         f'<td class="{state}"><b>{found["outcome"].lower()}</b>{more}'
     )

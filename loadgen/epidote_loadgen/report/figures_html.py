@@ -18,7 +18,7 @@ def cards(run: dict[str, Any]) -> str:
         ("goodput", f"{plain(summary['goodput_rps'])}/s", "requests that kept every promise"),
         (
             "attainment",
-            percent(summary["attainment"]),
+            percent(summary["attainment"]) if summary["num_judged"] else "–",
             f"{summary['num_good']:,} of {summary['num_judged']:,} judged requests",
         ),
         (

@@ -161,7 +161,7 @@ def attainment_chart(requests: Sequence[Row], bins: Bins, classes: dict[str, Any
     """Share of each SLO class's requests that kept every promise, by intended send."""
     frame = Frame(
         title="SLO attainment over time",
-        note="By intended send. Capped, unsent and unfinished requests count as missed.",
+        note="By intended send. Capped, unsent and unfinished requests are missed, cut ones left out.",
         height=140.0,
         x_high=bins.end_s,
         y_high=1.02,
@@ -169,7 +169,8 @@ def attainment_chart(requests: Sequence[Row], bins: Bins, classes: dict[str, Any
         y_label=percent,
     )
     for number, name in enumerate(classes):
-        judged = [row for row in requests if row["slo_class"] == name]
+        members = [row for row in requests if row["slo_class"] == name]
+        judged = [row for row in members if row["good"] is not None]
         at, values = [], []
         for place, group in bins.groups(judged, lambda row: row["intended_send_s"]):
             at.append(bins.middle_s(place))

@@ -21,6 +21,7 @@ FILL_S = 60.0  # for the first payloads; then the run starts with what there is
 LOOK_S = 0.02  # between two looks at whether what is waited for has come
 GLANCE_S = 0.5
 INTERRUPT_DRAIN_S = 5.0  # for what is open when a person interrupts
+INTERRUPTED = "interrupted"  # why a request was cut then
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,7 @@ async def run_part(plan: RunPlan, part: int, control: PartControl) -> PartWatch:
             why = await _drain(dispatcher, limits, control)
         finally:
             reporter.also = None
-            await dispatcher.close(why)
+            await dispatcher.close(why, is_cut=why == INTERRUPTED)
             reporter.end()
         return PartWatch(
             cpu_s=time.process_time() - cpu_s,
@@ -132,9 +133,9 @@ async def _drain(dispatcher: Dispatcher, limits: Limits, control: PartControl) -
     while dispatcher.num_in_flight or dispatcher.num_waiting:
         waited_s = time.monotonic() - begun_s
         if control.abandon.is_set():
-            return "interrupted"
+            return INTERRUPTED
         if control.stop.is_set() and waited_s > INTERRUPT_DRAIN_S:
-            return "interrupted"
+            return INTERRUPTED
         if waited_s > limits.drain_s:
             return f"open {limits.drain_s:g} s after the last send"
         await asyncio.sleep(LOOK_S)

@@ -23,7 +23,9 @@ class SaturationWatch:
         for record in progress.recent:
             slo_class = self._slo.class_of(record)
             for objective in slo_class.objectives if slo_class else ():
-                if slo_class is not None and not objective.met_by(record):
+                if slo_class is None or not objective.judges(record):
+                    continue
+                if not objective.met_by(record):
                     key = (slo_class.name, objective)
                     self._misses[key] = self._misses.get(key, 0) + 1
         return any(

@@ -193,16 +193,19 @@ class _Sweep:
             )
         result, end = self._run(plan, num_planned=round(rps * duration_s))
         verdict = judge(result.records, plan.slo, confidence=plan.confidence)
-        worst = min(verdict.objectives, key=lambda v: v.attainment / v.objective.ratio)
+        # One that no request of the probe was about decides nothing; if that is all, nothing held.
+        known = [found for found in verdict.objectives if found.num_requests]
+        worst = min(known, key=lambda v: v.attainment / v.objective.ratio, default=None)
         probe = Probe(
             rps=rps,
             duration_s=result.duration_s,
             num_requests=len(result.records),
-            attainment=worst.attainment,
+            attainment=worst.attainment if worst is not None else 0.0,
             verdict=verdict,
             # Still undecided after a long look: the point estimate is the best there is.
             held=end is not ProbeEnd.SATURATED
-            and all(v.attainment >= v.objective.ratio for v in verdict.objectives),
+            and bool(known)
+            and all(v.attainment >= v.objective.ratio for v in known),
             end=end,
             cool_down_s=cooled_s,
             void_reason=result.void_reason,

@@ -53,12 +53,16 @@ class ObjectiveVerdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The run's. `reason` is one sentence for a person."""
+    """The run's. `reason` is one sentence for a person.
+
+    `num_cut` requests were ended by our own interrupt: they count neither as met nor as missed.
+    """
 
     outcome: Outcome
     exit_code: ExitCode
     objectives: tuple[ObjectiveVerdict, ...]
     reason: str
+    num_cut: int = 0
 
 
 def judge(
@@ -71,7 +75,9 @@ def judge(
 ) -> Verdict:
     """The verdict over all records; they may come in any order.
 
-    An interrupted run can fail, but it can't pass: the rest of the plan was never tried.
+    An interrupted run can fail, but it can't pass: the rest of the plan was never tried. What the
+    interrupt itself cut is left out; those that were complete by then are the faster ones, so that
+    their failing is sure and their passing is not.
     """
     in_time = sorted(records, key=lambda record: (record.intended_send_s, record.index))
     by_class: dict[str, list[RequestRecord]] = {c.name: [] for c in slo.classes}
@@ -90,22 +96,27 @@ def judge(
         return Verdict(
             outcome=Outcome.INCONCLUSIVE, exit_code=code, objectives=found, reason=reason
         )
+    num_cut = sum(record.is_cut for record in in_time)
     if void_reason:
         return Verdict(
             outcome=Outcome.INCONCLUSIVE,
             exit_code=ExitCode.UNDECIDED,
             objectives=found,
             reason=f"void, the client was the bottleneck: {void_reason}",
+            num_cut=num_cut,
         )
     outcome = worst(v.outcome for v in found)
     reason = explain(found)
     if interrupted:
         outcome = Outcome.FAIL if outcome is Outcome.FAIL else Outcome.INCONCLUSIVE
-        reason = f"interrupted; until then {reason}"
+        cut = f"; {num_cut} requests cut by the interrupt are left out" if num_cut else ""
+        reason = f"interrupted{cut}; until then {reason}"
     code = {Outcome.PASS: ExitCode.MET, Outcome.FAIL: ExitCode.MISSED}.get(
         outcome, ExitCode.UNDECIDED
     )
-    return Verdict(outcome=outcome, exit_code=code, objectives=found, reason=reason)
+    return Verdict(
+        outcome=outcome, exit_code=code, objectives=found, reason=reason, num_cut=num_cut
+    )
 
 
 def judge_objective(
@@ -115,8 +126,8 @@ def judge_objective(
     *,
     confidence: float = 0.95,
 ) -> ObjectiveVerdict:
-    """`records` of this class, in order of time."""
-    flags = [objective.met_by(record) for record in records]
+    """`records` of this class, in order of time; only those that the objective judges count."""
+    flags = [objective.met_by(record) for record in records if objective.judges(record)]
     met, total = sum(flags), len(flags)
     effect = design_effect(flags)
     interval = wilson(met / effect, total / effect, confidence=confidence)
@@ -161,6 +172,12 @@ def explain(found: Sequence[ObjectiveVerdict]) -> str:
     deciding = min(
         (v for v in found if v.outcome is outcome), key=lambda v: v.attainment - v.objective.ratio
     )
+    if not deciding.num_requests and deciding.objective.correct:
+        return (
+            f"{deciding.class_name}: no answer was scored, so nothing is known of "
+            f"{deciding.objective.name}: only classes of kind questions or paraphrases have "
+            f"answers that can be; about {deciding.more_requests} could settle it"
+        )
     if not deciding.num_requests:
         return (
             f"{deciding.class_name}: no request of this class was sent, so nothing is known of "

@@ -68,6 +68,7 @@ async def test_a_reply_is_scored_only_against_an_expectation() -> None:
         client.send(planned(0), right, planned(2, expected="no"))
         records = await client.ended(3)
     assert [record.correct for record in records] == [None, True, False]
+    assert [record.expects_answer for record in records] == [False, True, True]
 
 
 async def test_connections_are_used_again() -> None:

@@ -31,6 +31,7 @@ from epidote_loadgen.records import (
     RunResult,
     SelfWatch,
 )
+from epidote_loadgen.report.page import page
 from epidote_loadgen.slo import Match, Objective, SloClass, SloTable
 from epidote_loadgen.verdict.verdict import judge
 
@@ -144,6 +145,9 @@ def test_a_run_without_requests_has_a_document_too() -> None:
     assert run["run"]["interrupted"] is True
     assert run["summary"]["num_requests"] == 0
     assert run["verdict"]["outcome"] == "INCONCLUSIVE"
+    assert [found["attainment"] for found in run["verdict"]["objectives"]] == [None, None]
+    assert "judged no request" in junit(run).decode()
+    assert "of no request" in page(run)
     json.dumps(run, allow_nan=False)
 
 

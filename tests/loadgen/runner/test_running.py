@@ -157,6 +157,7 @@ def test_a_second_interrupt_waits_for_nothing() -> None:
     found = {record.status for record in result.records}
     assert RequestStatus.UNFINISHED in found
     assert found <= {RequestStatus.UNFINISHED, RequestStatus.UNSENT}  # its connection was opening
+    assert all(record.is_cut for record in result.records)
 
 
 @pytest.mark.parametrize("deaf", [False, True])
@@ -242,6 +243,7 @@ def test_a_server_that_never_answers_ends_with_the_patience() -> None:
         by_drain = run(replace(asked, limits=replace(asked.limits, drain_s=0.2)))
         by_deadline = run(replace(asked, limits=replace(asked.limits, request_timeout_s=0.2)))
     assert {record.status for record in by_drain.records} == {RequestStatus.UNFINISHED}
+    assert not any(record.is_cut for record in by_drain.records)  # the server had its time
     assert {record.status for record in by_deadline.records} == {RequestStatus.TIMEOUT}
 
 

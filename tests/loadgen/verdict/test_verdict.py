@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -124,3 +125,38 @@ def test_without_promises_there_is_no_verdict() -> None:
     verdict = judge(records(500), SloTable(classes=()))
     assert verdict.exit_code is ExitCode.UNDECIDED
     assert "nothing was promised" in verdict.reason
+
+
+RIGHT = SloTable(classes=(SloClass(name="all", objectives=(Objective(correct=True, ratio=0.8),)),))
+
+
+def test_answers_that_nobody_scored_show_nothing_about_being_right() -> None:
+    verdict = judge(records(500), RIGHT)
+    assert (verdict.outcome, verdict.exit_code) == (Outcome.INCONCLUSIVE, ExitCode.UNDECIDED)
+    assert verdict.objectives[0].num_requests == 0
+    assert "no answer was scored" in verdict.reason
+
+
+def test_the_share_of_right_answers_is_of_the_scored_ones_and_of_failures_with_an_answer() -> None:
+    unscored = records(400)
+    right = [replace(r, expects_answer=True, correct=True) for r in records(100)]
+    wrong = [replace(r, expects_answer=True, correct=False) for r in records(50)]
+    failed = [replace(r, expects_answer=True) for r in records(50, status=RequestStatus.TIMEOUT)]
+    verdict = judge([*unscored, *right, *wrong, *failed], RIGHT)
+    assert (verdict.objectives[0].num_met, verdict.objectives[0].num_requests) == (100, 200)
+    assert verdict.exit_code is ExitCode.MISSED
+
+
+def test_what_the_interrupt_cut_decides_nothing_and_is_told() -> None:
+    cut = [replace(r, is_cut=True) for r in records(400, status=RequestStatus.UNFINISHED)]
+    verdict = judge([*records(500), *cut], table(), interrupted=True)
+    assert (verdict.outcome, verdict.exit_code) == (Outcome.INCONCLUSIVE, ExitCode.UNDECIDED)
+    assert (verdict.objectives[0].num_met, verdict.objectives[0].num_requests) == (500, 500)
+    assert verdict.num_cut == 400
+    assert "400 requests cut by the interrupt are left out" in verdict.reason
+
+
+def test_time_outs_before_an_interrupt_stay_misses() -> None:
+    timed_out = records(250, status=RequestStatus.TIMEOUT)
+    verdict = judge([*records(250), *timed_out], table(), interrupted=True)
+    assert verdict.exit_code is ExitCode.MISSED
