@@ -161,7 +161,7 @@ def attainment_chart(requests: Sequence[Row], bins: Bins, classes: dict[str, Any
     """Share of each SLO class's requests that kept every promise, by intended send."""
     frame = Frame(
         title="SLO attainment over time",
-        note="By intended send. Capped, unsent and unfinished requests are missed, cut ones left out.",
+        note="By intended send. Capped, unsent and unfinished requests are missed.",
         height=140.0,
         x_high=bins.end_s,
         y_high=1.02,
