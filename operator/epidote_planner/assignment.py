@@ -37,7 +37,7 @@ def assign(
     policy: PlannerPolicy,
 ) -> Assignment:
     """Turn needs into moves. `workers` are those that count: not leaving, not given up."""
-    bench = seat(workers, goal, last_switch_s)
+    bench = seat(workers, goal, last_switch_s, now_s=now_s, dwell_s=policy.damping.dwell_s)
     switches = _fill_deficits(bench, goal, now_s, policy)
     if not switches:
         switches = _rebalance(bench, goal, now_s, policy)
@@ -81,17 +81,13 @@ def _find_donor(
     """A fresh worker of a surplus lane, else the emptiest worker whose switch pays."""
     donors = [
         lane
-        for lane, members in bench.workers.items()
-        if lane != target
-        and lane not in goal.held
-        and members
-        and bench.count[lane] > goal.needs.get(lane, 0)
+        for lane in bench.seats
+        if lane != target and lane not in goal.held and bench.count[lane] > goal.needs.get(lane, 0)
     ]
     donors.sort(key=lambda lane: (-tolerance(bench, goal, lane, -1), lane))
     for lane in donors:
-        for worker in bench.workers[lane]:
-            if worker.state is WorkerState.STARTING:
-                return worker, lane
+        if bench.seats[lane].starting:
+            return bench.seats[lane].starting[0], lane
     for lane in donors:
         if bench.ready[lane] <= goal.needs.get(lane, 0):
             continue
@@ -109,7 +105,7 @@ def _switch_gain_s(
     """Worker-seconds a switch wins over the alternative: a new worker, or none at all."""
     cost = policy.switch_cost_s(source.role, target.role)
     away = cost + goal.drain_s.get(source, 0.0)
-    if goal.may_start and bench.total < goal.limit:
+    if goal.may_start and bench.total < goal.limit and goal.room > 0:
         return policy.profile.startup_s - away - cost
     return policy.damping.shrink_window_s - away - cost
 
@@ -122,13 +118,10 @@ def _movable(
     if opposite is not None and now_s - opposite < policy.damping.switch_cooldown_s:
         bench.cooling = True
         return None
-    for worker in bench.workers[source]:
-        if worker.state is not WorkerState.ROUTABLE:
-            continue
-        if now_s - worker.since_s >= policy.damping.dwell_s:
-            return worker
+    seats = bench.seats[source]
+    if seats.young and seats.emptiest(seats.settled, seats.young) is seats.young[0]:
         bench.cooling = True
-    return None
+    return seats.settled[0] if seats.settled else None
 
 
 def _move(bench: Bench, found: tuple[WorkerStatus, Lane], target: Lane, now_s: float) -> SwitchRole:

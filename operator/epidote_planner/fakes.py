@@ -109,13 +109,14 @@ def snapshot(
 
 @dataclass
 class PretendCluster:
-    """Carries plans out: switches take a tick, starts take `start_ticks`, removals none."""
+    """Carries plans out: a switch takes a tick, starts and removals take theirs."""
 
     policy: PlannerPolicy
     fleet: tuple[WorkerStatus, ...] = ()
     memory: PlannerMemory | None = None
     now_s: float = 0.0
     start_ticks: int = 0
+    removal_ticks: int = 0  # a removed worker drains so long, and holds its GPU
     count: int = 0
 
     def tick(self, *traffic: ModalityTraffic, met: float = 1.0) -> Plan:
@@ -132,12 +133,14 @@ class PretendCluster:
 
     def _settle(self) -> None:
         due_s = self.now_s - self.start_ticks * self.policy.tick_s
+        gone_s = self.now_s - self.removal_ticks * self.policy.tick_s
         self.fleet = tuple(
             replace(worker, state=WorkerState.ROUTABLE, since_s=self.now_s)
             if worker.state is WorkerState.SWITCHING
             or (worker.state is WorkerState.STARTING and worker.since_s <= due_s)
             else worker
             for worker in self.fleet
+            if not worker.leaving or worker.since_s > gone_s
         )
 
     def _act(self, decided: Plan) -> None:
@@ -153,6 +156,13 @@ class PretendCluster:
                     if moved.state is not WorkerState.STARTING:
                         moved = replace(moved, state=WorkerState.SWITCHING, since_s=self.now_s)
                     by_name[action.worker] = moved
+                case RemoveWorker() if self.removal_ticks:
+                    by_name[action.worker] = replace(
+                        by_name[action.worker],
+                        state=WorkerState.DRAINING,
+                        leaving=True,
+                        since_s=self.now_s,
+                    )
                 case RemoveWorker():
                     del by_name[action.worker]
                 case AddWorkers():

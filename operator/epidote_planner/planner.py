@@ -110,6 +110,7 @@ def plan(
         loads=loads,
         pool_target=pool_target,
         limit=limit,
+        room=policy.free_slots(len(snapshot.workers)),
         may_start=not policy.fixed_pool and starts.blocked_until_s is None and not held_whole,
         held=frozenset(policy.lanes) if held_whole else held,
         drain_s={lane: drain_s(models[lane.group], lane.role) for lane in policy.lanes},

@@ -135,6 +135,12 @@ class PlannerPolicy:
             return self.pool.most
         return min(self.pool.most, self.gpu_budget // self.gpus_per_worker)
 
+    def free_slots(self, num_pods: int) -> int:
+        """Workers that the GPU budget still has room for; every pod counts until it is gone."""
+        if self.gpu_budget is None:
+            return self.max_workers
+        return max(0, self.gpu_budget // self.gpus_per_worker - num_pods)
+
     @property
     def lanes(self) -> tuple[Lane, ...]:
         """Every lane a worker can be in, in the order encode, prefill, decode."""

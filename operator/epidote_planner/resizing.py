@@ -1,6 +1,5 @@
 """This file is about removing workers that nobody needs and starting those that are missing."""
 
-from epidote_core.roles import WorkerState
 from epidote_planner.decision import AddWorkers, RemoveWorker
 from epidote_planner.groups import share_spare
 from epidote_planner.lane import Lane
@@ -20,17 +19,12 @@ def remove_surplus(
     while bench.total > goal.pool_target:
         lanes = [
             lane
-            for lane, members in bench.workers.items()
-            if members and lane not in goal.held and bench.count[lane] > goal.needs.get(lane, 0)
+            for lane in bench.seats
+            if lane not in goal.held and bench.count[lane] > goal.needs.get(lane, 0)
         ]
         lanes.sort(key=lambda lane: (-tolerance(bench, goal, lane, -1), lane))
         found = next(
-            (
-                (lane, w)
-                for lane in lanes
-                for w in bench.workers[lane]
-                if _goes(bench, goal, lane, w)
-            ),
+            ((lane, w) for lane in lanes if (w := _first_to_go(bench, goal, lane)) is not None),
             None,
         )
         if found is None:
@@ -41,10 +35,11 @@ def remove_surplus(
     return tuple(removals)
 
 
-def _goes(bench: Bench, goal: Goal, lane: Lane, worker: WorkerStatus) -> bool:
-    if worker.state is WorkerState.STARTING:
-        return True
-    return worker.state is WorkerState.ROUTABLE and bench.ready[lane] > goal.needs.get(lane, 0)
+def _first_to_go(bench: Bench, goal: Goal, lane: Lane) -> WorkerStatus | None:
+    seats = bench.seats[lane]
+    if bench.ready[lane] > goal.needs.get(lane, 0):
+        return seats.emptiest(seats.starting, seats.settled, seats.young)
+    return seats.emptiest(seats.starting)
 
 
 def start_missing(bench: Bench, goal: Goal, policy: PlannerPolicy) -> tuple[AddWorkers, ...]:
@@ -57,6 +52,7 @@ def start_missing(bench: Bench, goal: Goal, policy: PlannerPolicy) -> tuple[AddW
     late = bench.cooling and policy.damping.dwell_s <= policy.profile.startup_s
     passing = sum(goal.needs.values()) > goal.pool_target
     room = (goal.pool_target if late or passing else goal.limit) - bench.total
+    room = min(room, goal.room)
     if not goal.may_start or room <= 0:
         return ()
     before = dict(bench.count)
@@ -67,7 +63,8 @@ def start_missing(bench: Bench, goal: Goal, policy: PlannerPolicy) -> tuple[AddW
         {lane: max(need, bench.count[lane]) for lane, need in open_lanes.items()},
         room,
     )
-    missing = goal.pool_target - (bench.total + sum(grown[n] - before[n] for n in grown))
+    added = sum(grown[lane] - before[lane] for lane in grown)
+    missing = min(goal.pool_target - bench.total, room) - added
     grown = share_spare(
         grown,
         goal.loads,

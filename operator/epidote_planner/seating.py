@@ -1,5 +1,6 @@
 """This file is about the workers while they are being assigned: who sits where, and the goal."""
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -17,16 +18,37 @@ class Goal:
     loads: Mapping[Lane, float]
     pool_target: int
     limit: int  # workers the pool may have at all
+    room: int  # workers that may be started now: pods that still drain hold their GPUs
     may_start: bool
     held: frozenset[Lane]
     drain_s: Mapping[Lane, float]  # how long a worker of the lane takes to run empty
 
 
 @dataclass
+class Seats:
+    """A lane's workers that can be taken, the emptiest first. Whoever goes is first of a queue."""
+
+    starting: deque[WorkerStatus] = field(default_factory=deque)
+    settled: deque[WorkerStatus] = field(default_factory=deque)  # routable, dwell served
+    young: deque[WorkerStatus] = field(default_factory=deque)  # routable, dwell not served
+
+    def add(self, worker: WorkerStatus, now_s: float, dwell_s: float) -> None:
+        if worker.state is WorkerState.STARTING:
+            self.starting.append(worker)
+        elif worker.state is WorkerState.ROUTABLE:
+            served = now_s - worker.since_s >= dwell_s
+            (self.settled if served else self.young).append(worker)
+
+    def emptiest(self, *queues: deque[WorkerStatus]) -> WorkerStatus | None:
+        """The emptiest worker at the head of `queues`."""
+        return min((queue[0] for queue in queues if queue), key=_busy, default=None)
+
+
+@dataclass
 class Bench:
     """The workers while they are being assigned. Mutable, and lives for one plan."""
 
-    workers: dict[Lane, list[WorkerStatus]]
+    seats: dict[Lane, Seats]
     count: dict[Lane, int]
     ready: dict[Lane, int]
     cooling: bool = False
@@ -37,7 +59,10 @@ class Bench:
         return sum(self.count.values())
 
     def take(self, worker: WorkerStatus, lane: Lane) -> None:
-        self.workers[lane].remove(worker)
+        seats = self.seats[lane]
+        for queue in (seats.starting, seats.settled, seats.young):
+            if queue and queue[0] is worker:
+                queue.popleft()
         self.count[lane] -= 1
         if worker.state is WorkerState.ROUTABLE:
             self.ready[lane] -= 1
@@ -52,23 +77,28 @@ def count_lanes(workers: tuple[WorkerStatus, ...]) -> dict[Lane, int]:
     return counts
 
 
+def _busy(worker: WorkerStatus) -> tuple[int, str]:
+    """The emptiest drains soonest."""
+    return worker.num_running + worker.num_waiting, worker.name
+
+
 def seat(
-    workers: tuple[WorkerStatus, ...], goal: Goal, last_switch_s: Mapping[str, float]
+    workers: tuple[WorkerStatus, ...],
+    goal: Goal,
+    last_switch_s: Mapping[str, float],
+    *,
+    now_s: float,
+    dwell_s: float,
 ) -> Bench:
-    seated: dict[Lane, list[WorkerStatus]] = {lane: [] for lane in goal.needs}
-    for worker in workers:
-        seated.setdefault(Lane(worker.group, worker.role), []).append(worker)
-    for lane in seated.values():  # the emptiest first: it drains soonest
-        lane.sort(key=lambda w: (w.num_running + w.num_waiting, w.name))
-    return Bench(
-        workers=seated,
-        count={lane: len(members) for lane, members in seated.items()},
-        ready={
-            lane: sum(w.state is WorkerState.ROUTABLE for w in members)
-            for lane, members in seated.items()
-        },
-        last_switch_s=dict(last_switch_s),
-    )
+    """Sorted once into queues, so that thousands of moves take no rescans."""
+    seats = {lane: Seats() for lane in goal.needs}
+    count, ready = dict.fromkeys(goal.needs, 0), dict.fromkeys(goal.needs, 0)
+    for worker in sorted(workers, key=_busy):
+        lane = Lane(worker.group, worker.role)
+        seats.setdefault(lane, Seats()).add(worker, now_s, dwell_s)
+        count[lane] = count.get(lane, 0) + 1
+        ready[lane] = ready.get(lane, 0) + (worker.state is WorkerState.ROUTABLE)
+    return Bench(seats=seats, count=count, ready=ready, last_switch_s=dict(last_switch_s))
 
 
 def is_short(bench: Bench, goal: Goal) -> bool:

@@ -14,7 +14,7 @@ from epidote_planner.fakes import PretendCluster, image_traffic, policy, snapsho
 from epidote_planner.lane import SPLIT_ROLES, Lane
 from epidote_planner.memory import PlannerMemory
 from epidote_planner.planner import plan
-from epidote_planner.policy import Bounds, PlannerPolicy
+from epidote_planner.policy import Bounds, DampingPolicy, PlannerPolicy
 from epidote_planner.snapshot import (
     Attainment,
     CacheSignals,
@@ -233,10 +233,19 @@ def test_more_load_never_means_fewer_workers_at_the_fixed_point(
     assert fixed_point(rate * factor, images).total >= fixed_point(rate, images).total
 
 
-@given(st.lists(st.floats(0.0, 120.0), min_size=5, max_size=40), st.integers(3, 14))
+@given(
+    st.lists(st.floats(0.0, 120.0), min_size=5, max_size=40),
+    st.integers(3, 14),
+    st.integers(0, 30),
+)
 @settings(max_examples=40)
-def test_pool_never_outgrows_its_budget_while_demand_jumps(rates: list[float], gpus: int) -> None:
-    cluster = PretendCluster(policy=policy(gpu_budget=gpus), start_ticks=3)
+def test_pods_never_outgrow_the_budget_while_demand_jumps_and_removals_take_time(
+    rates: list[float], gpus: int, removal_ticks: int
+) -> None:
+    hasty = DampingPolicy(shrink_window_s=20.0, dwell_s=5.0)
+    cluster = PretendCluster(
+        policy=policy(gpu_budget=gpus, damping=hasty), start_ticks=3, removal_ticks=removal_ticks
+    )
     for rate in rates:
         cluster.tick(image_traffic(rate))
         assert len(cluster.fleet) <= gpus

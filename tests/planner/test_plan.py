@@ -146,6 +146,28 @@ def test_budget_is_never_exceeded_and_the_counterfactual_says_what_it_cost() -> 
     assert "Without the GPU budget" in decided.explanation.counterfactual
 
 
+def test_pods_that_still_drain_hold_their_gpus_against_the_budget() -> None:
+    leaving = tuple(
+        replace(worker, name=f"gone-{worker.name}", state=WorkerState.DRAINING, leaving=True)
+        for worker in workers(1, 1, 2)
+    )
+    seen = snapshot(10.0, (*workers(2, 1, 1), *leaving), (image_traffic(30.0),))
+    assert starts(plan(seen, policy(gpu_budget=8))) == 0
+    assert starts(plan(seen, policy(gpu_budget=10))) == 2
+    freed = replace(seen, workers=workers(2, 1, 1))
+    assert starts(plan(freed, policy(gpu_budget=8))) == 4
+
+
+def test_thousands_of_switches_in_one_plan_leave_every_worker_in_one_place() -> None:
+    fleet = tuple(replace(w, num_running=i % 7) for i, w in enumerate(workers(3000, 0, 0)))
+    decided = plan(snapshot(10.0, fleet, (text_traffic(60_000.0),)), policy(fixed_pool=True))
+    moved = [switch.worker for switch in switches(decided)]
+    assert len(moved) == len(set(moved)) == 2999
+    assert decided.total == 3000
+    busy = {worker.name: worker.num_running for worker in fleet}
+    assert [busy[name] for name in moved] == sorted(busy[name] for name in moved)
+
+
 def test_stale_role_metrics_hold_that_role_only() -> None:
     signals = {**quiet_signals(1000.0), Role.ENCODE: RoleSignals(measured_at_s=10.0)}
     before = snapshot(1000.0, workers(2, 2, 1), (image_traffic(60.0),), signals=signals)
