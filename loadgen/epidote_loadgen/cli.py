@@ -1,8 +1,12 @@
 """This file is about the command `epidote-loadgen`.
 
 Exit codes: 0 every promise was kept, 1 one was missed, 2 usage, 3 the target is unreachable,
-4 inconclusive, or the client was the bottleneck.
+4 inconclusive, the client was the bottleneck, the results could not be told (a broken stdout), or a
+bug of ours; 130 Ctrl-C outside of a run. 1 never means anything but "missed".
 """
+
+import sys
+import traceback
 
 import typer
 
@@ -11,6 +15,9 @@ from epidote_loadgen.cli_report import compare, report
 from epidote_loadgen.cli_run import replay, run
 from epidote_loadgen.cli_sweep import sweep
 from epidote_loadgen.simulate.cli import main as simulate_main
+from epidote_loadgen.verdict.verdict import ExitCode
+
+INTERRUPTED = 130  # as a shell tells it
 
 app = typer.Typer(
     name="epidote-loadgen",
@@ -42,7 +49,17 @@ def simulate(context: typer.Context) -> None:
 
 def main() -> None:
     """The console script."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        # What went wrong within typer ends with 1 as well: an interrupt, a pipe that broke.
+        if end.code == ExitCode.MISSED and not isinstance(end.__context__, typer.Exit):
+            is_interrupt = isinstance(end.__context__, KeyboardInterrupt | typer.Abort)
+            sys.exit(INTERRUPTED if is_interrupt else ExitCode.UNDECIDED)
+        raise
+    except Exception:  # a gate must not take our bug for a missed promise
+        traceback.print_exc()
+        sys.exit(ExitCode.UNDECIDED)
 
 
 if __name__ == "__main__":

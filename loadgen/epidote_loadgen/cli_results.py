@@ -1,8 +1,11 @@
 """This file is about showing and writing what a run found."""
 
+import contextlib
 import json
+import os
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from epidote_loadgen.consoles import FrankConsole
 from epidote_loadgen.measures.histogram import Histogram
 from epidote_loadgen.measures.summary import TOTAL, Summary, summarise
 from epidote_loadgen.outputs.document import document
@@ -40,8 +44,6 @@ def write_outputs(result: RunResult, slo: SloTable, verdict: Verdict, paths: Out
     """Write all that was asked for; whether all could be. What can't is told on stderr."""
     whole = document(result, slo, verdict)
     on_stdout = paths.files.json == STDOUT
-    if on_stdout:
-        sys.stdout.write(json.dumps(whole, separators=(",", ":"), allow_nan=False) + "\n")
     files = replace(paths.files, json=None) if on_stdout else paths.files
     problems = save(files, whole, result, slo)
     if paths.verdict is not None:
@@ -49,14 +51,43 @@ def write_outputs(result: RunResult, slo: SloTable, verdict: Verdict, paths: Out
             write_verdict(paths.verdict, verdict, num_requests=len(result.records))
         except OSError as error:
             problems.append(f"{paths.verdict}: can't be written: {error.strerror or error}")
+    if on_stdout:  # last: who reads it may be gone, and the files must not be lost with it
+        text = json.dumps(whole, separators=(",", ":"), allow_nan=False) + "\n"
+        problems += told_on_stdout(lambda: sys.stdout.write(text))
     for problem in problems:
         typer.echo(f"error: {problem}", err=True)
-    if problems and not on_stdout:
+    if problems:
         with tempfile.NamedTemporaryFile(
             "w", prefix="epidote-loadgen-", suffix=".json", delete=False
         ) as rescue:
             rescue.write(json.dumps(whole))
         typer.echo(f"the run was saved as {rescue.name}", err=True)
+    return not problems
+
+
+def told_on_stdout(tell: Callable[[], object]) -> list[str]:
+    """What kept it from being told: the reader went away, the disk is full."""
+    try:
+        tell()
+        sys.stdout.flush()
+    except OSError as error:
+        # Whatever is still buffered must not fail once more at the interpreter's end.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return [f"stdout: can't be written: {error.strerror or error}"]
+    return []
+
+
+def shown(result: RunResult, slo: SloTable, verdict: Verdict, *, on_stderr: bool) -> bool:
+    """Whether the results could be shown. Why they could not is told on stderr."""
+    if on_stderr:
+        with contextlib.suppress(OSError):  # the JSON is on stdout: nothing is lost
+            show(result, slo, verdict, FrankConsole(stderr=True))
+        return True
+    problems = told_on_stdout(lambda: show(result, slo, verdict, FrankConsole()))
+    for problem in problems:
+        with contextlib.suppress(OSError):
+            typer.echo(f"error: {problem}", err=True)
     return not problems
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from epidote_loadgen import cli_flags as flag
-from epidote_loadgen.cli_results import STDOUT, OutputPaths, show, write_outputs
+from epidote_loadgen.cli_results import STDOUT, OutputPaths, shown, write_outputs
 from epidote_loadgen.cli_session import (
     check_writable,
     exit_codes,
@@ -19,15 +18,18 @@ from epidote_loadgen.cli_session import (
 )
 from epidote_loadgen.cli_values import Flags, run_file
 from epidote_loadgen.config.building import build_plan
+from epidote_loadgen.config.model_discovery import ModelUnknown
 from epidote_loadgen.config.run_file import OutputSection
 from epidote_loadgen.live.view import LiveView
 from epidote_loadgen.outputs.saving import Files
 from epidote_loadgen.plan import RunPlan
 from epidote_loadgen.records import Progress
+from epidote_loadgen.runner.never_sent import never_sent
 from epidote_loadgen.runner.ray_parts import RayLauncher
+from epidote_loadgen.runner.running import TargetUnreachable
 from epidote_loadgen.runner.running import run as carry_out
 from epidote_loadgen.traces.reading import TraceFormat
-from epidote_loadgen.verdict.verdict import ExitCode, judge
+from epidote_loadgen.verdict.verdict import ExitCode, judge, never_reached
 from epidote_loadgen.watch.building import build_watcher
 
 
@@ -178,30 +180,44 @@ def run_and_tell(
     base = config.parent if config is not None else Path()
     paths = _completed(paths, file.output)
     check_writable(paths.by_flag())
-    plan = build_plan(file, base=base)
+    try:
+        plan = build_plan(file, base=base)
+    except ModelUnknown as error:
+        unnamed = build_plan(file, base=base, ask_model=lambda target: "")
+        return _tell_unreachable(unnamed, str(error), paths)
     watcher = build_watcher(file.watch, base=base)
     say_plan(plan, quiet=quiet)
     warn_of_too_few(plan)
     with interruptible() as interrupt, progress_view(plan, quiet=quiet) as view:
-        result = carry_out(
-            plan,
-            on_progress=view,
-            watcher=watcher,
-            interrupt=interrupt,
-            launcher=RayLauncher(ray) if ray else None,
+        try:
+            result = carry_out(
+                plan,
+                on_progress=view,
+                watcher=watcher,
+                interrupt=interrupt,
+                launcher=RayLauncher(ray) if ray else None,
+            )
+        except TargetUnreachable as error:
+            return _tell_unreachable(plan, str(error), paths)
+        verdict = judge(
+            result.records,
+            plan.slo,
+            void_reason=result.void_reason,
+            interrupted=result.interrupted,
+            confidence=plan.confidence,
         )
-    verdict = judge(
-        result.records,
-        plan.slo,
-        void_reason=result.void_reason,
-        interrupted=result.interrupted,
-        confidence=plan.confidence,
-    )
-    written = write_outputs(result, plan.slo, verdict, paths)
-    on_stdout = paths.files.json == STDOUT
-    if not (quiet and on_stdout):
-        show(result, plan.slo, verdict, Console(stderr=on_stdout))
+        written = write_outputs(result, plan.slo, verdict, paths)
+        on_stdout = paths.files.json == STDOUT
+        if not (quiet and on_stdout):
+            written &= shown(result, plan.slo, verdict, on_stderr=on_stdout)
     return int(verdict.exit_code) if written else int(verdict.exit_code) or int(ExitCode.UNDECIDED)
+
+
+def _tell_unreachable(plan: RunPlan, why: str, paths: OutputPaths) -> int:
+    """The files of a run that never began say why, as CI shows files and not stderr."""
+    typer.echo(f"error: target unreachable: {why}", err=True)
+    write_outputs(never_sent(plan), plan.slo, never_reached(plan.slo, why), paths)
+    return int(ExitCode.UNREACHABLE)
 
 
 @contextlib.contextmanager
@@ -210,8 +226,23 @@ def progress_view(plan: RunPlan, *, quiet: bool) -> Iterator[Callable[[Progress]
     if quiet:
         yield lambda progress: None
         return
-    with LiveView(plan) as view:
-        yield view.update
+    view = LiveView(plan)
+    is_gone = False
+
+    def update(progress: Progress) -> None:
+        nonlocal is_gone
+        try:
+            if not is_gone:
+                view.update(progress)
+        except OSError:  # a terminal that hung up, a full disk: no reason to lose the run
+            is_gone = True
+
+    view.__enter__()
+    try:
+        yield update
+    finally:
+        with contextlib.suppress(OSError):
+            view.__exit__(None, None, None)
 
 
 def _completed(paths: OutputPaths, section: OutputSection) -> OutputPaths:

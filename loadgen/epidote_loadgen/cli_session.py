@@ -17,6 +17,9 @@ from epidote_loadgen.runner.running import Interrupt, RunFailed, TargetUnreachab
 from epidote_loadgen.verdict.foresight import too_few
 from epidote_loadgen.verdict.verdict import ExitCode
 
+# Windows knows no SIGHUP.
+_HEARD = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else ()))
+
 
 @contextlib.contextmanager
 def exit_codes() -> Iterator[None]:
@@ -37,21 +40,28 @@ def exit_codes() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Within it the first Ctrl-C or SIGTERM ends sending, the second waits for nothing more, and
-    the third is what it is everywhere."""
+    """Within it the first Ctrl-C, SIGTERM or SIGHUP ends sending, the second waits for nothing
+    more, and the third is what it is everywhere.
+
+    Results are judged and written within it too: then the first two are heard, and change nothing.
+    A SIGHUP that is ignored already (nohup) stays so.
+    """
     interrupt = Interrupt()
 
     def handle(number: int, frame: FrameType | None) -> None:
         if interrupt.stop.is_set():
             interrupt.abandon.set()
-            signal.signal(number, before[signal.Signals(number)])
+            for heard, handler in before.items():
+                signal.signal(heard, handler)
         else:
-            typer.echo("stopping; what was measured is kept (again: at once)", err=True)
-        interrupt.stop.set()
+            interrupt.stop.set()
+            with contextlib.suppress(OSError):  # a terminal that hung up
+                typer.echo("stopping; what was measured is kept (again: at once)", err=True)
 
     before: dict[signal.Signals, Any] = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, handle)
+    for number in _HEARD:
+        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, handle)
     try:
         yield interrupt
     finally:
@@ -65,9 +75,14 @@ def check_writable(paths: dict[str, Path | None]) -> None:
     Raises:
         InvalidConfig: naming the flag.
     """
+    taken: dict[Path, str] = {}
     for flag, path in paths.items():
         if path is None or str(path) == "-":
             continue
+        if path.is_file() or not path.exists():  # a device may take several
+            other = taken.setdefault(path.resolve(), flag)
+            if other != flag:
+                raise InvalidConfig(f"{flag}: {path} is what {other} is written to; want another")
         if path.is_dir():
             raise InvalidConfig(f"{flag}: {path} is a folder, want a file")
         try:
@@ -92,7 +107,12 @@ def say_plan(plan: RunPlan, *, quiet: bool) -> None:
 
 
 def warn_of_too_few(plan: RunPlan) -> None:
-    """On stderr, before minutes are spent on a plan that can't settle its promises."""
+    """On stderr, before minutes are spent on a plan that has no promises or can't settle them."""
+    if not plan.slo.classes:
+        typer.echo(
+            "warning: slo: nothing is promised, so the run will be inconclusive (exit code 4)",
+            err=True,
+        )
     expected = plan.arrivals.expected_by_class()
     for line in too_few(expected or {}, plan.slo, confidence=plan.confidence) if expected else ():
         typer.echo(f"warning: {line}", err=True)

@@ -10,11 +10,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from epidote_loadgen.cli import app
+from epidote_loadgen.cli import app, main
+from epidote_loadgen.cli_results import write_outputs
+from epidote_loadgen.cli_session import interruptible
 from epidote_loadgen.mock_server.faults import Fault, FaultMix
 from epidote_loadgen.mock_server.law import LatencyLaw
 from epidote_loadgen.mock_server.server import MockServer, MockSettings, serving
@@ -148,11 +152,111 @@ def test_a_client_that_was_late_exits_4_and_says_so(quick: str) -> None:
     assert "the client was the bottleneck" in " ".join(done.stdout.split())
 
 
-def test_nobody_at_the_target_exits_3() -> None:
-    for model in ([], ["--model", "m"]):
-        done = cli("run", "-t", "http://127.0.0.1:9", *model)
-        assert done.exit_code == 3
-        assert "target unreachable" in done.stderr
+@pytest.mark.parametrize("model", [(), ("--model", "m")])
+def test_nobody_at_the_target_exits_3_and_the_files_say_why(
+    tmp_path: Path, model: tuple[str, ...]
+) -> None:
+    junit, document = tmp_path / "run.xml", tmp_path / "run.json"
+    files = ("--junit", str(junit), "--json", str(document))
+    done = cli("run", "-t", "http://127.0.0.1:9", *model, *files)
+    assert done.exit_code == 3
+    assert "target unreachable" in done.stderr
+    verdict = json.loads(document.read_text())["verdict"]
+    assert (verdict["outcome"], verdict["exit_code"]) == ("INCONCLUSIVE", 3)
+    assert "never reached" in verdict["reason"]
+    [error] = ET.parse(junit).findall("testsuite/testcase[@classname='run']/error")
+    assert "refused" in str(error.get("message"))
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "epidote_loadgen.cli", *arguments]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /dev/full")
+@pytest.mark.parametrize("json_on_stdout", [False, True])
+@pytest.mark.parametrize("stdout", ["full", "closed"])
+def test_a_stdout_that_breaks_is_never_a_missed_promise(
+    quick: str, tmp_path: Path, stdout: str, json_on_stdout: bool
+) -> None:
+    path = tmp_path / "run.csv"
+    enough = ("--rps", "500", "--requests", "450", "--csv", str(path), *PATIENT)
+    more = ("--json", "-", "-q") if json_on_stdout else ()
+    if stdout == "full":
+        out = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, out = os.pipe()
+        os.close(reader)
+    try:
+        done = subprocess.run(
+            command("run", "-t", quick, *enough, *more),
+            stdout=out, stderr=subprocess.PIPE, timeout=300.0, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(out)
+    assert done.returncode == 4, done.stderr
+    assert b"stdout: can't be written" in done.stderr
+    assert len(path.read_text().splitlines()) == 451
+
+
+def test_a_bug_of_ours_is_never_a_missed_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("epidote_loadgen.cli.app", broken)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGHUP")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_does_not_cut_the_results_short(number: signal.Signals) -> None:
+    heard: list[int] = []
+    before = signal.signal(number, lambda number, frame: heard.append(number))
+    try:
+        with interruptible() as interrupt:
+            for _ in range(2):
+                os.kill(os.getpid(), number)
+            assert interrupt.stop.is_set()
+            assert interrupt.abandon.is_set()
+            assert heard == []
+            os.kill(os.getpid(), number)  # the third is what it is everywhere
+            assert heard == [number]
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGHUP")
+def test_a_signal_while_the_results_are_written_loses_none(
+    quick: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.json"
+
+    def write(*arguments: Any) -> bool:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+        return write_outputs(*arguments)
+
+    monkeypatch.setattr("epidote_loadgen.cli_run.write_outputs", write)
+    enough = ("--rps", "500", "--requests", "450", "--json", str(path))
+    done = cli("run", "-t", quick, *enough, *PATIENT)
+    assert done.exit_code == 0, done.output
+    assert json.loads(path.read_text())["summary"]["num_requests"] == 450
+
+
+def test_two_results_do_not_go_to_one_file(tmp_path: Path) -> None:
+    path = str(tmp_path / "run.out")
+    done = cli("run", "-t", "http://127.0.0.1:9", "--model", "m", "--json", path, "--csv", path)
+    assert done.exit_code == 2, done.output
+    assert "--csv: " in done.stderr
+    assert "is what --json is written to" in done.stderr
+
+
+def test_a_run_without_promises_is_warned_of_before_it_starts(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(CONFIG.partition("slo:")[0] + "slo: {}\n")
+    done = cli("run", str(path), "--quiet")
+    assert done.stderr.startswith("warning: slo: nothing is promised")
 
 
 CONFIG = """\

@@ -6,6 +6,7 @@ from typing import Self
 from rich.console import Console
 from rich.live import Live
 
+from epidote_loadgen.consoles import FrankConsole
 from epidote_loadgen.live.dashboard import clock, dashboard
 from epidote_loadgen.live.run_state import RunState
 from epidote_loadgen.plan import RunPlan
@@ -22,7 +23,7 @@ class LiveView:
     """
 
     def __init__(self, plan: RunPlan, *, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or FrankConsole(stderr=True)
         self._state = RunState(plan)
         self._live: Live | None = None
         self._next_line_s = 0.0

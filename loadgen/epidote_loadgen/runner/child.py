@@ -79,7 +79,7 @@ def main(pipe: Connection) -> None:
     work = pipe.recv()
     assert isinstance(work, Work)
     plan, part = work.plan, work.part
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent hears them and tells us
     sys.setswitchinterval(SWITCH_S)
     gc.freeze()

@@ -6,7 +6,7 @@ bottleneck) has no verdict about the service.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 
 from epidote_loadgen.records import RequestRecord, RequestStatus
@@ -116,6 +116,15 @@ def judge(
     )
     return Verdict(
         outcome=outcome, exit_code=code, objectives=found, reason=reason, num_cut=num_cut
+    )
+
+
+def never_reached(slo: SloTable, why: str) -> Verdict:
+    """Of a run that sent nothing, because nobody answered."""
+    return replace(
+        judge((), slo),
+        exit_code=ExitCode.UNREACHABLE,
+        reason=f"the target was never reached: {why}",
     )
 
 
