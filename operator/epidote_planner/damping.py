@@ -5,11 +5,15 @@ pool follow within seconds and are damped by dwell, cool-down and the gain of a 
 """
 
 from dataclasses import replace
+from math import ceil
 
 from epidote_planner.forecast import Series, advance, forecast
 from epidote_planner.memory import PlannerMemory
 from epidote_planner.policy import PlannerPolicy
 
+# Workers: what smoothing leaves of old peaks dies out slowly and is no reason for a whole one. A
+# fiftieth is a fifth of the head-room (a tenth) that even a pool of one has.
+NEGLIGIBLE = 0.02
 USUAL_ERRORS = 3.0  # times the typical shortfall of a forecast: higher peaks are news
 
 
@@ -56,6 +60,15 @@ def lasting_need(need: float, expected: float, error: float, reserve: float) -> 
     excess = max(0.0, need - expected)
     usual = min(excess, USUAL_ERRORS * error)
     return expected + min(1.0, reserve) * usual + (excess - usual)
+
+
+def whole_workers(need: float) -> int:
+    """The workers for a fractional need, not counting a negligible rest.
+
+    >>> whole_workers(8.001), whole_workers(8.1)
+    (8, 9)
+    """
+    return ceil(need - NEGLIGIBLE)
 
 
 def window_needs(

@@ -1,6 +1,6 @@
 """This file is about the decision itself: one pure function from an observation to a plan."""
 
-from math import ceil, isfinite
+from math import isfinite
 
 from epidote_core.roles import WorkerState
 from epidote_planner.assignment import assign
@@ -15,6 +15,7 @@ from epidote_planner.damping import (
     forecast_need,
     lasting_need,
     remember_need,
+    whole_workers,
     window_needs,
 )
 from epidote_planner.decision import (
@@ -96,7 +97,7 @@ def plan(
     expected = forecast_need(pool_need, reserve, policy)
     window = window_needs(
         memory,
-        ceil(lasting_need(need, expected, pool_need.error, reserve) - 1e-9),
+        whole_workers(lasting_need(need, expected, pool_need.error, reserve)),
         present=sum(before.values()),
         now_s=now_s,
         policy=policy,

@@ -65,7 +65,7 @@ class DampingPolicy:
     dwell_s: float = 30.0  # a worker keeps its role at least this long
     switch_cooldown_s: float = 20.0  # between two switches into opposite directions
     start_deadline_s: float = 900.0  # a worker that starts longer is given up
-    start_backoff_s: float = 300.0  # no new workers for so long after giving up
+    start_backoff_s: float = 300.0  # no new workers for so long after giving up, or early crashes
     metrics_timeout_s: float = 60.0  # older signals hold a role
     cold_start_s: float = 60.0  # samples of younger workers are not believed
 

@@ -30,7 +30,8 @@ class WorkerStatus:
     """One worker of the pool: its assignment and where it is in its life.
 
     `role` is the assignment: a worker that drains or switches counts for where it is going.
-    `since_s`: when it entered its present role (routable) or its present state (otherwise).
+    `since_s`: when it entered its present role (routable, failed) or state (otherwise); of a worker
+    that failed before it served, its start.
     `leaving`: it drains to be removed, and counts nowhere.
     """
 

@@ -21,7 +21,9 @@ def review_starts(
 ) -> Starts:
     """Give up starts past their deadline: they release their GPUs, and the target falls back.
 
-    Asking again at once would meet the same full cluster, so new starts wait for the back-off.
+    Asking again at once would meet the same full cluster, or crash in the same way: after a late
+    start or a failure soon after one, new starts wait for the back-off. Workers that fail after
+    long service are replaced at once.
     """
     deadline = snapshot.now_s - policy.damping.start_deadline_s
     late = tuple(
@@ -31,7 +33,8 @@ def review_starts(
         or worker.state is WorkerState.FAILED
     )
     blocked = memory.starts_blocked_until_s
-    if any(worker.state is WorkerState.STARTING for worker in late):
+    fresh_s = snapshot.now_s - policy.profile.startup_s - policy.damping.cold_start_s
+    if any(w.state is WorkerState.STARTING or w.since_s >= fresh_s for w in late):
         blocked = snapshot.now_s + policy.damping.start_backoff_s
     if blocked is not None and blocked <= snapshot.now_s:
         blocked = None

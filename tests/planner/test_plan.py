@@ -216,6 +216,34 @@ def test_start_past_its_deadline_is_given_up_and_not_asked_for_again_at_once() -
     assert starts(again) > 0
 
 
+def test_workers_that_crash_on_start_are_replaced_after_the_back_off_and_not_at_once() -> None:
+    memory, asked = None, []
+    for tick in range(62):  # 610 s: two back-offs of 300 s
+        now_s = 1000.0 + 10.0 * tick
+        crashed = tuple(
+            replace(w, name=f"{tick}-{w.name}", state=WorkerState.FAILED, since_s=now_s - 5.0)
+            for w in workers(0, 0, 3 if asked and asked[-1] else 0)
+        )
+        seen = snapshot(now_s, (*workers(2, 2, 1), *crashed), (image_traffic(30.0),))
+        decided = plan(seen, policy(), memory)
+        memory = decided.memory
+        asked.append(starts(decided))
+    assert sum(count > 0 for count in asked) == 2
+
+
+def test_worker_that_fails_after_long_service_is_replaced_at_once() -> None:
+    old = replace(workers(0, 0, 1)[0], name="old", state=WorkerState.FAILED, since_s=0.0)
+    seen = snapshot(5000.0, (*workers(2, 2, 1), old), (image_traffic(30.0),))
+    assert starts(plan(seen, policy())) > 0
+
+
+def test_constant_load_keeps_no_worker_for_a_rounding_error() -> None:
+    cluster = PretendCluster(policy=policy())
+    decided = cluster.run(120, image_traffic(16.0))[-1]
+    needs = next(step.values for step in decided.trace if step.name == "budget")
+    assert decided.total == sum(needs.values())
+
+
 def test_lost_response_cache_is_planned_for_in_the_same_tick() -> None:
     memory = None
     for tick in range(1, 60):
