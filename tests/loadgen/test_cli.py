@@ -296,6 +296,25 @@ def test_a_trace_with_bad_rows_exits_2_naming_the_line(quick: str, tmp_path: Pat
     [
         (["run"], "--target: whom to test"),
         (["run", "-t", "example.org"], "must begin with http://"),
+        (["run", "-t", "http://h:70000"], "target.url: want a port from 0 to 65535"),
+        (["run", "-t", "http://h:port", "--model", "m"], "target.url: want a port"),
+        (["run", "-t", "http://h", "--set", "target.proxy_url=http://p:70000"], "proxy_url: want"),
+        (
+            ["run", "-t", "http://h", "--set", "seed=true"],
+            "--set: seed: want a number, found true",
+        ),
+        (
+            ["run", "-t", "http://h", "--set", "slo.all.objectives=[{ttft_ms: true}]"],
+            "slo.all.objectives[0].ttft_ms: want a number, found true",
+        ),
+        (
+            ["run", "-t", "http://h", "--set", "slo.all.objectives=[{ttft_ms: null}]"],
+            "slo.all.objectives[0].ttft_ms: want a number > 0, found nothing",
+        ),
+        (
+            ["run", "-t", "http://h", "--set", "limits.max_in_flight=false"],
+            "limits.max_in_flight: want a number, found false",
+        ),
         (["run", "-t", "http://h", "--set", "seed"], "--set: want PATH=VALUE"),
         (["run", "-t", "http://h", "--set", "sead=1"], "--set: sead: no such field"),
         (["run", "-t", "http://h", "--set", "seed=[1"], "--set seed: the value is no YAML"),

@@ -12,7 +12,15 @@ from epidote_loadgen.arrivals.rate_file import read_rate_file
 from epidote_loadgen.arrivals.schedule import ArrivalStream, OpenLoop
 from epidote_loadgen.arrivals.spacing import Even, Gamma, Poisson, Spacing
 from epidote_loadgen.bounds import MOST_RPS, MOST_USERS
-from epidote_loadgen.config.section import Count, NotNegative, Positive, Rps, Section, Weights
+from epidote_loadgen.config.section import (
+    NUMBER,
+    Count,
+    NotNegative,
+    Positive,
+    Rps,
+    Section,
+    Weights,
+)
 from epidote_loadgen.traces.reading import TraceFormat
 from epidote_loadgen.traces.replay import Replay
 from epidote_loadgen.traces.trace_window import Trace
@@ -30,10 +38,10 @@ class Step(Section):
 
 
 class Diurnal(Section):
-    mean_rps: Annotated[float, Field(gt=0.0, le=MOST_RPS)]
-    peak_ratio: Annotated[float, Field(ge=1.0, le=2.0)] = 1.5
+    mean_rps: Annotated[float, Field(gt=0.0, le=MOST_RPS), NUMBER]
+    peak_ratio: Annotated[float, Field(ge=1.0, le=2.0), NUMBER] = 1.5
     period_s: Positive = 86_400.0
-    num_periods: Annotated[int, Field(ge=1, le=366)] = 1
+    num_periods: Annotated[int, Field(ge=1, le=366), NUMBER] = 1
 
 
 class RateFile(Section):
@@ -44,7 +52,7 @@ class RateFile(Section):
 class RateSection(Section):
     """Exactly one form."""
 
-    constant_rps: Annotated[float, Field(gt=0.0, le=MOST_RPS)] | None = None
+    constant_rps: Annotated[float, Field(gt=0.0, le=MOST_RPS), NUMBER] | None = None
     ramp: Ramp | None = None
     steps: Annotated[list[Step], Field(min_length=1)] | None = None
     diurnal: Diurnal | None = None
@@ -146,7 +154,7 @@ class StreamsSection(Section):
 
 class ClosedSection(Section):
     kind: Literal["closed"]
-    users: Annotated[int, Field(ge=1, le=MOST_USERS)]
+    users: Annotated[int, Field(ge=1, le=MOST_USERS), NUMBER]
     think_s: NotNegative = 0.0
     ramp_s: NotNegative = 0.0
     duration_s: Positive | None = None
@@ -181,7 +189,7 @@ class TraceSection(Section):
     start_s: NotNegative = 0.0
     end_s: Positive | None = None
     max_requests: Count | None = None
-    max_bad_rows: Annotated[int, Field(ge=0)] = 0
+    max_bad_rows: Annotated[int, Field(ge=0), NUMBER] = 0
 
     @model_validator(mode="after")
     def _window(self) -> Self:

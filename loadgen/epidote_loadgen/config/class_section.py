@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from epidote_loadgen.bounds import MOST_IMAGES, MOST_PIXELS, MOST_PREFIX_TOKENS
 from epidote_loadgen.config.distribution_section import DistributionSection
 from epidote_loadgen.config.section import (
+    NUMBER,
     Count,
     NotNegative,
     Pool,
@@ -57,8 +58,8 @@ class ImagesSection(Section):
     count: DistributionSection = DistributionSection(fixed=1)
     resolutions: dict[str, Positive] = Field(default_factory=dict)
     format: ImageFormat = ImageFormat.PNG
-    quality: Annotated[int, Field(ge=1, le=100)] = 90
-    max_items: Annotated[int, Field(ge=1, le=9)] = 6
+    quality: Annotated[int, Field(ge=1, le=100), NUMBER] = 90
+    max_items: Annotated[int, Field(ge=1, le=9), NUMBER] = 6
     reuse: ReuseSection | None = None
 
     @field_validator("resolutions", mode="before")
@@ -131,7 +132,7 @@ class QuestionsSection(_ClassSection):
     """Questions on generated pictures, with known answers; conversations with `turns` > 1."""
 
     kind: Literal["questions"]
-    turns: Annotated[int, Field(ge=1, le=1000)] = 1  # each repeats those before it
+    turns: Annotated[int, Field(ge=1, le=1000), NUMBER] = 1  # each repeats those before it
     sessions: Count = 1  # conversations that go on at once
     max_tokens: Tokens = 64
 
@@ -162,7 +163,7 @@ class TraceClassSection(_ClassSection):
 
     kind: Literal["trace"]
     exact: bool = True
-    image_token_side_px: Annotated[int, Field(ge=1, le=40)] = 28  # Qwen2-VL; 32 in Qwen3-VL
+    image_token_side_px: Annotated[int, Field(ge=1, le=40), NUMBER] = 28  # Qwen2-VL; 32 in Qwen3-VL
     template_tokens: TokensOrNone = 0
     api: Api = Api.CHAT
     token_ids: bool = False

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from epidote_loadgen.config.arrivals_section import ArrivalsSection, StreamsSection, TraceSection
 from epidote_loadgen.config.class_section import ClassSection, TraceClassSection
-from epidote_loadgen.config.section import Section
+from epidote_loadgen.config.section import NUMBER, Section
 from epidote_loadgen.config.slo_section import SloClassSection
 from epidote_loadgen.config.target_section import LimitsSection, TargetSection
 from epidote_loadgen.config.watch_section import WatchSection
@@ -26,8 +26,8 @@ class OutputSection(Section):
 class RunFile(Section):
     """Everything a run is told. Classes and promises keep the file's order."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
-    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    seed: Annotated[int, Field(ge=0), NUMBER] = 0
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0), NUMBER] = 0.95
     target: TargetSection
     arrivals: ArrivalsSection
     classes: dict[str, ClassSection] = Field(default_factory=dict)

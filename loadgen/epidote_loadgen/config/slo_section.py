@@ -5,11 +5,11 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from epidote_core.modality import Modality
-from epidote_loadgen.config.section import Positive, Section
+from epidote_loadgen.config.section import NUMBER, Positive, Section
 from epidote_loadgen.slo import Match, Objective, SloClass, SloTable
 
-Ratio = Annotated[float, Field(gt=0.0, lt=1.0)]
-Whole = Annotated[int, Field(ge=0)]
+Ratio = Annotated[float, Field(gt=0.0, lt=1.0), NUMBER]
+Whole = Annotated[int, Field(ge=0), NUMBER]
 OneOrMore = Annotated[list[str], Field(min_length=1)]
 
 
@@ -22,6 +22,14 @@ class ObjectiveSection(Section):
     e2e_ms: Positive | None = None
     correct: bool = False
     ratio: Ratio = 0.99
+
+    @field_validator("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms", mode="before")
+    @classmethod
+    def _a_limit_is_something(cls, value: object) -> object:
+        # A limit left empty would promise less than its file says.
+        if value is None:
+            raise ValueError("want a number > 0, found nothing; leave the field out for no limit")
+        return value
 
     def build(self) -> Objective:
         def limit(value_ms: float | None) -> float | None:

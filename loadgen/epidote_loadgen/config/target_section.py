@@ -3,11 +3,12 @@
 import os
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
 from epidote_loadgen.config.invalid import InvalidConfig
-from epidote_loadgen.config.section import Count, Positive, Section
+from epidote_loadgen.config.section import NUMBER, Count, Positive, Section
 from epidote_loadgen.plan import CapPolicy, Limits, Target
 
 KEY_VARIABLE = "EPIDOTE_LOADGEN_API_KEY"  # need not be set; another one that is named must
@@ -30,7 +31,12 @@ class TargetSection(Section):
     def _known_scheme(cls, url: str) -> str:
         if not url.startswith(URL_SCHEMES):
             raise ValueError(f"must begin with {', '.join(URL_SCHEMES)}")
-        return url
+        return _checked_port(url)
+
+    @field_validator("proxy_url")
+    @classmethod
+    def _known_port(cls, url: str) -> str:
+        return _checked_port(url)
 
     def build(self, base: Path) -> Target:
         """The target; paths are relative to `base`.
@@ -55,6 +61,15 @@ class TargetSection(Section):
         )
 
 
+def _checked_port(url: str) -> str:
+    """Raises ValueError, without the rest of the URL: a secret may stand in it."""
+    try:
+        _ = urlsplit(url).port
+    except ValueError as error:
+        raise ValueError(f"want a port from 0 to 65535 or none: {error}") from None
+    return url
+
+
 class LimitsSection(Section):
     """Defaults are those of `plan.Limits`."""
 
@@ -65,7 +80,7 @@ class LimitsSection(Section):
     connect_timeout_s: Positive = 10.0
     drain_s: Positive = 300.0
     max_lateness_s: Positive = 0.05
-    processes: Annotated[int, Field(ge=1, le=256)] = 1
+    processes: Annotated[int, Field(ge=1, le=256), NUMBER] = 1
 
     def build(self) -> Limits:
         return Limits(**self.model_dump(exclude={"processes"}))
