@@ -97,6 +97,7 @@ class RequestStatus(StrEnum):
     RESET = "reset"  # the connection broke before or within the reply
     TRUNCATED = "truncated"  # the stream ended without [DONE] or a finish reason
     BAD_SSE = "bad-sse"  # not an event stream, or events that are no JSON of this API
+    TOO_LONG = "too-long"  # far more than was asked for, and no end: given up
     EMPTY = "empty"  # ended well without any content
     CAPPED = "capped"  # the in-flight cap was reached and the run says to drop
     UNSENT = "unsent"  # the client had no socket, or the run ended before its turn

@@ -136,6 +136,8 @@ class Connection(asyncio.Protocol):
             self.close()
         elif exchange.body(body, self._now_s):
             self._forget()
+            if exchange.is_too_long:
+                self.close()  # at once: it would go on
 
     def on_message_complete(self) -> None:
         self._awaiting = False

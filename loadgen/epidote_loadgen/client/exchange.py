@@ -8,6 +8,11 @@ from epidote_loadgen.client.events import BadEvents, EventStream
 from epidote_loadgen.records import PlannedRequest, RequestRecord, RequestStatus
 from epidote_loadgen.scoring import is_right
 
+# A server that streams at full speed without end would fill the memory long before its time-out.
+# Far over what any reply needs: several choices, a max_tokens in `extra_body`, logprobs in events.
+FREE_EVENTS, EVENTS_A_TOKEN = 100_000, 16
+FREE_BYTES, BYTES_A_TOKEN = 64 << 20, 16 << 10
+
 
 class Exchange:
     """Mutable and slotted: thousands are open. `start_s` is the run's on `time.monotonic`.
@@ -18,6 +23,9 @@ class Exchange:
     __slots__ = (
         "_base_s",
         "_ended",
+        "_most_bytes",
+        "_most_events",
+        "_num_bytes",
         "_offsets",
         "_start_s",
         "_stream",
@@ -28,6 +36,7 @@ class Exchange:
         "http_status",
         "intended_s",
         "is_over",
+        "is_too_long",
         "num_retries",
         "planned",
         "sent_at_s",
@@ -57,10 +66,14 @@ class Exchange:
         self.http_status: int | None = None
         self.cache = ""
         self.num_retries = 0
-        self.is_over = False
+        self.is_over = self.is_too_long = False
+        tokens = planned.attributes.max_output_tokens or 0
+        self._most_events = FREE_EVENTS + EVENTS_A_TOKEN * tokens
+        self._most_bytes = FREE_BYTES + BYTES_A_TOKEN * tokens
+        self._num_bytes = 0
 
     def body(self, data: bytes, now_s: float) -> bool:
-        """Take in a part of a streamed reply; whether the reply is complete."""
+        """Take in a part of a streamed reply; whether that ended the exchange."""
         try:
             count = self._stream.feed(data)
         except BadEvents as error:
@@ -68,8 +81,14 @@ class Exchange:
             return True
         if count:
             self._offsets.extend([now_s - self._base_s] * count)
+        self._num_bytes += len(data)
         if self._stream.done:
             self.complete()
+        elif len(self._offsets) > self._most_events or self._num_bytes > self._most_bytes:
+            self.is_too_long = True
+            told = f"{len(self._offsets)} events, {self._num_bytes >> 20} MiB and no end"
+            self.end(RequestStatus.TOO_LONG, f"the reply is too long: {told}")
+            return True
         return self._stream.done
 
     def complete(self) -> None:

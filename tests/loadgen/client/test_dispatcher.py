@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from epidote_loadgen.client.exchange import Exchange
+from epidote_loadgen.client.exchange import FREE_BYTES, FREE_EVENTS, Exchange
 from epidote_loadgen.fakes import RecordingClient as Client
 from epidote_loadgen.mock_server.faults import Fault, FaultMix
 from epidote_loadgen.mock_server.law import LatencyLaw
+from epidote_loadgen.mock_server.replies import HEAD, TOKEN
 from epidote_loadgen.mock_server.server import MockServer, MockSettings, serving
 from epidote_loadgen.plan import CapPolicy, Limits, Target
 from epidote_loadgen.records import PlannedRequest, RequestStatus, Slot
@@ -317,3 +318,40 @@ async def test_https_goes_through_a_proxys_tunnel(certificate: Path) -> None:
             client.send(planned(0))
             assert (await client.ended(1))[0].ok
     assert len(asked) == 1
+
+
+async def test_a_reply_at_full_speed_without_end_is_given_up_as_too_long() -> None:
+    gone = asyncio.Event()
+
+    async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(HEAD)
+            while not writer.is_closing():
+                writer.write(TOKEN * 500)
+                await writer.drain()
+        gone.set()
+
+    server = await asyncio.start_server(stream, "127.0.0.1", 0)
+    async with server:
+        client = Client(
+            Target(url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), Limits()
+        )
+        client.send(planned(0))
+        (record,) = await client.ended(1)
+        await asyncio.wait_for(gone.wait(), 60.0)  # its connection was closed at once
+        await client.dispatcher.close("the test is over")
+    assert record.status is RequestStatus.TOO_LONG
+    assert "too long" in record.error
+    assert len(record.content_offsets_s) > FREE_EVENTS
+
+
+def test_a_reply_of_nothing_but_pings_is_given_up_too() -> None:
+    ended: list[RequestStatus] = []
+    exchange = Exchange(
+        planned(0), 0.0, start_s=0.0, ended=lambda _, record: ended.append(record.status)
+    )
+    ping = b": " + b"x" * (1 << 20) + b"\n\n"
+    num = next(number for number in range(200) if exchange.body(ping, 1.0))
+    assert ended == [RequestStatus.TOO_LONG]
+    assert num >= (FREE_BYTES >> 20) - 1
