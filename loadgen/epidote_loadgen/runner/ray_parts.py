@@ -18,6 +18,7 @@ from epidote_loadgen.runner.launching import LocalPart
 TAKE_S = 0.25  # how long an actor waits for its child's next message
 MOST = 256  # messages at once
 CALL_S = 60.0  # for an actor to answer
+BEGIN_S = 100.0  # for its first answer: its node may have to load everything
 
 
 class RayLauncher:
@@ -38,15 +39,22 @@ class RayLauncher:
         )
 
     def launch(self, work: Work) -> "RayPart":
-        return RayPart(self._actor.remote(work))
+        return RayPart(self._actor.remote(work), work.part)
 
 
 class RayPart:
-    """A part on some node, looking like one of this host: a thread feeds a pipe."""
+    """A part on some node, looking like one of this host: a thread feeds a pipe.
 
-    def __init__(self, actor: Any) -> None:
+    An actor that does not begin within `begin_s`, does not answer, or can't start its part ends as
+    `Failed`, with the reason: whoever reads the pipe never waits for ever.
+    """
+
+    def __init__(self, actor: Any, part: int, *, begin_s: float = BEGIN_S) -> None:
         self._actor = actor
+        self._part = part
+        self._begin_s = begin_s
         self.pipe, self._theirs = multiprocessing.Pipe()
+        self._telling = threading.Lock()  # both threads write into the pipe
         self._over = threading.Event()
         for target in (self._receive, self._send):
             threading.Thread(target=target, name="ray-part", daemon=True).start()
@@ -62,15 +70,21 @@ class RayPart:
         """From the actor into the pipe, until the part is over or the actor is lost."""
         import ray
 
+        wait_s, late = self._begin_s, "did not begin: is there room for it?"
         try:
             while not self._over.is_set():
-                messages = ray.get(self._actor.take.remote(), timeout=CALL_S)
+                messages = ray.get(self._actor.take.remote(), timeout=wait_s)
+                wait_s, late = CALL_S, "no longer answers"
                 for message in messages:
-                    self._theirs.send(message)
+                    self._tell(message)
                 if any(isinstance(message, Done | Failed) for message in messages):
                     return
-        except (ray.exceptions.RayError, OSError):
-            pass  # the closed pipe tells: this part died
+        except ray.exceptions.GetTimeoutError:
+            self._fail(f"its Ray actor {late} (waited {wait_s:g} s)")
+        except ray.exceptions.RayError as error:
+            self._fail(f"its Ray actor was lost: {_first_line(error)}")
+        except OSError:
+            pass  # the reader is gone
         finally:
             if not self._over.is_set():
                 _close_quietly(self._theirs)
@@ -82,12 +96,35 @@ class RayPart:
         while True:
             try:
                 message = self._theirs.recv()
-                if isinstance(message, Start):
-                    self._actor.start.remote(time.time() + message.start_s - time.monotonic())
-                else:
+                if not isinstance(message, Start):
                     self._actor.tell.remote(message)
+                    continue
+                start_unix_s = time.time() + message.start_s - time.monotonic()
             except (EOFError, OSError, ray.exceptions.RayError):
                 return
+            try:
+                # Looked at: a part that never heard the word would be waited for without end.
+                ray.get(self._actor.start.remote(start_unix_s), timeout=CALL_S)
+            except ray.exceptions.RayError as error:
+                self._fail(f"its Ray actor could not be started: {_first_line(error)}")
+
+    def _tell(self, message: object) -> None:
+        with self._telling:
+            self._theirs.send(message)
+
+    def _fail(self, why: str) -> None:
+        """Told as any other death of a part."""
+        if self._over.is_set():
+            return
+        told = f"process {self._part} of the load generator died: {why}"
+        with suppress(OSError):
+            self._tell(Failed(self._part, told, is_usage=False))
+
+
+def _first_line(error: Exception) -> str:
+    """Of Ray's many; a traceback from another node says no more."""
+    cause = getattr(error, "cause", None) or error
+    return f"{type(cause).__name__}: {cause}".splitlines()[0][:200]
 
 
 class _RemotePart:

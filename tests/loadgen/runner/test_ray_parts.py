@@ -13,7 +13,8 @@ from epidote_loadgen.mock_server.process import ask, mock_process
 from epidote_loadgen.mock_server.server import MockSettings
 from epidote_loadgen.plan import Limits, RunPlan, Target
 from epidote_loadgen.records import Progress
-from epidote_loadgen.runner.ray_parts import RayLauncher
+from epidote_loadgen.runner.child import Failed, Start
+from epidote_loadgen.runner.ray_parts import RayLauncher, RayPart
 from epidote_loadgen.runner.running import Interrupt, run
 from epidote_loadgen.slo import SloTable
 
@@ -71,3 +72,35 @@ def test_a_run_on_ray_is_merged_exactly_and_an_interrupt_reaches_every_node(
         stopped = run(plan(url, 600.0), launcher=launcher, interrupt=interrupt, on_progress=look)
         assert stopped.interrupted
         assert {r.index % 2 for r in stopped.records} == {0, 1}
+
+
+class DeafActor:
+    """Answers, has nothing to say, and can't be started."""
+
+    def take(self) -> list[object]:
+        return []
+
+    def start(self, start_unix_s: float) -> None:
+        raise BrokenPipeError("its process is gone")
+
+
+def failure_of(part: RayPart) -> str:
+    assert part.pipe.poll(120.0)
+    failed = part.pipe.recv()
+    assert isinstance(failed, Failed)
+    part.end(deadline_s=0.0)
+    return failed.message
+
+
+def test_a_part_that_cannot_be_started_ends_with_its_reason(launcher: RayLauncher) -> None:
+    part = RayPart(ray.remote(num_cpus=0, max_concurrency=4)(DeafActor).remote(), 3)
+    part.pipe.send(Start(0.0))
+    message = failure_of(part)
+    assert "process 3 of the load generator died" in message
+    assert "could not be started" in message
+    assert "its process is gone" in message
+
+
+def test_a_part_that_no_node_has_room_for_is_not_waited_for(launcher: RayLauncher) -> None:
+    part = RayPart(ray.remote(num_cpus=999)(DeafActor).remote(), 1, begin_s=0.5)
+    assert "process 1 of the load generator died: its Ray actor did not begin" in failure_of(part)
