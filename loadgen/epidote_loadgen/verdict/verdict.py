@@ -106,7 +106,7 @@ def judge(
             num_cut=num_cut,
         )
     outcome = worst(v.outcome for v in found)
-    reason = explain(found)
+    reason = explain(found, num_cut=num_cut)
     if interrupted:
         outcome = Outcome.FAIL if outcome is Outcome.FAIL else Outcome.INCONCLUSIVE
         cut = f"; {num_cut} requests cut by the interrupt are left out" if num_cut else ""
@@ -173,7 +173,7 @@ def unreachable(records: Sequence[RequestRecord]) -> bool:
     return bool(records) and all(r.status is RequestStatus.CONNECT for r in records)
 
 
-def explain(found: Sequence[ObjectiveVerdict]) -> str:
+def explain(found: Sequence[ObjectiveVerdict], *, num_cut: int = 0) -> str:
     """The objective that decided, in words."""
     if not found:
         return "nothing was promised: the plan has no objectives"
@@ -188,8 +188,9 @@ def explain(found: Sequence[ObjectiveVerdict]) -> str:
             f"answers that can be; about {deciding.more_requests} could settle it"
         )
     if not deciding.num_requests:
+        happened = "had come to its end" if num_cut else "was sent"
         return (
-            f"{deciding.class_name}: no request of this class was sent, so nothing is known of "
+            f"{deciding.class_name}: no request of this class {happened}, so nothing is known of "
             f"{deciding.objective.name}; about {deciding.more_requests} could settle it"
         )
     text = (

@@ -154,6 +154,8 @@ def test_what_the_interrupt_cut_decides_nothing_and_is_told() -> None:
     assert (verdict.objectives[0].num_met, verdict.objectives[0].num_requests) == (500, 500)
     assert verdict.num_cut == 400
     assert "400 requests cut by the interrupt are left out" in verdict.reason
+    alone = judge(cut, table(), interrupted=True)
+    assert "no request of this class had come to its end" in alone.reason
 
 
 def test_time_outs_before_an_interrupt_stay_misses() -> None:
