@@ -24,6 +24,7 @@ from epidote_workers.node_workers import NodeWorkers
 from epidote_workers.probe_app import probe_app
 from epidote_workers.process_tree import runs_below
 from epidote_workers.ray_environment import is_loopback, ray_environment, shared_token
+from epidote_workers.ray_node import NodeOrder
 from epidote_workers.ray_patience import ATTEMPTS, start_patiently
 from epidote_workers.rpc.secret import secret_from
 from epidote_workers.self_check import tiny_picture
@@ -180,3 +181,15 @@ async def test_a_node_that_ends_by_itself_is_said_so_plainly(tmp_path: Path) -> 
 
     with pytest.raises(StartFailed, match="the head is gone"):
         await _watch(Node(), threading.Event(), threading.Event(), "127.0.0.1", 0, 1.0)
+
+
+def test_a_node_that_waits_for_its_head_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    order = NodeOrder(head="127.0.0.1:1", host="127.0.0.1", directory=str(tmp_path))
+    node = subprocess.Popen(
+        [sys.executable, "-m", "epidote_workers.ray_node"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    node.communicate(order.to_line(), timeout=100.0)
+    assert node.returncode == 1

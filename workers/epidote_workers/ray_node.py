@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -90,17 +91,28 @@ def _params(order: NodeOrder) -> Any:
     )
 
 
+def _watch_starter(joined: threading.Event, ended: threading.Event) -> None:
+    """Set `ended` when standard input closes; end at once if the head is still waited for."""
+    while sys.stdin.buffer.read(1):
+        pass
+    ended.set()
+    if not joined.is_set():
+        os._exit(1)  # what was started meanwhile ends with this process
+
+
 def main() -> int:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     order = NodeOrder(**json.loads(sys.stdin.buffer.readline()))
+    joined, ended = threading.Event(), threading.Event()
+    threading.Thread(target=_watch_starter, args=(joined, ended), daemon=True).start()
     try:
         node = join(order)
     except Exception as error:  # of Ray; told, since nothing else can be done with it
         print(json.dumps({"failed": f"{type(error).__name__}: {error}"}), flush=True)
         return 1
+    joined.set()
     print(json.dumps({"joined": order.head}), flush=True)
-    while sys.stdin.buffer.read(1):
-        pass
+    ended.wait()
     node.kill_all_processes(check_alive=False, allow_graceful=False)
     return 0
 
