@@ -1,7 +1,6 @@
 """Sampling, packing and 8-bit products on a CUDA device, at sizes of real models."""
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,24 +8,10 @@ import torch
 
 from epidote_kernels import ops, reference
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-    pytest.mark.skipif(
-        os.environ.get("EPIDOTE_KERNELS") == "torch" or os.environ.get("TRITON_INTERPRET") == "1",
-        reason="kernels are switched off by EPIDOTE_KERNELS or TRITON_INTERPRET",
-    ),
-]
+pytestmark = pytest.mark.gpu
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 DTYPES = [BF16, FP16, FP32]
-
-
-@pytest.fixture(autouse=True)
-def on_gpu() -> Iterator[None]:
-    torch.manual_seed(0)
-    with torch.device("cuda"):
-        yield
 
 
 def parameters(rows: int, temperature: float, top_k: int, top_p: float, min_p: float) -> list[Any]:

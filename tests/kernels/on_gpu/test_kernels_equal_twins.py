@@ -3,8 +3,7 @@
 The twin runs in fp32 on the same numbers, so that the kernel's own rounding is what is measured.
 """
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,24 +13,10 @@ from torch import Tensor
 from epidote_kernels import ops, reference
 from epidote_kernels.fakes import cumulative, paged_batch
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-    pytest.mark.skipif(
-        os.environ.get("EPIDOTE_KERNELS") == "torch" or os.environ.get("TRITON_INTERPRET") == "1",
-        reason="kernels are switched off by EPIDOTE_KERNELS or TRITON_INTERPRET",
-    ),
-]
+pytestmark = pytest.mark.gpu
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 DTYPES = [BF16, FP16, FP32]
-
-
-@pytest.fixture(autouse=True)
-def on_gpu() -> Iterator[None]:
-    torch.manual_seed(0)
-    with torch.device("cuda"):
-        yield
 
 
 def assert_close(got: Tensor, want: Tensor, dtype: torch.dtype) -> None:

@@ -4,8 +4,6 @@ The twin runs in fp32 on the same numbers; inputs are random, and unused slots o
 the largest code.
 """
 
-import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,24 +15,10 @@ from epidote_kernels.fakes import cumulative, paged_batch
 from epidote_kernels.reference.grouped_mm_moe import grouped_mm_moe
 from epidote_kernels.reference.kv_codes import decoded, encoded, head_scales
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-    pytest.mark.skipif(
-        os.environ.get("EPIDOTE_KERNELS") == "torch" or os.environ.get("TRITON_INTERPRET") == "1",
-        reason="kernels are switched off by EPIDOTE_KERNELS or TRITON_INTERPRET",
-    ),
-]
+pytestmark = pytest.mark.gpu
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 CODES = [torch.int8, torch.float8_e4m3fn]
-
-
-@pytest.fixture(autouse=True)
-def on_gpu() -> Iterator[None]:
-    torch.manual_seed(0)
-    with torch.device("cuda"):
-        yield
 
 
 def relative_error(got: Tensor, want: Tensor) -> float:
