@@ -42,13 +42,13 @@ class Linear:
     def __call__(self, x: Tensor, *, activation: str | None = None) -> Tensor:
         """x [T, in] → [T, out], then the activation (`layers.activation`), if any."""
         if self._weight is not None:
-            y: Tensor = torch.nn.functional.linear(x, self._weight, self._bias)
+            y = torch.nn.functional.linear(x, self._weight, self._bias)
             return y if activation is None else ACTIVATIONS[activation](y)
         if x.shape[0] == 0:
             return x.new_empty(0, self.out_features)
         function, form = _FUSED[activation]
-        y = self._product(x, self._packed, self._bias, function, [], form)
-        return y
+        z: Tensor = self._product(x, self._packed, self._bias, function, [], form)
+        return z
 
 
 def _packed(weight: Tensor) -> Tensor | None:
