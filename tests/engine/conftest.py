@@ -48,6 +48,7 @@ class Case:
     path: str
     reference: Any
     processor: PromptProcessor
+    native: bool  # whether decode steps are compiled
     rng: np.random.Generator
 
     def prompt(self, mix: str) -> Prompt:
@@ -118,6 +119,5 @@ def vl_case(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("equality") / "model"
     reference = save_tiny_model(path, architecture, seed)
     reference.generation_config.eos_token_id = None  # compare past the end token
-    return Case(
-        str(path), reference, PromptProcessor.from_model(str(path)), np.random.default_rng(seed)
-    )
+    processor = PromptProcessor.from_model(str(path))
+    return Case(str(path), reference, processor, seed == 1, np.random.default_rng(seed))

@@ -33,7 +33,8 @@ MIXES = ["ti", "i", "tiit", "v", "ivt", "t", "titvi"]  # text, image, video in o
 def engine_of(case, role: Role = Role.ALL, **settings: Any) -> "Engine":
     from epidote_engine.engine import Engine
 
-    given = {"dtype": "float32", "num_kv_blocks": 200, "num_media_rows": 600} | settings
+    sizes = {"num_kv_blocks": 200, "num_media_rows": 600}
+    given = {"dtype": "float32", "native_decode": case.native} | sizes | settings
     return Engine(EngineConfig(model=case.path, role=role, **given))
 
 

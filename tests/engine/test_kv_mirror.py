@@ -118,7 +118,9 @@ def test_a_batch_too_large_for_the_mirror_is_decoded_by_the_general_pass(
     tmp_path, monkeypatch, max_bytes
 ):
     save_tiny_model(tmp_path / "tiny", Architecture.QWEN3, seed=4)
-    config = EngineConfig(model=str(tmp_path / "tiny"), dtype="float32", num_kv_blocks=40)
+    config = EngineConfig(
+        model=str(tmp_path / "tiny"), dtype="float32", num_kv_blocks=40, native_decode=False
+    )
     requests = [
         GenerateRequest(
             request_id=f"{i}",

@@ -381,6 +381,7 @@ class Engine(EngineFaults):
             cuda_graphs=on_gpu and self.config.cuda_graphs and static is not False,
             overlaps=self._overlaps,
             lean=self._is_whole,
+            native=self.config.native_decode,
             layer_events=self._layer_events,
         )
         if on_gpu if self.config.warm_up is None else self.config.warm_up:

@@ -12,6 +12,7 @@ from epidote_engine.events import KvReady, MediaRows
 from epidote_engine.layer_events import LayerEvents
 from epidote_engine.models.cpu_decode import CpuDecode
 from epidote_engine.models.decoder import DecoderLM
+from epidote_engine.models.native_decode import NativeDecode
 from epidote_engine.plan import Plan
 from epidote_engine.rows import BatchRows, Ints
 from epidote_engine.sampler import Sampled
@@ -38,9 +39,10 @@ class Runner:
         cuda_graphs: bool,
         overlaps: bool = False,
         lean: bool = True,
+        native: bool = True,
         layer_events: LayerEvents | None = None,
     ) -> None:
-        """`lean`: on a CPU, a shorter path for decodes may be taken.
+        """`lean`: on a CPU, a shorter path for decodes may be taken; `native`: the compiled one.
 
         `layer_events`: layers are told of when these say so, not when they are enqueued.
         """
@@ -56,7 +58,10 @@ class Runner:
         self._buckets = bucket_sizes(rows.max_rows) if static_shapes else []
         self._graphs = DecodeGraphs(model, kv) if cuda_graphs else None
         lean = lean and model.device.type == "cpu" and not static_shapes and not overlaps
-        self._cpu_decode = CpuDecode(model, kv, rows) if lean else None
+        self._cpu_decode: NativeDecode | CpuDecode | None = None
+        if lean:
+            compiled = NativeDecode.of(model, kv, rows) if native else None
+            self._cpu_decode = compiled or CpuDecode(model, kv, rows)
         self._layer_events = layer_events
         self._parked: dict[Sequence, Tensor] = {}
 

@@ -36,6 +36,7 @@ class EngineConfig:
     static_shapes: bool | None = None  # pad decode batches to buckets; None: on CUDA only
     cuda_graphs: bool = True  # no effect elsewhere than on CUDA
     warm_up: bool | None = None  # run every decode bucket and a chunk at start; None: on CUDA only
+    native_decode: bool = True  # float32 on a CPU, small models: steps compiled with the C compiler
     overlap_steps: bool | None = None  # plan a step while the last one runs; None: on CUDA only
     random_weights: bool = False  # of the model's shapes, for benches: no checkpoint is read
     worker_id: str = ""  # copied into StageTiming

@@ -39,6 +39,12 @@ class Linear:
         assert len(present) in (0, len(biases)), "either every part has a bias or none"
         return cls(torch.cat(weights), torch.cat(present) if present else None)
 
+    def plain(self) -> tuple[Tensor, Tensor | None]:
+        """(weight [out, in], bias): a copy where the weight lies in blocks."""
+        weight = self._packed.to_dense() if self._packed is not None else self._weight
+        assert weight is not None
+        return weight, self._bias
+
     def __call__(self, x: Tensor, *, activation: str | None = None) -> Tensor:
         """x [T, in] → [T, out], then the activation (`layers.activation`), if any."""
         if self._weight is not None:

@@ -65,6 +65,11 @@ class HeadsNorm:
         )
         self._folded = self._weight * query.root if query.is_folded else None
 
+    def folded(self) -> Tensor:
+        """On a CPU in float32: what [H + K, N] is left to multiply by after `RmsNorm.unit`."""
+        assert self._folded is not None
+        return self._folded
+
     def in_place(self, heads: Tensor) -> None:
         """heads [T, H + K, N], queries first. Mutated."""
         if heads.device.type == "cpu":

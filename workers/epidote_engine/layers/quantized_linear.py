@@ -65,4 +65,4 @@ def quantize(model: DecoderLM, kind: str) -> None:
         layer.attention.out = QuantizedLinear(layer.attention.out, dtype)
         layer.gate_up = QuantizedLinear(layer.gate_up, dtype)
         layer.down = QuantizedLinear(layer.down, dtype)
-    model._head = QuantizedLinear(model._head, dtype)
+    model.head = QuantizedLinear(model.head, dtype)

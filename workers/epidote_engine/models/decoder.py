@@ -75,7 +75,7 @@ class DecoderLM:
         self.norm = RmsNorm(take("norm.weight"), config.rms_eps)
         tied = config.tie_embeddings or "lm_head.weight" not in weights
         head = self.embedding if tied else take("lm_head.weight")
-        self._head = Linear(self.norm.fold_into(head))
+        self.head = Linear(self.norm.fold_into(head))
         frequencies, scaling = inverse_frequencies(
             config.head_dim, config.rope, config.max_positions
         )
@@ -131,7 +131,7 @@ class DecoderLM:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, hidden] → [N, vocab], in the model's dtype."""
-        return self._head(hidden)
+        return self.head(hidden)
 
     def rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines, each float32 [T, head_dim / 2]; positions as in `StepInputs`."""
