@@ -107,7 +107,7 @@ def test_two_ranks_say_what_one_engine_says_and_read_half(tmp_path: Path) -> Non
     ]
     wanted = {path: tokens_of(path, prompts) for path in paths}
     try:
-        errors = [rank.communicate(timeout=120)[1] for rank in ranks]
+        errors = [rank.communicate(timeout=240)[1] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
