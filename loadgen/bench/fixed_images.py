@@ -21,7 +21,7 @@ from epidote_loadgen.simulate.rivals.epdserve import LongestQueue, longest_queue
 from epidote_loadgen.simulate.sim_request import SimRequest
 from epidote_loadgen.simulate.simulation import simulate
 from epidote_planner.lane import Lane
-from epidote_planner.policy import DampingPolicy, DemandPolicy, PlannerPolicy
+from epidote_planner.policy import PlannerPolicy
 
 PROFILE = load_profile("minicpm-v-2.6-a100")
 LIMITS = {
@@ -42,14 +42,7 @@ def trace(images: int, rps: float, output: int, seed: int = 0) -> Iterator[SimRe
 
 
 def systems(slo: Slo) -> dict[str, System]:
-    ours = PlannerPolicy(
-        profile=PROFILE,
-        slo=slo,
-        fixed_pool=True,
-        tick_s=2.0,
-        demand=DemandPolicy(smoothing_s=30.0),
-        damping=DampingPolicy(dwell_s=10.0, cold_start_s=5.0),
-    )
+    ours = PlannerPolicy(profile=PROFILE, slo=slo, fixed_pool=True, tick_s=2.0)  # its defaults
     two_stages = {lane: n for lane, n in split(0, 7, 1).items() if n}
     return {
         "monolith, 8 workers": (Layout.COUPLED, coupled(8), nothing),

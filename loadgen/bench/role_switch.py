@@ -20,7 +20,7 @@ from epidote_loadgen.simulate.rivals.elasticmm import ElasticRules, elastic_rule
 from epidote_loadgen.simulate.rivals.epdserve import LongestQueue, longest_queue
 from epidote_loadgen.simulate.sim_request import SimRequest
 from epidote_loadgen.simulate.simulation import simulate
-from epidote_planner.policy import DampingPolicy, DemandPolicy, PlannerPolicy
+from epidote_planner.policy import PlannerPolicy
 
 PROFILE = load_profile("minicpm-v-2.6-a100")
 SLO = Slo(ttft_s=1.4, tpot_s=0.04, quantile=0.9)  # the paper's limits at two images
@@ -37,14 +37,7 @@ def trace(seed: int) -> Iterator[SimRequest]:
 
 
 def policies() -> dict[str, Policy]:
-    ours = PlannerPolicy(
-        profile=PROFILE,
-        slo=SLO,
-        fixed_pool=True,
-        tick_s=1.0,
-        demand=DemandPolicy(smoothing_s=10.0),
-        damping=DampingPolicy(dwell_s=5.0, switch_cooldown_s=10.0, cold_start_s=5.0),
-    )
+    ours = PlannerPolicy(profile=PROFILE, slo=SLO, fixed_pool=True, tick_s=1.0)  # its defaults
     return {
         "static 5E1P2D": nothing,
         "EPDServe's longest queue": longest_queue(LongestQueue()),

@@ -50,10 +50,17 @@ def plan_json(plan: Plan) -> Mapping[str, Any]:
         "inputs": dict(explanation.inputs),
         "targets": {str(lane): count for lane, count in plan.targets.items()},
         "holds": [
-            {"lane": str(hold.lane) if hold.lane else "", "reason": hold.reason.value}
+            {
+                "lane": str(hold.lane) if hold.lane else "",
+                "reason": hold.reason.value,
+                "field": hold.field,
+            }
             for hold in plan.holds
         ],
-        "steps": [{"name": step.name, "values": dict(step.values)} for step in plan.trace],
+        "steps": [
+            {"name": step.name, "values": dict(step.values), "note": step.note}
+            for step in plan.trace
+        ],
     }
 
 
@@ -63,10 +70,12 @@ def plan_text(plan: Plan, actions: tuple[str, ...]) -> str:
     lines = [plan.explanation.text, "", f"targets   {targets}"]
     lines += [f"action    {action}" for action in actions] or ["action    none"]
     for hold in plan.holds:
-        lines.append(f"held      {hold.lane or 'everything'}: {hold.reason.value}")
+        field = f" ({hold.field})" if hold.field else ""
+        lines.append(f"held      {hold.lane or 'everything'}: {hold.reason.value}{field}")
     for step in plan.trace:
         values = ", ".join(f"{name} {value:g}" for name, value in step.values.items())
-        lines.append(f"{step.name:<10}{values}")
+        told = " ".join(part for part in (values, step.note) if part)
+        lines.append(f"{step.name:<10}{told}")
     return "\n".join(lines)
 
 

@@ -1,12 +1,13 @@
 """This file is about which worker goes where: fresh ones first, then surplus, then new ones."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from epidote_core.roles import WorkerState
 from epidote_planner.decision import Action, AddWorkers, RemoveWorker, SwitchRole
 from epidote_planner.lane import Lane
 from epidote_planner.policy import PlannerPolicy
+from epidote_planner.ratios import hurts
 from epidote_planner.resizing import remove_surplus, start_missing
 from epidote_planner.seating import Bench, Goal, is_short, seat, tolerance
 from epidote_planner.snapshot import WorkerStatus
@@ -37,8 +38,12 @@ def assign(
     policy: PlannerPolicy,
 ) -> Assignment:
     """Turn needs into moves. `workers` are those that count: not leaving, not given up."""
-    bench = seat(workers, goal, last_switch_s, now_s=now_s, dwell_s=policy.damping.dwell_s)
+    bench = seat(workers, goal, last_switch_s, now_s=now_s, dwell_s=policy.dwell_s)
     switches = _fill_deficits(bench, goal, now_s, policy)
+    if not switches and goal.guards and is_short(bench, goal):
+        trial = seat(workers, goal, last_switch_s, now_s=now_s, dwell_s=policy.dwell_s)
+        together = _all_together(trial, goal, now_s, policy)
+        bench, switches = (trial, together) if together else (bench, switches)
     if not switches:
         switches = _rebalance(bench, goal, now_s, policy)
     removals = () if is_short(bench, goal) else remove_surplus(bench, goal, now_s, policy)
@@ -73,6 +78,23 @@ def _fill_deficits(
             hopeless.add(lane)
             continue
         switches.append(_move(bench, found, lane, now_s))
+        if goal.guards:  # what a guard forbade may be right beside this move
+            hopeless.clear()
+
+
+def _all_together(
+    bench: Bench, goal: Goal, now_s: float, policy: PlannerPolicy
+) -> list[SwitchRole]:
+    """Every switch that is needed as one step, where a guard so narrow forbids each by itself.
+
+    The guards hold when all have ended. Nothing is on its way already, so that this happens once.
+    """
+    if any(bench.coming.values()):
+        return []
+    before = dict(bench.count)
+    switches = _fill_deficits(bench, replace(goal, guards=()), now_s, policy)
+    after = bench.count
+    return [] if hurts(goal.guards, (before, before), (after, after)) else switches
 
 
 def _find_donor(
@@ -85,11 +107,16 @@ def _find_donor(
         if lane != target and lane not in goal.held and bench.count[lane] > goal.needs.get(lane, 0)
     ]
     donors.sort(key=lambda lane: (-tolerance(bench, goal, lane, -1), lane))
+    guards = goal.guards
+    donors = [lane for lane in donors if not bench.hurts_assigned(guards, one_move(lane, target))]
     for lane in donors:
         if bench.seats[lane].starting:
             return bench.seats[lane].starting[0], lane
     for lane in donors:
         if bench.ready[lane] <= goal.needs.get(lane, 0):
+            continue
+        if bench.hurts_serving(guards, one_move(lane, target)):
+            bench.cooling = True  # the moves under way end in seconds
             continue
         if _switch_gain_s(bench, goal, lane, target, policy) < policy.min_switch_gain_s:
             continue
@@ -97,6 +124,11 @@ def _find_donor(
         if movable is not None:
             return movable, lane
     return None
+
+
+def one_move(source: Lane, target: Lane) -> dict[Lane, int]:
+    """What one switch changes."""
+    return {source: -1, target: +1}
 
 
 def _switch_gain_s(
@@ -130,6 +162,7 @@ def _move(bench: Bench, found: tuple[WorkerStatus, Lane], target: Lane, now_s: f
     bench.take(worker, source)
     bench.count[target] += 1
     if worker.state is not WorkerState.STARTING:
+        bench.coming[target] = bench.coming.get(target, 0) + 1
         bench.last_switch_s[f"{source.key}>{target.key}"] = now_s
     return SwitchRole(worker=worker.name, source=source, target=target)
 
@@ -149,6 +182,9 @@ def _rebalance(bench: Bench, goal: Goal, now_s: float, policy: PlannerPolicy) ->
     taker = min(takers, key=lambda lane: (tolerance(bench, goal, lane), lane))
     enough = policy.rebalance_gain * tolerance(bench, goal, taker)
     if giver == taker or tolerance(bench, goal, giver, -1) < enough:
+        return []
+    change = one_move(giver, taker)
+    if bench.hurts_assigned(goal.guards, change) or bench.hurts_serving(goal.guards, change):
         return []
     worker = _movable(bench, giver, taker, now_s, policy)
     return [_move(bench, (worker, giver), taker, now_s)] if worker else []

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil, floor
 
 from epidote_planner.capacity import GroupModel
 from epidote_planner.decision import Constraint
 from epidote_planner.groups import burst_tolerance, share_spare
 from epidote_planner.lane import Lane
-from epidote_planner.policy import PlannerPolicy
+from epidote_planner.policy import Bounds, PlannerPolicy
+from epidote_planner.ratios import keeps, raised, share_guarded, within
 from epidote_planner.sizing import Split
 
 EXACT_LIMIT = 40  # workers up to which every split of the budget is compared
@@ -31,9 +31,22 @@ def fit(
     policy: PlannerPolicy,
     *,
     pool_limit: int,
+    held: frozenset[Lane] = frozenset(),
 ) -> Budgeted:
-    """Needs inside every bound. Growth for a ratio guard counts as a need."""
-    guarded = _guard_ratios(needs, policy)
+    """Needs inside every bound. Growth for a ratio guard counts as a need.
+
+    `held` lanes keep what they have; the others' guards take that as given.
+    """
+    bounds = {
+        lane: Bounds(least=need, most=need) if lane in held else policy.bounds(lane)
+        for lane, need in needs.items()
+    }
+    guarded = within(
+        needs,
+        policy.guards,
+        {lane: item.least for lane, item in bounds.items()},
+        {lane: item.most for lane, item in bounds.items()},
+    )
     ratio_bound = guarded != dict(needs)
     wanted = sum(guarded.values())
     if wanted <= pool_limit:
@@ -57,7 +70,13 @@ def _cut(
     """Share `limit` workers where not everyone can have what they need."""
     least = {lane: policy.bounds(lane).least for lane in needs}
     most = {lane: min(policy.bounds(lane).most, max(needs[lane], least[lane])) for lane in needs}
-    shared = share_spare(least, loads, most, limit - sum(least.values()))
+    guards = policy.guards
+    smallest = raised(least, guards, most) if guards else None
+    if smallest is not None and sum(smallest.values()) <= limit:
+        spare = limit - sum(smallest.values())
+        shared = share_guarded(smallest, loads, guards, most, spare)
+    else:
+        shared = share_spare(least, loads, most, limit - sum(least.values()))
     if len(models) != 1 or limit > EXACT_LIMIT:
         return shared
     (group, model), *_ = models.items()
@@ -68,8 +87,10 @@ def _cut(
         if found > score:
             best, score = split, found
     current = _split_of(allocation, group)
-    in_place = sum(allocation.get(lane, 0) for lane in needs) == limit and all(
-        allocation.get(lane, 0) >= least[lane] for lane in needs
+    in_place = (
+        sum(allocation.get(lane, 0) for lane in needs) == limit
+        and all(allocation.get(lane, 0) >= least[lane] for lane in needs)
+        and keeps(guards, allocation)
     )
     if in_place and _close(split_score(model, current), score, policy.rebalance_gain):
         best = current
@@ -110,6 +131,11 @@ def _every_split(
     if len(lanes) != 3:
         return []
     first, second, third = lanes
+
+    def kept(encode: int, prefill: int) -> bool:
+        split = {first: encode, second: prefill, third: limit - encode - prefill}
+        return not policy.guards or keeps(policy.guards, split)
+
     return [
         Split(encode=encode, prefill=prefill, decode=limit - encode - prefill)
         for encode in range(least[first], limit + 1)
@@ -117,6 +143,7 @@ def _every_split(
         if encode <= policy.bounds(first).most
         and prefill <= policy.bounds(second).most
         and limit - encode - prefill <= policy.bounds(third).most
+        and kept(encode, prefill)
     ]
 
 
@@ -127,19 +154,3 @@ def _split_of(allocation: Mapping[Lane, int], group: str) -> Split:
         prefill=by_role.get("prefill", 0),
         decode=by_role.get("decode", 0),
     )
-
-
-def _guard_ratios(needs: Mapping[Lane, int], policy: PlannerPolicy) -> dict[Lane, int]:
-    """Raise the smaller side of a guarded pair; needs are never lowered."""
-    guarded = dict(needs)
-    for guard in policy.ratios:
-        for group in policy.groups:
-            above = Lane(group.name, guard.numerator)
-            below = Lane(group.name, guard.denominator)
-            if above not in guarded or below not in guarded:
-                continue
-            if guarded[above] < guard.least * guarded[below]:
-                guarded[above] = ceil(guard.least * guarded[below])
-            if guard.most > 0.0 and guarded[above] > guard.most * guarded[below]:
-                guarded[below] = max(guarded[below], floor(guarded[above] / guard.most + 0.999999))
-    return {lane: min(count, policy.bounds(lane).most) for lane, count in guarded.items()}

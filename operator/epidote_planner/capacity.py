@@ -157,14 +157,14 @@ class GroupModel:
         encode_wait, prefill_wait = self.encode_wait(encoders), self.prefill_wait(prefillers)
         missed = total = 0.0
         for item in self.classes:
-            if self._best_slack_s(item) < 0.0:
+            if self.best_slack_s(item) < 0.0:
                 continue
             total += item.rps
             slack = self._slack_s(item, encoders)
             waits = encode_wait if item.images > 0.0 else NO_WAIT
             with_media = both_beyond(waits, prefill_wait, slack)
             cached = 1.0 - item.encode_ratio if item.images > 0.0 else 0.0
-            without = prefill_wait.beyond(self._best_slack_s(item)) if cached > 0.0 else 0.0
+            without = prefill_wait.beyond(self.best_slack_s(item)) if cached > 0.0 else 0.0
             missed += item.rps * ((1.0 - cached) * with_media + cached * without)
         return missed / total if total > 0.0 else 0.0
 
@@ -172,7 +172,7 @@ class GroupModel:
     def hopeless_ratio(self) -> float:
         """Share of the requests whose own encode and prefill already exceed their TTFT."""
         total = sum(item.rps for item in self.classes)
-        late = sum(item.rps for item in self.classes if self._best_slack_s(item) < 0.0)
+        late = sum(item.rps for item in self.classes if self.best_slack_s(item) < 0.0)
         return late / total if total > 0.0 else 0.0
 
     @cached_property
@@ -203,7 +203,8 @@ class GroupModel:
             moved_s = self.profile.transfer.embeddings_s(item.image_tokens)
         return item.slo.ttft_s - self.encode_s(item, encoders) - moved_s - self.prefill_s(item)
 
-    def _best_slack_s(self, item: RequestClass) -> float:
+    def best_slack_s(self, item: RequestClass) -> float:
+        """What TTFT leaves for waiting where every image has its own encoder; < 0: hopeless."""
         return self._slack_s(item, MANY)
 
     @cached_property

@@ -22,6 +22,7 @@ class Reason(StrEnum):
     FORECAST = "Forecast"
     CACHE_LOST = "CacheLost"
     EXPERT_SKEW = "ExpertSkew"
+    SLO_UNREACHABLE = "SloUnreachable"  # by any number of workers
     BUDGET_BOUND = "BudgetBound"
     SHRINK_WINDOW = "ShrinkWindow"
     COOLDOWN = "Cooldown"
@@ -37,6 +38,7 @@ class Constraint(StrEnum):
     TPOT = "TPOT"
     KV_MEMORY = "KVMemory"
     MINIMUM = "Minimum"
+    ROLE_MAXIMUM = "RoleMaximum"
     GPU_BUDGET = "GPUBudget"
     POOL_MAXIMUM = "PoolMaximum"
     ROLE_RATIO = "RoleRatio"
@@ -114,10 +116,11 @@ class Explanation:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One stage of the decision, in order: its name and what it found."""
+    """One stage of the decision, in order: its name, what it found, and a remark if it has one."""
 
     name: str
     values: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,14 +7,13 @@ from math import exp
 from epidote_core.modality import Modality
 from epidote_planner.distribution import Distribution
 from epidote_planner.forecast import Series, advance, forecast
-from epidote_planner.memory import ModalityMemory, PlannerMemory
+from epidote_planner.memory import REQUESTS, ModalityMemory, PlannerMemory
 from epidote_planner.policy import DemandPolicy
 from epidote_planner.snapshot import ClusterSnapshot, ModalityTraffic
 
 SHAPE_SMOOTHING_S = 300.0  # quantiles of a short window are noisy: follow them slowly
 CACHE_SMOOTHING_S = 300.0
 FIELDS = ("input_tokens", "output_tokens", "images", "image_tokens")
-REQUESTS = "requests"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +96,8 @@ def _follow(
     rates = dict(memory.rates) if memory else {}
     shapes = dict(memory.shapes) if memory else {}
     last = rates.get(REQUESTS)
-    if last is not None and at_s <= last.at_s:
-        return ModalityMemory(rates=rates, shapes=shapes)
+    if memory is not None and last is not None and at_s <= last.at_s:
+        return memory
     passed = at_s - last.at_s if last else 0.0
     rps = traffic.arrival_rps if traffic else 0.0
     rates[REQUESTS] = _next(last, rps, at_s, policy)
@@ -109,7 +108,8 @@ def _follow(
             before = shapes.get(name)
             share = 1.0 - exp(-passed / SHAPE_SMOOTHING_S)
             shapes[name] = before.blended(seen, share) if before else seen
-    return ModalityMemory(rates=rates, shapes=shapes)
+    seen_s = memory.seen_s if memory is not None and rps <= 0.0 else at_s
+    return ModalityMemory(rates=rates, shapes=shapes, seen_s=at_s if seen_s is None else seen_s)
 
 
 def _next(series: Series | None, value: float, at_s: float, policy: DemandPolicy) -> Series:
@@ -123,11 +123,19 @@ def _expected(
     ahead_s: float,
     policy: DemandPolicy,
 ) -> ModalityDemand:
-    """Rates are forecast apart and divided, so a burst of images shows as more images each."""
-    rps = forecast(memory.rates[REQUESTS], ahead_s=ahead_s, policy=policy)
+    """Rates are forecast apart and divided, so a burst of images shows as more images each.
+
+    A modality that has been silent for long has no demand: what smoothing leaves of it would keep
+    a worker of its own for hours.
+    """
+    requests = memory.rates[REQUESTS]
+    rps = forecast(requests, ahead_s=ahead_s, policy=policy)
+    if memory.seen_s is not None and requests.at_s - memory.seen_s >= policy.silence_s:
+        rps = 0.0
     shapes = {}
     for name in FIELDS:
-        per_s = forecast(memory.rates[name], ahead_s=ahead_s, policy=policy)
+        series = memory.rates.get(name)
+        per_s = forecast(series, ahead_s=ahead_s, policy=policy) if series is not None else 0.0
         shape = memory.shapes.get(name, Distribution())
         shapes[name] = shape.scaled_to(per_s / rps) if rps > 0.0 else shape
     return ModalityDemand(modality=modality, rps=rps * share, **shapes)

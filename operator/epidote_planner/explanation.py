@@ -7,7 +7,10 @@ from epidote_core.roles import Role
 from epidote_planner.capacity import GroupModel
 from epidote_planner.decision import Constraint, Explanation, Hold, Reason
 from epidote_planner.lane import Lane
+from epidote_planner.reach import Unreachable
 from epidote_planner.sizing import Split
+
+CUTS = (Constraint.GPU_BUDGET, Constraint.POOL_MAXIMUM, Constraint.ROLE_MAXIMUM)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +23,7 @@ class Finding:
     models: Mapping[str, GroupModel]
     needs: Mapping[Lane, int]  # what the SLO asks for, after bounds and budget
     wanted: int  # before the budget
+    without_maxima: int | None  # where the roles' maxima cut the needs
     before: Mapping[Lane, int]
     targets: Mapping[Lane, int]
     routable: Mapping[Lane, int]
@@ -34,6 +38,7 @@ class Finding:
     experts_moved: bool
     backlog_s: float
     margin: float
+    unreachable: Unreachable | None = None
 
 
 def explain(finding: Finding) -> Explanation:
@@ -83,7 +88,9 @@ def _reason(finding: Finding) -> Reason:
         return whole[0]
     if finding.gave_up:
         return Reason.START_TIMED_OUT
-    if finding.cut in (Constraint.GPU_BUDGET, Constraint.POOL_MAXIMUM):
+    if finding.unreachable is not None:
+        return Reason.SLO_UNREACHABLE
+    if finding.cut in CUTS:
         return Reason.BUDGET_BOUND
     if finding.holds:
         return finding.holds[0].reason
@@ -118,6 +125,8 @@ def _binding(finding: Finding) -> Constraint:
         return Constraint.METRICS
     if finding.cut is not None:
         return finding.cut
+    if finding.unreachable is not None:
+        return Constraint(finding.unreachable.promise.value)
     if finding.starts_blocked:
         return Constraint.POOL_MAXIMUM
     if sum(finding.targets.values()) > sum(finding.needs.values()):
@@ -154,6 +163,11 @@ def _limit_of(model: GroupModel, role: Role) -> Constraint:
 def _counterfactual(finding: Finding, binding: Constraint) -> str:
     if binding is Constraint.METRICS:
         return "With fresh metrics the demand would have been sized again."
+    if finding.unreachable is not None:
+        return finding.unreachable.text
+    if binding is Constraint.ROLE_MAXIMUM:
+        kept, free = sum(finding.needs.values()), finding.without_maxima or 0
+        return f"Without the roles' maxima: {_workers(free)} instead of {kept}."
     if binding is Constraint.GPU_BUDGET:
         return f"Without the GPU budget: {_workers(finding.wanted)} instead of {finding.limit}."
     if binding is Constraint.POOL_MAXIMUM and finding.starts_blocked:

@@ -5,13 +5,24 @@ It is written into the resource's status, so a process killed between two ticks 
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from math import isfinite
 from typing import Any
 
+from epidote_core.modality import Modality
 from epidote_planner.distribution import Distribution
 from epidote_planner.forecast import Series
+from epidote_planner.json_reader import (
+    a_distribution,
+    a_mapping,
+    a_number,
+    a_series,
+    a_time,
+    numbers,
+    pairs,
+)
 
 VERSION = 1
+REQUESTS = "requests"  # the one rate that every modality has
+LEAST_CORRECTION = 1e-3  # observed / profiled time: a step that takes none is a spoilt figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +31,16 @@ class ModalityMemory:
 
     rates: Mapping[str, Series] = field(default_factory=dict)
     shapes: Mapping[str, Distribution] = field(default_factory=dict)
+    seen_s: float | None = None  # when the last request of the modality was seen
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannerMemory:
-    """Everything that one tick tells the next. Keys of the mappings are enum values or lanes."""
+    """Everything that one tick tells the next. Keys of the mappings are enum values or lanes.
+
+    `unreadable`: why what was stored could not be read, so that this memory is a fresh start. It is
+    told in the next plan's trace and not stored.
+    """
 
     at_s: float | None = None
     modalities: Mapping[str, ModalityMemory] = field(default_factory=dict)
@@ -37,6 +53,7 @@ class PlannerMemory:
     last_switch_s: Mapping[str, float] = field(default_factory=dict)  # "source>target"
     starts_blocked_until_s: float | None = None
     overloaded_since_s: float | None = None
+    unreadable: str = field(default="", compare=False)
 
     def as_of(self, now_s: float) -> "PlannerMemory":
         """This memory on a clock that stands at `now_s`.
@@ -58,6 +75,7 @@ class PlannerMemory:
                 name: replace(
                     known,
                     rates={key: item.moved(step_s, now_s) for key, item in known.rates.items()},
+                    seen_s=None if known.seen_s is None else min(now_s, known.seen_s + step_s),
                 )
                 for name, known in self.modalities.items()
             },
@@ -70,54 +88,62 @@ class PlannerMemory:
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers."""
-        return {"version": VERSION, **asdict(self)}
+        kept = asdict(self)
+        del kept["unreadable"]
+        return {"version": VERSION, **kept}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any] | None) -> "PlannerMemory":
-        """The memory that `to_json` gave; nothing, another version or a NaN starts afresh.
+    def from_json(cls, data: object) -> "PlannerMemory":
+        """The memory that `to_json` gave; nothing starts afresh, and so does what cannot be read.
 
-        Keys without a value may be missing: Kubernetes keeps no nulls.
+        Raises nothing: somebody may have edited the status, and a planner that stops is worse than
+        one that learns anew. Keys without a value may be missing: Kubernetes keeps no nulls.
         """
-        if not data or data.get("version") != VERSION or not _is_finite(data):
+        if data is None or data == {}:
             return cls()
-        pool_need = data.get("pool_need")
-        return cls(
-            at_s=data.get("at_s"),
-            modalities={
-                name: ModalityMemory(
-                    rates={key: _series(value) for key, value in item.get("rates", {}).items()},
-                    shapes={
-                        key: Distribution(**value) for key, value in item.get("shapes", {}).items()
-                    },
-                )
-                for name, item in data.get("modalities", {}).items()
-            },
-            pool_need=_series(pool_need) if pool_need else None,
-            cache_hit_ratio=data.get("cache_hit_ratio", 0.0),
-            corrections=dict(data.get("corrections", {})),
-            margins=dict(data.get("margins", {})),
-            pool_needs=tuple((at_s, need) for at_s, need in data.get("pool_needs", ())),
-            shed_ratio=data.get("shed_ratio", 0.0),
-            last_switch_s=dict(data.get("last_switch_s", {})),
-            starts_blocked_until_s=data.get("starts_blocked_until_s"),
-            overloaded_since_s=data.get("overloaded_since_s"),
-        )
+        try:
+            return _read(a_mapping(data, "memory"))
+        except ValueError as error:
+            return cls(unreadable=str(error))
 
 
-def _is_finite(data: object) -> bool:
-    if isinstance(data, Mapping):
-        return all(_is_finite(value) for value in data.values())
-    if isinstance(data, list | tuple):
-        return all(_is_finite(value) for value in data)
-    return not isinstance(data, float) or isfinite(data)
+def _read(data: Mapping[str, Any]) -> PlannerMemory:
+    if data.get("version") != VERSION:
+        raise ValueError(f"version: want {VERSION}, got {data.get('version')!r:.60}")
+    pool_need = data.get("pool_need")
+    pool_needs = pairs(data.get("pool_needs", ()), "pool_needs")
+    return PlannerMemory(
+        at_s=a_time(data.get("at_s"), "at_s"),
+        modalities={
+            Modality(name).value: _modality(item, f"modalities.{name}")
+            for name, item in a_mapping(data.get("modalities", {}), "modalities").items()
+        },
+        pool_need=a_series(pool_need, "pool_need") if pool_need is not None else None,
+        cache_hit_ratio=_ratio(data, "cache_hit_ratio"),
+        corrections=numbers(data.get("corrections"), "corrections", least=LEAST_CORRECTION),
+        margins=numbers(data.get("margins"), "margins", least=-0.99),  # demand stays over 0
+        pool_needs=tuple((at_s, int(need)) for at_s, need in pool_needs),
+        shed_ratio=_ratio(data, "shed_ratio"),
+        last_switch_s=numbers(data.get("last_switch_s"), "last_switch_s"),
+        starts_blocked_until_s=a_time(data.get("starts_blocked_until_s"), "starts_blocked_until_s"),
+        overloaded_since_s=a_time(data.get("overloaded_since_s"), "overloaded_since_s"),
+    )
 
 
-def _series(data: Mapping[str, Any]) -> Series:
-    return Series(
-        at_s=data["at_s"],
-        level=data["level"],
-        slope=data["slope"],
-        error2=data["error2"],
-        promises=tuple((due, value) for due, value in data["promises"]),
-        season=tuple(data["season"]),
+def _ratio(data: Mapping[str, Any], name: str) -> float:
+    return a_number(data.get(name, 0.0), name, least=0.0, most=1.0)
+
+
+def _modality(data: object, path: str) -> ModalityMemory:
+    item = a_mapping(data, path)
+    rates = a_mapping(item.get("rates", {}), f"{path}.rates")
+    if REQUESTS not in rates:
+        raise ValueError(f"{path}.rates.{REQUESTS}: want a series, got nothing")
+    shapes = a_mapping(item.get("shapes", {}), f"{path}.shapes")
+    return ModalityMemory(
+        rates={key: a_series(value, f"{path}.rates.{key}") for key, value in rates.items()},
+        shapes={
+            key: a_distribution(value, f"{path}.shapes.{key}") for key, value in shapes.items()
+        },
+        seen_s=a_time(item.get("seen_s"), f"{path}.seen_s"),
     )

@@ -1,13 +1,14 @@
 """This file is about building each group's predictions from demand, corrections and queues."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from epidote_core.roles import Role
 from epidote_planner.capacity import Backlog, GroupModel
 from epidote_planner.correction import demand_margin, stage_factors
 from epidote_planner.demand import Demand
-from epidote_planner.lane import Lane
-from epidote_planner.policy import ModalityGroup, PlannerPolicy
+from epidote_planner.lane import SPLIT_ROLES, Lane
+from epidote_planner.policy import Bounds, ModalityGroup, PlannerPolicy
 from epidote_planner.sizing import SplitBounds, size
 from epidote_planner.snapshot import ClusterSnapshot
 from epidote_planner.workload import request_classes
@@ -78,19 +79,34 @@ def lane_load(model: GroupModel, role: Role) -> float:
             return model.decode_load
 
 
-def sized_lanes(models: Mapping[str, GroupModel], policy: PlannerPolicy) -> dict[Lane, int]:
-    sized: dict[Lane, int] = {}
+@dataclass(frozen=True, kw_only=True)
+class Sized:
+    """Workers of each lane, and of all lanes where the roles' maxima cut them (None: nowhere)."""
+
+    lanes: Mapping[Lane, int]
+    without_maxima: int | None = None
+
+
+def sized_lanes(models: Mapping[str, GroupModel], policy: PlannerPolicy) -> Sized:
+    """The cheapest split of every group that meets its SLO, inside the roles' bounds."""
+    lanes: dict[Lane, int] = {}
+    total, is_cut = 0, False
     for name, model in models.items():
-        bounds = SplitBounds(
-            encode=policy.bounds(Lane(name, Role.ENCODE)),
-            prefill=policy.bounds(Lane(name, Role.PREFILL)),
-            decode=policy.bounds(Lane(name, Role.DECODE)),
-        )
-        split = size(model, bounds)
-        for lane in policy.lanes:
-            if lane.group == name:
-                sized[lane] = split.of(lane.role)
-    return sized
+        bounds = {role: policy.bounds(Lane(name, role)) for role in SPLIT_ROLES}
+        split = free = size(model, _split_bounds(bounds))
+        if not (model.ttft_fits(split.encode, split.prefill) and model.decode_fits(split.decode)):
+            minima = {role: Bounds(least=item.least) for role, item in bounds.items()}
+            free = size(model, _split_bounds(minima))
+        is_cut = is_cut or any(free.of(role) > item.most for role, item in bounds.items())
+        total += free.total
+        lanes |= {lane: split.of(lane.role) for lane in policy.lanes if lane.group == name}
+    return Sized(lanes=lanes, without_maxima=total if is_cut else None)
+
+
+def _split_bounds(bounds: Mapping[Role, Bounds]) -> SplitBounds:
+    return SplitBounds(
+        encode=bounds[Role.ENCODE], prefill=bounds[Role.PREFILL], decode=bounds[Role.DECODE]
+    )
 
 
 def drain_s(model: GroupModel, role: Role) -> float:

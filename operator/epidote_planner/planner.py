@@ -39,6 +39,7 @@ from epidote_planner.models import drain_s, group_model, lane_load, sized_lanes
 from epidote_planner.policy import PlannerPolicy
 from epidote_planner.preempt import preempted
 from epidote_planner.pressure import NO_PRESSURE, advise
+from epidote_planner.reach import unreachable
 from epidote_planner.seating import Goal, count_lanes
 from epidote_planner.snapshot import ClusterSnapshot
 from epidote_planner.starts import review_starts
@@ -87,9 +88,9 @@ def plan(
 
     held = frozenset(hold.lane for hold in holds if hold.lane is not None)
     sized = sized_lanes(models, policy)
-    needs = {lane: before.get(lane, 0) if lane in held else n for lane, n in sized.items()}
+    needs = {lane: before.get(lane, 0) if lane in held else n for lane, n in sized.lanes.items()}
     limit = sum(before.values()) if policy.fixed_pool else policy.max_workers
-    budgeted = fit(needs, loads, models, before, policy, pool_limit=limit)
+    budgeted = fit(needs, loads, models, before, policy, pool_limit=limit, held=held)
 
     need = sum(budgeted.needs.values())
     pool_need = remember_need(memory, float(budgeted.wanted), now_s, policy)
@@ -115,6 +116,7 @@ def plan(
         may_start=not policy.fixed_pool and starts.blocked_until_s is None and not held_whole,
         held=frozenset(policy.lanes) if held_whole else held,
         drain_s={lane: drain_s(models[lane.group], lane.role) for lane in policy.lanes},
+        guards=policy.guards,
     )
     assignment = assign(workers, goal, memory.last_switch_s, now_s, policy)
 
@@ -147,7 +149,8 @@ def plan(
         pool_target=pool_target,
         forecast=expected,
         limit=limit,
-        cut=budgeted.binding,
+        without_maxima=sized.without_maxima,
+        cut=_cut_by(budgeted.binding, sized.without_maxima),
         holds=holds,
         gave_up=len(give_ups),
         starts_blocked=starts.blocked_until_s is not None,
@@ -155,6 +158,7 @@ def plan(
         experts_moved=expert_move is not None,
         backlog_s=sum(m.backlog.encode_s + m.backlog.prefill_s for m in models.values()),
         margin=demand_margin(margins),
+        unreachable=next((found for m in models.values() if (found := unreachable(m))), None),
     )
     renewed = PlannerMemory(
         at_s=now_s,
@@ -176,10 +180,11 @@ def plan(
         explanation=explain(finding),
         holds=holds,
         trace=(
+            *_unread(memory),
             Step(name="demand", values={m.modality.value: m.rps for m in demand.modalities}),
             Step(name="capacity", values={**corrections, **margins}),
             Step(name="load", values={str(lane): load for lane, load in loads.items()}),
-            Step(name="sizing", values={str(lane): float(n) for lane, n in sized.items()}),
+            Step(name="sizing", values={str(lane): float(n) for lane, n in sized.lanes.items()}),
             Step(name="budget", values={str(k): float(n) for k, n in budgeted.needs.items()}),
             Step(name="damping", values={"target": float(pool_target), "forecast": expected}),
             Step(
@@ -207,6 +212,18 @@ def _timeless(snapshot: ClusterSnapshot, memory: PlannerMemory, holds: tuple[Hol
         ),
         holds=holds,
     )
+
+
+def _unread(memory: PlannerMemory) -> tuple[Step, ...]:
+    """A first step that tells of a memory that could not be read: the plan starts afresh."""
+    return (Step(name="memory", note=memory.unreadable),) if memory.unreadable else ()
+
+
+def _cut_by(binding: Constraint | None, without_maxima: int | None) -> Constraint | None:
+    """What the needs were cut by: the pool before its roles, and those before their ratios."""
+    if without_maxima is not None and binding in (None, Constraint.ROLE_RATIO):
+        return Constraint.ROLE_MAXIMUM
+    return binding
 
 
 def _react_s(policy: PlannerPolicy) -> float:

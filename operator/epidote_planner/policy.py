@@ -1,13 +1,23 @@
 """This file is about what the owner of a service asks of the planner."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from math import inf
 
 from epidote_core.modality import Modality
 from epidote_core.roles import Role
 from epidote_core.slo import Slo
+from epidote_planner.field_checks import require_count, require_number
 from epidote_planner.lane import DEFAULT_GROUP, SPLIT_ROLES, Lane
 from epidote_planner.performance import PerformanceProfile
+from epidote_planner.ratios import Guards, LaneGuard, raised
+
+# Times a switch takes: a worker that moves as often as it may loses a tenth of its time to it.
+DWELL_PER_SWITCH = 10.0
+MOST_WORKERS = (
+    100_000  # of a role: where no smaller split keeps the ratios, none counts as doing so
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +28,9 @@ class Bounds:
     most: int = 1_000_000
 
     def __post_init__(self) -> None:
-        if not 0 <= self.least <= self.most:
+        require_count("bounds.least", self.least)
+        require_count("bounds.most", self.most)
+        if self.least > self.most:
             raise ValueError(f"bounds need 0 <= least <= most, got {self.least}..{self.most}")
 
 
@@ -27,12 +39,32 @@ AT_LEAST_ONE = Bounds()
 
 @dataclass(frozen=True, kw_only=True)
 class RatioGuard:
-    """`numerator` workers per `denominator` worker stay within [least, most]."""
+    """`numerator` workers per `denominator` worker stay within [least, most], in every group.
+
+    Raises:
+        ValueError: no two numbers of workers can keep it.
+    """
 
     numerator: Role
     denominator: Role
     least: float = 0.0
-    most: float = float("inf")
+    most: float = inf
+
+    def __post_init__(self) -> None:
+        for field_name in ("numerator", "denominator"):
+            if getattr(self, field_name) not in SPLIT_ROLES:
+                wanted = ", ".join(role.value for role in SPLIT_ROLES)
+                found = getattr(self, field_name)
+                raise ValueError(f"ratio.{field_name}: want one of {wanted}, got {found!r:.60}")
+        if self.numerator is self.denominator:
+            raise ValueError(f"ratio.denominator: want another role than {self.numerator.value}")
+        require_number("ratio.least", self.least)
+        if self.most != inf:
+            require_number("ratio.most", self.most, above=True)
+        if self.least > self.most:
+            raise ValueError(
+                f"ratio.least: want at most ratio.most ({self.most:g}), got {self.least:g}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +87,15 @@ class DemandPolicy:
     season_buckets: int = 96
     burst_sigmas: float = 1.5  # spare workers, in standard deviations of the forecast error
     cache_loss_ratio: float = 0.5  # hit ratio under this share of its level: trust the lower
+    silence_s: float = 900.0  # a modality without a request for so long has no demand at all
+
+    def __post_init__(self) -> None:
+        for name in ("smoothing_s", "pool_smoothing_s", "trend_s", "error_s"):
+            require_number(f"demand.{name}", getattr(self, name), above=True)
+        for name in ("season_s", "burst_sigmas", "silence_s"):
+            require_number(f"demand.{name}", getattr(self, name))
+        require_count("demand.season_buckets", self.season_buckets, least=1)
+        require_number("demand.cache_loss_ratio", self.cache_loss_ratio, most=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +103,17 @@ class DampingPolicy:
     """How fast the fleet may follow the forecast."""
 
     shrink_window_s: float = 300.0  # the pool shrinks to the largest need of this window
-    dwell_s: float = 30.0  # a worker keeps its role at least this long
+    dwell_s: float | None = None  # a worker keeps its role at least this long; None: see `dwell_s`
     switch_cooldown_s: float = 20.0  # between two switches into opposite directions
     start_deadline_s: float = 900.0  # a worker that starts longer is given up
     start_backoff_s: float = 300.0  # no new workers for so long after giving up, or early crashes
     metrics_timeout_s: float = 60.0  # older signals hold a role
     cold_start_s: float = 60.0  # samples of younger workers are not believed
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if (value := getattr(self, item.name)) is not None:
+                require_number(f"damping.{item.name}", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +127,13 @@ class CapacityPolicy:
     margin_max: float = 0.5  # most demand added because the SLO was missed
     drain_s: float = 30.0  # a backlog is to be worked off in so long
 
+    def __post_init__(self) -> None:
+        for name in ("correction_min", "correction_s", "drain_s"):
+            require_number(f"capacity.{name}", getattr(self, name), above=True)
+        require_number("capacity.correction_max", self.correction_max, least=self.correction_min)
+        for name in ("headroom_ratio", "margin_max"):
+            require_number(f"capacity.{name}", getattr(self, name))
+
 
 @dataclass(frozen=True, kw_only=True)
 class PressurePolicy:
@@ -91,10 +144,20 @@ class PressurePolicy:
     hold_s: float = 30.0
     max_shed_ratio: float = 0.0  # 0: never ask the gateway to shed
 
+    def __post_init__(self) -> None:
+        require_number("pressure.enter_load", self.enter_load, above=True)
+        require_number("pressure.leave_load", self.leave_load)
+        require_number("pressure.hold_s", self.hold_s)
+        require_number("pressure.max_shed_ratio", self.max_shed_ratio, most=1.0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlannerPolicy:
-    """Everything `plan` may assume. Units: workers, unless a name says GPUs."""
+    """Everything `plan` may assume. Units: workers, unless a name says GPUs.
+
+    Raises:
+        ValueError: a field that cannot be, or bounds, ratios and budget that no fleet keeps.
+    """
 
     profile: PerformanceProfile
     slo: Slo
@@ -120,13 +183,58 @@ class PlannerPolicy:
     expert_cost_factor: float = 2.0  # an expert move must win so many times its cost
 
     def __post_init__(self) -> None:
-        if self.gpus_per_worker < 1:
-            raise ValueError(f"gpus_per_worker must be >= 1, got {self.gpus_per_worker}")
-        least = sum(self.bounds(lane).least for lane in self.lanes)
-        if least > self.max_workers:
+        require_count("gpus_per_worker", self.gpus_per_worker, least=1)
+        if self.gpu_budget is not None:
+            require_count("gpu_budget", self.gpu_budget, least=0)
+        require_number("tick_s", self.tick_s, above=True)
+        for name in ("min_switch_gain_s", "rebalance_gain", "expert_cost_factor"):
+            require_number(name, getattr(self, name))
+        if self.pool.least > self.max_workers:
             raise ValueError(
-                f"the roles' minima need {least} workers, the pool allows {self.max_workers}"
+                f"pool.least: want at most {self.max_workers}, what gpu_budget "
+                f"{self.gpu_budget} pays, got {self.pool.least}"
             )
+        smallest = self.smallest_split
+        if smallest is None:
+            raise ValueError("ratios: want guards that some split within the roles' bounds keeps")
+        if sum(smallest.values()) > self.max_workers:
+            raise ValueError(
+                f"the roles' minima and ratios need {sum(smallest.values())} workers, "
+                f"the pool allows {self.max_workers}"
+            )
+
+    @property
+    def dwell_s(self) -> float:
+        """How long a worker keeps its role at least: as asked, else by what a switch costs.
+
+        Where switches are cheap the fleet may follow in seconds what it would otherwise wait out.
+        """
+        if self.damping.dwell_s is not None:
+            return self.damping.dwell_s
+        return DWELL_PER_SWITCH * max(self.profile.switch_s, self.profile.reload_switch_s)
+
+    @cached_property
+    def guards(self) -> Guards:
+        """The ratio guards of every group that has both roles."""
+        lanes = set(self.lanes)
+        every = (
+            LaneGuard(
+                above=Lane(group.name, item.numerator),
+                below=Lane(group.name, item.denominator),
+                least=item.least,
+                most=item.most,
+            )
+            for group in self.groups
+            for item in self.ratios
+        )
+        return tuple(guard for guard in every if {guard.above, guard.below} <= lanes)
+
+    @property
+    def smallest_split(self) -> Mapping[Lane, int] | None:
+        """The fewest workers that keep minima and ratios; None: the maxima forbid it."""
+        least = {lane: self.bounds(lane).least for lane in self.lanes}
+        most = {lane: min(self.bounds(lane).most, MOST_WORKERS) for lane in self.lanes}
+        return raised(least, self.guards, {k: max(v, least[k]) for k, v in most.items()})
 
     @property
     def max_workers(self) -> int:

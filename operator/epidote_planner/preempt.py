@@ -8,6 +8,7 @@ from epidote_planner.groups import LanePressure, preemption
 from epidote_planner.lane import Lane
 from epidote_planner.models import lane_load
 from epidote_planner.policy import PlannerPolicy
+from epidote_planner.ratios import hurts
 from epidote_planner.snapshot import WorkerStatus
 
 DECODE_PENALTY = 0.05  # ElasticMM's weight of the slow-down of those who stay (its default w)
@@ -44,11 +45,12 @@ def preempted(
         pressures[receiver].waiting_work_s * max(1, pressures[donor].workers - 1)
     ):
         return needs  # the donor's own queue would be the longer one afterwards
-    return {
+    moved = {
         **needs,
         donor: min(needs[donor], before[donor] - 1),
         receiver: max(needs[receiver], before.get(receiver, 0) + 1),
     }
+    return needs if hurts(policy.guards, (needs, needs), (moved, moved)) else moved
 
 
 def _lane_pressure(

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from epidote_core.roles import WorkerState
 from epidote_planner.groups import burst_tolerance
 from epidote_planner.lane import Lane
+from epidote_planner.ratios import Guards, hurts
 from epidote_planner.snapshot import WorkerStatus
+
+ARRIVING = (WorkerState.SWITCHING, WorkerState.DRAINING)  # those that leave have no seat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +25,7 @@ class Goal:
     may_start: bool
     held: frozenset[Lane]
     drain_s: Mapping[Lane, float]  # how long a worker of the lane takes to run empty
+    guards: Guards = ()
 
 
 @dataclass
@@ -51,6 +55,7 @@ class Bench:
     seats: dict[Lane, Seats]
     count: dict[Lane, int]
     ready: dict[Lane, int]
+    coming: dict[Lane, int] = field(default_factory=dict)  # on their way by a switch: seconds
     cooling: bool = False
     last_switch_s: dict[str, float] = field(default_factory=dict)
 
@@ -66,6 +71,34 @@ class Bench:
         self.count[lane] -= 1
         if worker.state is WorkerState.ROUTABLE:
             self.ready[lane] -= 1
+        elif worker.state in ARRIVING:
+            self.coming[lane] -= 1
+
+    def hurts_assigned(self, guards: Guards, change: Mapping[Lane, int]) -> bool:
+        """Whether a guard on the assigned workers would be broken, or broken further."""
+        if not guards:
+            return False
+        after = _changed(self.count, change)
+        return hurts(guards, (self.count, self.count), (after, after))
+
+    def hurts_serving(self, guards: Guards, change: Mapping[Lane, int]) -> bool:
+        """The same for those that serve, whichever of the moves under way ends first.
+
+        Workers that start are left out: when they come up is nobody's choice.
+        """
+        if not guards:
+            return False
+        high = _changed(self.ready, self.coming)
+        losses = {lane: by for lane, by in change.items() if by < 0}
+        low_after = _changed(self.ready, losses)
+        return hurts(guards, (self.ready, high), (low_after, _changed(high, change)))
+
+
+def _changed(counts: Mapping[Lane, int], change: Mapping[Lane, int]) -> dict[Lane, int]:
+    after = dict(counts)
+    for lane, by in change.items():
+        after[lane] = after.get(lane, 0) + by
+    return after
 
 
 def count_lanes(workers: tuple[WorkerStatus, ...]) -> dict[Lane, int]:
@@ -92,13 +125,16 @@ def seat(
 ) -> Bench:
     """Sorted once into queues, so that thousands of moves take no rescans."""
     seats = {lane: Seats() for lane in goal.needs}
-    count, ready = dict.fromkeys(goal.needs, 0), dict.fromkeys(goal.needs, 0)
+    count, ready, coming = (dict.fromkeys(goal.needs, 0) for _ in range(3))
     for worker in sorted(workers, key=_busy):
         lane = Lane(worker.group, worker.role)
         seats.setdefault(lane, Seats()).add(worker, now_s, dwell_s)
         count[lane] = count.get(lane, 0) + 1
         ready[lane] = ready.get(lane, 0) + (worker.state is WorkerState.ROUTABLE)
-    return Bench(seats=seats, count=count, ready=ready, last_switch_s=dict(last_switch_s))
+        coming[lane] = coming.get(lane, 0) + (worker.state in ARRIVING)
+    return Bench(
+        seats=seats, count=count, ready=ready, coming=coming, last_switch_s=dict(last_switch_s)
+    )
 
 
 def is_short(bench: Bench, goal: Goal) -> bool:

@@ -49,7 +49,10 @@ class SplitBounds:
 def size(model: GroupModel, bounds: SplitBounds) -> Split:
     """The cheapest split that meets TTFT and TPOT, inside the bounds.
 
-    Where the bounds or the hardware forbid it, each role gets the most that still helps.
+    Requests that are too slow alone on idle workers are left out of TTFT: no split helps them (see
+    `reach.py`). Where TTFT stays out of reach of the bounds, encode and prefill get the fewest
+    workers whose queues end; where TPOT does, decode gets the fewest that carry the tokens at the
+    largest batch, or as many as the bounds permit.
     """
     encode, prefill = _cheapest_pair(model, bounds)
     return Split(encode=encode, prefill=prefill, decode=least_decoders(model, bounds.decode))

@@ -73,7 +73,15 @@ class TextTargets:
 
 def text_policy(policy: PlannerPolicy) -> PlannerPolicy:
     """The same policy without encoders; a switch of roles shows as two changed targets."""
-    return replace(policy, roles={**policy.roles, Role.ENCODE: Bounds(least=0, most=0)})
+    return replace(
+        policy,
+        roles={**policy.roles, Role.ENCODE: Bounds(least=0, most=0)},
+        ratios=tuple(
+            guard
+            for guard in policy.ratios
+            if Role.ENCODE not in (guard.numerator, guard.denominator)
+        ),
+    )
 
 
 def to_snapshot(seen: TextObservation) -> ClusterSnapshot:

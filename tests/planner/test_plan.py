@@ -363,6 +363,23 @@ def test_role_without_traffic_may_go_to_zero_if_allowed() -> None:
     assert cluster.tick(text_traffic(3.0)).target(Role.ENCODE) == 0
 
 
+def test_modality_that_fell_silent_gives_its_worker_back() -> None:
+    free = policy(roles={**policy().roles, Role.ENCODE: Bounds(least=0)})
+    cluster = PretendCluster(policy=free, fleet=workers(3, 2, 1))
+    cluster.run(10, text_traffic(3.0), image_traffic(1.0))
+    recent = cluster.run(60, text_traffic(3.0))[-1]  # 600 s of 900 s of silence
+    assert recent.target(Role.ENCODE) == 1
+    assert cluster.run(120, text_traffic(3.0))[-1].target(Role.ENCODE) == 0
+
+
+def test_first_image_gets_an_encoder_by_a_switch_where_a_worker_is_spare() -> None:
+    free = policy(roles={**policy().roles, Role.ENCODE: Bounds(least=0)})
+    seen = snapshot(10.0, workers(0, 4, 2), (text_traffic(3.0), image_traffic(0.1)))
+    decided = plan(seen, free)
+    assert [s.target.role for s in switches(decided)] == [Role.ENCODE]
+    assert starts(decided) == 0
+
+
 def test_every_plan_tells_its_steps_and_its_reason_in_words() -> None:
     decided = plan(snapshot(10.0, workers(1, 1, 1), (image_traffic(10.0),)), policy())
     assert [step.name for step in decided.trace] == [

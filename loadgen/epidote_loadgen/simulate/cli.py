@@ -4,7 +4,7 @@
     epidote-loadgen simulate --advise --rps 8 --images 2 --ttft 5 --tpot 0.1
 
 Results on stdout (`--json` for machines), the configuration on stderr. Exit status: 0 the SLO was
-met, 1 missed, 2 a wrong command.
+met (`--advise`: by some fleet), 1 missed (by every fleet tried), 2 a wrong command.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from epidote_core.slo import Slo
-from epidote_loadgen.simulate.advice import advise
+from epidote_loadgen.simulate.advice import Advice, advise
 from epidote_loadgen.simulate.bound import lower_bound
 from epidote_loadgen.simulate.config import Layout, SimConfig, coupled, split
 from epidote_loadgen.simulate.flags import parser
@@ -89,8 +89,11 @@ def _trace(args: argparse.Namespace) -> Trace:
 
 def _show(outcome: Outcome, bound: float, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({**outcome.to_json(), "lower_bound_gpu_seconds": bound}))
+        told = {**outcome.to_json(), "lower_bound_gpu_seconds": bound}
+        print(json.dumps(told, allow_nan=False))
         return
+    good = outcome.gpu_seconds_per_good
+    each = "no request was good" if good is None else f"{good:.3f} per good request"
     print(
         f"attainment {outcome.attainment:.4f} of {outcome.num_requests} requests "
         f"(TTFT {outcome.ttft_attainment:.4f}, TPOT {outcome.tpot_attainment:.4f})\n"
@@ -98,7 +101,7 @@ def _show(outcome: Outcome, bound: float, *, as_json: bool) -> None:
         f"TTFT p50 {outcome.ttft_s['p50']:.3f} s, p99 {outcome.ttft_s['p99']:.3f} s; "
         f"TPOT p50 {outcome.tpot_s['p50']:.4f} s, p99 {outcome.tpot_s['p99']:.4f} s\n"
         f"GPU-seconds {outcome.gpu_seconds:.0f} ({outcome.mean_gpus:.2f} GPUs, "
-        f"{outcome.gpu_seconds_per_good:.3f} per good request; no policy could use fewer than "
+        f"{each}; no policy could use fewer than "
         f"{bound:.0f})\n"
         f"switches {outcome.num_switches}, starts {outcome.num_starts}, removals "
         f"{outcome.num_removals}, reversals {outcome.num_reversals}, "
@@ -109,23 +112,39 @@ def _show(outcome: Outcome, bound: float, *, as_json: bool) -> None:
 def _advise(trace: Trace, profile: PerformanceProfile, slo: Slo, *, as_json: bool) -> int:
     found = advise(trace, profile, slo)
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "encode": found.encode,
-                    "prefill": found.prefill,
-                    "decode": found.decode,
-                    "coupled": found.coupled,
-                    "attainment": found.outcome.attainment,
-                    "limit": found.limit,
-                }
-            )
-        )
+        told = {
+            "meets_slo": found.is_found,
+            "cheapest": ("coupled" if found.is_coupled else "split") if found.is_found else None,
+            "encode": found.encode,
+            "prefill": found.prefill,
+            "decode": found.decode,
+            "coupled": found.coupled,
+            "attainment": found.outcome.attainment,
+            "limit": found.limit,
+        }
+        print(json.dumps(told, allow_nan=False))
     else:
-        without = f"{found.coupled} workers" if found.coupled else "over three times as many"
-        print(
-            f"cheapest fleet: {found.total} workers, {found.encode} encode + {found.prefill} "
-            f"prefill + {found.decode} decode; attainment {found.outcome.attainment:.4f}\n"
-            f"without roles: {without}\nlimit: {found.limit}"
-        )
-    return 0 if found.outcome.attainment >= slo.quantile else 1
+        print("\n".join(_advice_lines(found)))
+    return 0 if found.is_found else 1
+
+
+def _advice_lines(found: Advice) -> list[str]:
+    workers = (
+        f"{found.total} workers, {found.encode} encode + {found.prefill} prefill + "
+        f"{found.decode} decode; attainment {found.outcome.attainment:.4f}"
+    )
+    if not found.is_found:
+        return [
+            "no fleet meets the SLO, with roles or without",
+            f"nearest: {workers}",
+            f"limit: {found.limit}",
+        ]
+    if found.is_coupled:
+        named = "cheapest split" if found.meets_slo else "no split meets the SLO; nearest"
+        return [
+            f"cheapest fleet: {found.coupled} workers without roles",
+            f"{named}: {workers}",
+            f"limit: {found.limit}",
+        ]
+    without = f"{found.coupled} workers" if found.coupled else "over three times as many"
+    return [f"cheapest fleet: {workers}", f"without roles: {without}", f"limit: {found.limit}"]

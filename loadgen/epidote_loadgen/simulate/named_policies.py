@@ -14,9 +14,9 @@ from epidote_loadgen.simulate.rivals.elasticmm import ElasticRules, elastic_rule
 from epidote_loadgen.simulate.rivals.epdserve import LongestQueue, longest_queue
 from epidote_loadgen.simulate.rivals.hpa import HpaRule, Metric, hpa
 from epidote_loadgen.simulate.rivals.keda import TokenVelocity, token_velocity
-from epidote_planner.lane import DEFAULT_GROUP, Lane
+from epidote_planner.lane import DEFAULT_GROUP, SPLIT_ROLES, Lane
 from epidote_planner.performance import PerformanceProfile
-from epidote_planner.policy import PlannerPolicy
+from epidote_planner.policy import Bounds, PlannerPolicy
 
 Make = Callable[[PerformanceProfile, Slo, float], Policy]
 
@@ -25,7 +25,9 @@ DECODE_TOKENS_PER_S = 1000.0
 
 
 def _epidote(profile: PerformanceProfile, slo: Slo, tick_s: float) -> Policy:
-    return planner(PlannerPolicy(profile=profile, slo=slo, tick_s=tick_s))
+    """A load without media needs no encoder; the first image waits for a switch."""
+    roles = {**dict.fromkeys(SPLIT_ROLES, Bounds()), Role.ENCODE: Bounds(least=0)}
+    return planner(PlannerPolicy(profile=profile, slo=slo, tick_s=tick_s, roles=roles))
 
 
 def _hpa(profile: PerformanceProfile, slo: Slo, tick_s: float) -> Policy:

@@ -64,8 +64,9 @@ class Outcome:
         return self.num_good / self.duration_s if self.duration_s else 0.0
 
     @property
-    def gpu_seconds_per_good(self) -> float:
-        return self.gpu_seconds / self.num_good if self.num_good else float("inf")
+    def gpu_seconds_per_good(self) -> float | None:
+        """None where no request was good: JSON has no infinity."""
+        return self.gpu_seconds / self.num_good if self.num_good else None
 
     @property
     def mean_gpus(self) -> float:

@@ -1,9 +1,7 @@
 """This file is about performance profiles as data files, each with its provenance."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import replace
-from math import inf
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,12 @@ from epidote_planner.performance import (
 )
 
 REQUIRED = ("name", "provenance", "encode", "prefill", "decode")
-STAGES = ("encode", "prefill", "decode", "transfer")
+STAGES: dict[str, Any] = {
+    "encode": EncodeCost,
+    "prefill": PrefillCost,
+    "decode": DecodeCost,
+    "transfer": TransferCost,
+}
 FOLDER = Path(__file__).parent / "profiles"
 
 
@@ -39,37 +42,46 @@ def profile_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
-def parse_profile(data: dict[str, Any]) -> PerformanceProfile:
-    """A profile from JSON; unknown or missing keys and values that are no numbers are errors."""
-    if not isinstance(data, dict):
-        raise ValueError(f"not a performance profile: want an object, found {data!r:.60}")
-    missing = [key for key in REQUIRED if key not in data]
-    if missing:
-        raise ValueError(f"not a performance profile: no {', '.join(missing)}")
-    for name, value in _numbers(data):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < inf:
-            raise ValueError(
-                f"not a performance profile: {name}: want a number >= 0, got {value!r}"
-            )
-    fields = dict(data)
+def parse_profile(data: object) -> PerformanceProfile:
+    """A profile from JSON.
+
+    Raises:
+        ValueError: a field is missing, unknown or cannot be; names it by its dotted path.
+    """
     try:
-        return PerformanceProfile(
-            encode=EncodeCost(**fields.pop("encode")),
-            prefill=PrefillCost(**fields.pop("prefill")),
-            decode=DecodeCost(**fields.pop("decode")),
-            transfer=TransferCost(**fields.pop("transfer", {})),
-            **fields,
-        )
-    except (KeyError, TypeError) as error:
+        return _parsed(data)
+    except ValueError as error:
         raise ValueError(f"not a performance profile: {error}") from error
 
 
-def _numbers(data: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Every field but the two texts, stages by their dotted names."""
-    for key, value in data.items():
-        if key in STAGES:
-            if not isinstance(value, dict):
-                raise ValueError(f"not a performance profile: {key}: want an object")
-            yield from ((f"{key}.{name}", part) for name, part in value.items())
-        elif key not in ("name", "provenance"):
-            yield key, value
+def _parsed(data: object) -> PerformanceProfile:
+    if not isinstance(data, dict):
+        raise ValueError(f"want an object, found {data!r:.60}")
+    missing = [key for key in REQUIRED if key not in data]
+    if missing:
+        raise ValueError(f"no {', '.join(missing)}")
+    values = dict(data)
+    stages: dict[str, Any] = {
+        name: _stage(name, values.pop(name)) for name in STAGES if name in values
+    }
+    _refuse_unknown("", values, PerformanceProfile)
+    return PerformanceProfile(**stages, **values)
+
+
+def _stage(name: str, data: object) -> object:
+    """One stage's cost; the class checks its values."""
+    if not isinstance(data, dict):
+        raise ValueError(f"{name}: want an object, got {data!r:.60}")
+    kind = STAGES[name]
+    _refuse_unknown(f"{name}.", data, kind)
+    for item in fields(kind):
+        needed = item.default is MISSING and item.default_factory is MISSING
+        if needed and item.name not in data:
+            raise ValueError(f"{name}.{item.name}: want a number, got nothing")
+    return kind(**data)
+
+
+def _refuse_unknown(path: str, data: dict[str, Any], kind: type) -> None:
+    unknown = sorted(set(data) - {item.name for item in fields(kind)})
+    if unknown:
+        raise ValueError(f"{path}{unknown[0]}: no such field")

@@ -67,13 +67,17 @@ def _figures(outcome: Outcome) -> str:
         "TTFT p50 / p90 / p99": _three(outcome.ttft_s),
         "TPOT p50 / p90 / p99": _three(outcome.tpot_s),
         "GPU-seconds": f"{outcome.gpu_seconds:.0f} ({outcome.mean_gpus:.2f} GPUs on average)",
-        "GPU-seconds per good request": f"{outcome.gpu_seconds_per_good:.3f}",
+        "GPU-seconds per good request": _seconds(outcome.gpu_seconds_per_good),
         "role switches": f"{outcome.num_switches}",
         "workers started / removed": f"{outcome.num_starts} / {outcome.num_removals}",
         "reversals / regrown": f"{outcome.num_reversals} / {outcome.num_regrown}",
     }
     cells = "".join(f"<tr><th>{escape(k)}<td>{escape(v)}" for k, v in rows.items())
     return f"<table>{cells}</table>"
+
+
+def _seconds(value: float | None) -> str:
+    return "none was good" if value is None else f"{value:.3f}"
 
 
 def _three(quantiles: "dict[str, float] | object") -> str:

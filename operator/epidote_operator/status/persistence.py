@@ -22,11 +22,10 @@ Status = Mapping[str, Any]
 
 def read_memory(data: Mapping[str, Any] | None) -> PlannerMemory:
     """The planner's memory; one that somebody has spoilt is worth a fresh start, not a failure."""
-    try:
-        return PlannerMemory.from_json(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        logger.warning("planner's memory is unreadable", extra={"error": repr(error)})
-        return PlannerMemory()
+    memory = PlannerMemory.from_json(data)
+    if memory.unreadable:
+        logger.warning("planner's memory is unreadable", extra={"error": memory.unreadable})
+    return memory
 
 
 def later(one: PlannerMemory, other: PlannerMemory) -> PlannerMemory:
