@@ -80,6 +80,52 @@ async def test_half_sent_headers_are_given_up(
     writer.close()
 
 
+async def healthy(reader: asyncio.StreamReader) -> bytes:
+    """A whole answer whose body is one JSON object."""
+    answer = b""
+    async with asyncio.timeout(60):
+        while not answer.endswith(b"}"):
+            piece = await reader.read(1 << 16)
+            if not piece:
+                raise ConnectionResetError
+            answer += piece
+    return answer
+
+
+async def test_connections_beyond_the_limit_are_told_so_and_others_go_on(
+    backend: FakeBackend, serve: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(GatewayProtocol, "max_connections", 2)
+    url = await serve(create_app(backend, FakeRenderer()))
+    first, second = await connect(url), await connect(url)
+    get = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
+    for reader, writer in (first, second):  # both are there before the third comes
+        writer.write(get)
+        assert (await healthy(reader)).startswith(b"HTTP/1.1 200")
+    reader, writer = await connect(url)
+    answer = await asyncio.wait_for(reader.read(), 60)  # until it is closed
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503")
+    assert b"content-length: %d" % len(body) in head
+    assert json.loads(body)["error"]["code"] == "too_many_connections"
+    writer.close()
+    first[1].write(get)
+    assert (await healthy(first[0])).startswith(b"HTTP/1.1 200")
+    second[1].close()
+    await second[1].wait_closed()
+    for _ in range(200):  # the server sees it a moment later
+        reader, writer = await connect(url)
+        writer.write(get)
+        with contextlib.suppress(ConnectionResetError):
+            answer = await healthy(reader)
+        writer.close()
+        if answer.startswith(b"HTTP/1.1 200"):
+            break
+        await asyncio.sleep(0.02)
+    assert answer.startswith(b"HTTP/1.1 200")
+    first[1].close()
+
+
 async def test_a_long_answer_outlives_the_limit_on_headers(
     backend: FakeBackend, serve: Any, monkeypatch: Any, chat: Any
 ) -> None:

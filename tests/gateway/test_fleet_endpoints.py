@@ -132,7 +132,19 @@ async def test_conservation_tells_who_lost_what(client: Any, backend: FakeBacken
     assert (await client.get("/admin/conservation")).json()["is_sound"] is False
     backend.conservation = broken  # type: ignore[method-assign]
     found = (await client.get("/admin/conservation")).json()
-    assert found == {"is_sound": False, "workers": {"a": [], "b": ["block 3 has no owner"]}}
+    workers = {"a": [], "b": ["block 3 has no owner"]}
+    assert found == {"is_sound": False, "workers": workers, "unanswered": []}
+
+
+async def test_a_worker_that_does_not_answer_leaves_it_open_whether_the_fleet_is_sound(
+    client: Any, backend: FakeBackend
+) -> None:
+    async def half() -> Any:
+        return {"a": [], "b": None}
+
+    backend.conservation = half  # type: ignore[method-assign]
+    found = (await client.get("/admin/conservation")).json()
+    assert found == {"is_sound": False, "workers": {"a": []}, "unanswered": ["b"]}
 
 
 async def metrics_of(client: Any) -> dict[str, Any]:

@@ -107,6 +107,7 @@ class Scaling(msgspec.Struct, kw_only=True):
 class Conservation(msgspec.Struct, kw_only=True):
     is_sound: bool
     workers: dict[str, list[str]]
+    unanswered: list[str]
 
 
 class Status(msgspec.Struct, kw_only=True):

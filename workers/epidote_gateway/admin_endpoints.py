@@ -155,8 +155,9 @@ async def put_shed(
 async def get_conservation(
     services: Services, path: dict[str, str], body: None
 ) -> tuple[int, Conservation]:
-    """Whether every block, row and lease is accounted for, of the workers that answer."""
+    """Whether every block, row and lease is accounted for; not sound unless all workers say so."""
     found = await services.backend.conservation()
-    workers = {worker_id: list(errors) for worker_id, errors in found.items()}
-    is_sound = bool(workers) and not any(workers.values())  # nobody answered: nothing is known
-    return 200, Conservation(is_sound=is_sound, workers=workers)
+    workers = {worker_id: list(errors) for worker_id, errors in found.items() if errors is not None}
+    unanswered = sorted(found.keys() - workers.keys())
+    is_sound = bool(workers) and not unanswered and not any(workers.values())
+    return 200, Conservation(is_sound=is_sound, workers=workers, unanswered=unanswered)

@@ -98,8 +98,11 @@ class Backend(Protocol):
         """Ask for this many workers; returns when asked, not when they run."""
         ...
 
-    async def conservation(self) -> Mapping[str, Sequence[str]]:
-        """Per reachable worker what its bookkeeping of blocks, rows, leases finds wrong."""
+    async def conservation(self) -> Mapping[str, Sequence[str] | None]:
+        """Per living worker what its bookkeeping of blocks, rows, leases finds wrong.
+
+        None: it did not answer.
+        """
         ...
 
 

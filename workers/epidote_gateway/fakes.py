@@ -142,5 +142,5 @@ class FakeBackend:
     async def set_num_workers(self, num_workers: int) -> None:
         self.wanted_workers = num_workers
 
-    async def conservation(self) -> Mapping[str, Sequence[str]]:
+    async def conservation(self) -> Mapping[str, Sequence[str] | None]:
         return {worker_id: [] for worker_id in self.fleet}

@@ -1,7 +1,8 @@
 """This file is about connections that bind a server without asking for anything.
 
-uvicorn bounds how long an idle connection lives, but neither how long headers may take nor how
-long an answer may lie unread in its buffer.
+uvicorn bounds how long an idle connection lives, but neither how long headers may take, nor how
+long an answer may lie unread in its buffer, nor how many connections there are: beyond the files
+that a process may open nobody would be answered any more, the probes neither.
 """
 
 import asyncio
@@ -9,19 +10,37 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from epidote_gateway.api_errors import ApiError
 from epidote_gateway.http_exchange import ABORT
 
 HEADER_TIMEOUT_S = 20.0  # from a request's first byte, or from the connection; nginx waits 60
+
+
+_FULL_BODY = ApiError(503, "too many connections", code="too_many_connections").body()
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n"
+    b"connection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(_FULL_BODY), _FULL_BODY)
+)
+
+
+def limited_to(max_connections: int) -> "type[GatewayProtocol]":
+    """The protocol of a server that refuses further connections with a 503."""
+    return type("LimitedProtocol", (GatewayProtocol,), {"max_connections": max_connections})
 
 
 class GatewayProtocol(HttpToolsProtocol):
     """uvicorn's, with a time limit on headers; applications may cut their connection."""
 
     header_timeout_s = HEADER_TIMEOUT_S
+    max_connections: int | None = None
     _header_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.max_connections is not None and len(self.connections) > self.max_connections:
+            transport.write(_FULL)
+            transport.close()
+            return
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:

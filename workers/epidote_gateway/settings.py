@@ -82,6 +82,8 @@ class GatewaySettings:
     max_memory_bytes: int = _setting(2 << 30, _int, 1)  # bodies, pictures; half of a 4 GiB pod
     max_decoding_pixels: int = _setting(50_000_000, _int, 1)  # 12 bytes each: 600 MB
 
+    max_connections: int = _setting(8192, _int, 1)  # also below what the process may open
+
     # Admission: beyond `max_concurrency` requests wait, beyond `max_queue` they get 429.
     max_concurrency: int = _setting(256, _int, 1)  # requests; a little above the fleet's batches
     max_queue: int = _setting(512, _int, 0)  # requests; two fleets' worth

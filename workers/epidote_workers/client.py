@@ -11,7 +11,7 @@ from random import Random
 
 from epidote_core.errors import EpidoteError, InvalidRequest, WorkerLost
 from epidote_core.generation import GenerateRequest, MediaPixels, Route, TokenChunk
-from epidote_core.roles import Role
+from epidote_core.roles import Role, WorkerState
 from epidote_core.worker_view import WorkerView
 from epidote_gateway.backend import SwitchOutcome
 from epidote_workers.assignment import check_counts, fewest_switches, safe_batches
@@ -187,23 +187,25 @@ class FleetClient:
             raise InvalidRequest("this fleet has a fixed number of workers", "num_workers")
         await self._scale(num_workers)
 
-    async def conservation(self) -> Mapping[str, Sequence[str]]:
-        """What each reachable worker's bookkeeping finds wrong."""
-        found: dict[str, Sequence[str]] = {}
+    async def conservation(self) -> Mapping[str, Sequence[str] | None]:
+        """What each living worker's bookkeeping finds wrong; None: it did not answer."""
+        found: dict[str, Sequence[str] | None] = {}
 
         async def ask(member: Member) -> None:
             try:
                 answer = await member.connection.call(
                     CONSERVATION, Nothing(), timeout_s=CALL_TIMEOUT_S
                 )
-            except (EpidoteError, TimeoutError) as error:  # unreachable: not in the answer
+            except (EpidoteError, TimeoutError) as error:
+                found[member.worker_id] = None
                 logger.warning(
                     "no conservation", extra={"worker": member.worker_id, "error": repr(error)}
                 )
             else:
                 found[member.worker_id] = answer.errors
 
-        await asyncio.gather(*(ask(member) for member in list(self._members.values())))
+        living = [m for m in self._members.values() if m.view.state is not WorkerState.FAILED]
+        await asyncio.gather(*(ask(member) for member in living))
         return found
 
     def _member(self, worker_id: str) -> Member:

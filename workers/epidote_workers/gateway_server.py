@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from epidote_gateway.app import create_app
-from epidote_gateway.http_protocol import GatewayProtocol
+from epidote_gateway.http_protocol import limited_to
 from epidote_workers.gateway_socket import listening_socket
 from epidote_workers.renderer import renderer_of
 from epidote_workers.serve_backend import ServeBackend
@@ -17,6 +18,7 @@ from epidote_workers.service_settings import ServiceSettings
 from epidote_workers.sibling_metrics import SiblingMetrics
 
 STOP_S = 3.0  # open streams get this long when the gateway stops
+_OWN_FILES = 256  # at most: workers' connections, the cache's store, logs
 
 
 async def build_gateway(
@@ -54,7 +56,7 @@ class GatewayServer:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                http=GatewayProtocol,
+                http=limited_to(_most_connections(self._settings.gateway.max_connections)),
                 ws="none",
                 log_config=None,
                 log_level="warning",
@@ -84,3 +86,11 @@ class GatewayServer:
             await self._siblings.close()
         if self._backend is not None:
             await self._backend.stop()
+
+
+def _most_connections(asked: int) -> int:
+    """As many as asked for, as far as this process may open files."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if allowed == resource.RLIM_INFINITY:
+        return asked
+    return max(1, min(asked, allowed - min(_OWN_FILES, allowed // 2)))

@@ -55,7 +55,7 @@ class ServeBackend:
     async def encode(self, worker_id: str, pixels: MediaPixels, *, request_id: str) -> None:
         await self._client.encode(worker_id, pixels, request_id=request_id)
 
-    async def conservation(self) -> Mapping[str, Sequence[str]]:
+    async def conservation(self) -> Mapping[str, Sequence[str] | None]:
         return await self._client.conservation()
 
     async def set_roles(self, roles: Mapping[Role, int]) -> Sequence[SwitchOutcome]:
