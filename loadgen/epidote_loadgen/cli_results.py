@@ -109,6 +109,11 @@ def show(result: RunResult, slo: SloTable, verdict: Verdict, console: Console) -
         f"client: lateness p99 {1000 * watch.lateness_p99_s:.2f} ms, loop lag p99 "
         f"{1000 * watch.loop_lag_p99_s:.2f} ms, CPU {watch.cpu_utilization:.0%} of a core, "
         f"{watch.max_in_flight} in flight at most, {watch.num_connections} connections"
+        + (
+            f", waited {watch.cpu_wait_ratio:.0%} of the time for a processor"
+            if watch.cpu_wait_ratio > 0.1
+            else ""
+        )
         + (f", {watch.num_retries} requests sent again" if watch.num_retries else ""),
         f"seed {result.seed}, configuration {result.config_digest}",
     ]

@@ -46,6 +46,7 @@ class Limits:
     connect_timeout_s: float = 10.0
     drain_s: float = 300.0  # after the last send; what is still open then is unfinished
     max_lateness_s: float = 0.05  # p99 of our own lateness; more voids the run
+    realtime: bool = False  # senders at real-time priority, ahead of everything else on the host
 
     def __post_init__(self) -> None:
         for name in ("max_in_flight", "max_connections"):
@@ -67,7 +68,7 @@ class RunPlan:
     slo: SloTable
     limits: Limits = field(default_factory=Limits)
     seed: int = 0
-    num_processes: int = 1
+    num_processes: int | None = None  # None: as many as the rate needs and the host has cores
     confidence: float = 0.95
     duration_s: float | None = None  # of the arrivals, for progress; None: not known
     config: Mapping[str, Any] = field(default_factory=dict)

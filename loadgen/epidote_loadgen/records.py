@@ -77,6 +77,10 @@ class Schedule(Protocol):
         """How many requests of each class are to be expected."""
         ...
 
+    def peak_rps(self) -> float:
+        """About the highest rate of sends."""
+        ...
+
 
 class Workload(Protocol):
     """What requests say. Calls come from one thread that is not the event loop's."""
@@ -215,6 +219,7 @@ class SelfWatch:
     num_socket_errors: int  # no descriptor, no port: the client's own limits
     prepare_waits: int  # sends that waited for their payload to be made
     num_retries: int = 0  # requests sent once more, on a fresh connection
+    cpu_wait_ratio: float = 0.0  # of the time, that a sender was ready to run and others ran
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,14 @@ class Rate:
             last_s, last_rps = next_s, next_rps
         return last_rps
 
+    def peak_rps(self, until_s: float) -> float:
+        """The highest rate in [0, until_s].
+
+        >>> ramp(0.0, 100.0, over_s=10.0).peak_rps(5.0)
+        50.0
+        """
+        return max(self.rps(until_s), *(rps for at_s, rps in self.points if at_s <= until_s))
+
     def expected(self, until_s: float) -> float:
         """The expected number of requests in [0, until_s)."""
         times, rates, slopes, totals = self._segments()

@@ -82,6 +82,10 @@ class OpenLoop:
                 found[name] = found.get(name, 0.0) + expected * weight / total
         return found
 
+    def peak_rps(self) -> float:
+        """The highest rate; of streams that do not peak together, less than this."""
+        return sum(stream.rate.peak_rps(stream.duration_s) for stream in self.streams)
+
     def slots(self) -> Iterator[Slot]:
         # Seeds of streams differ by a stride that no user's choice of neighbouring seeds meets.
         streams = [s.sends(self.seed + 1_000_003 * i) for i, s in enumerate(self.streams)]

@@ -29,6 +29,7 @@ class Owner(Protocol):
     def send_due(self) -> None: ...
     def opened(self, connection: "Connection") -> None: ...
     def freed(self, connection: "Connection") -> None: ...
+    def judged(self, connection: "Connection") -> None: ...
     def lost(self, connection: "Connection", unanswered: Exchange | None) -> None: ...
 
 
@@ -109,6 +110,8 @@ class Connection(asyncio.Protocol):
             self.give_up(RequestStatus.BAD_SSE, f"could not be read: {type(cause).__name__}")
         except httptools.HttpParserError as error:
             self.give_up(RequestStatus.BAD_SSE, f"no HTTP: {type(error).__name__}")
+        if self.is_stale:
+            self._owner.judged(self)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         exchange = self.exchange

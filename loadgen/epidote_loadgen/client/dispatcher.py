@@ -52,6 +52,7 @@ class Dispatcher:
         self._sent: dict[Exchange, Connection] = {}  # in order of sending
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
+        self._judged: set[Connection] = set()  # whose replies were judged before their end
         self._opening: set[asyncio.Task[None]] = set()
         self._admitting = False
         self.due_s = math.inf  # when `send_due` wants to be called, by whoever is up then
@@ -179,10 +180,15 @@ class Dispatcher:
             exchange.waited_s += waited_s
         self._send(exchange, connection)
 
+    def judged(self, connection: Connection) -> None:
+        """Its reply is known, and should end soon."""
+        self._judged.add(connection)
+
     def lost(self, connection: Connection, unanswered: Exchange | None) -> None:
         """The connection is gone. An unanswered request goes out once more, on a fresh one: the
         server may have closed others too."""
         self._open.discard(connection)
+        self._judged.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
         if unanswered is not None:
@@ -218,8 +224,11 @@ class Dispatcher:
                 break
             connection.give_up(RequestStatus.TIMEOUT, f"not finished within {patience_s:g} s")
             self._sent.pop(exchange, None)
-        for connection in [c for c in self._open if c.is_stale]:
-            if now_s > connection.busy_since_s + STALE_S:
+        for connection in list(self._judged):
+            if not connection.is_stale:
+                self._judged.discard(connection)
+            elif now_s > connection.busy_since_s + STALE_S:
+                self._judged.discard(connection)
                 connection.close()
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 

@@ -80,7 +80,9 @@ class LimitsSection(Section):
     connect_timeout_s: Positive = 10.0
     drain_s: Positive = 300.0
     max_lateness_s: Positive = 0.05
-    processes: Annotated[int, Field(ge=1, le=256), NUMBER] = 1
+    realtime: bool = False
+    # None: as many as the rate needs.
+    processes: Annotated[int, Field(ge=1, le=256), NUMBER] | None = None
 
     def build(self) -> Limits:
         return Limits(**self.model_dump(exclude={"processes"}))

@@ -103,11 +103,12 @@ def client_table(client: dict[str, Any]) -> str:
     rows = [
         ("processes", f"{client['num_processes']}"),
         ("CPU of the busiest, of one core", percent(client["cpu_utilization"])),
+        # Runs of older versions did not count these two.
+        ("ready to run, and waited for a processor", percent(client.get("cpu_wait_ratio", 0.0))),
         ("sends late by, p50 / p99 / most", _three(client, "lateness", ("p50", "p99", "max"))),
         ("event loop late by, p99 / most", _three(client, "loop_lag", ("p99", "max"))),
         ("in flight at most", f"{client['max_in_flight']:,}"),
         ("connections opened", f"{client['num_connections']:,}"),
-        # Runs of older versions did not count them.
         ("requests sent again on a fresh connection", f"{client.get('num_retries', 0):,}"),
         ("own socket errors", f"{client['num_socket_errors']:,}"),
         ("sends that waited for their payload", f"{client['prepare_waits']:,}"),

@@ -7,6 +7,7 @@ parent that is gone (end of the pipe) means ABANDON.
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 import threading
@@ -72,13 +73,13 @@ class Work:
 
     plan: RunPlan
     part: int
+    num_parts: int
 
 
 def main(pipe: Connection) -> None:
     """The process's whole life."""
     work = pipe.recv()
     assert isinstance(work, Work)
-    plan, part = work.plan, work.part
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent hears them and tells us
     sys.setswitchinterval(SWITCH_S)
@@ -87,29 +88,41 @@ def main(pipe: Connection) -> None:
     outbox = Outbox(pipe)
     last: Done | Failed
     try:
-        last = Done(part, run_fast(_run(plan, part, pipe, outbox)))
+        if work.plan.limits.realtime:
+            _take_precedence()
+        last = Done(work.part, run_fast(_run(work, pipe, outbox)))
     except (InvalidTarget, ValueError) as error:
-        last = Failed(part, str(error), is_usage=True)
+        last = Failed(work.part, str(error), is_usage=True)
     except PayloadFailed as error:
-        last = Failed(part, f"a payload could not be made: {error}", is_usage=True)
+        last = Failed(work.part, f"a payload could not be made: {error}", is_usage=True)
     except asyncio.CancelledError:
-        last = Failed(part, "interrupted before the start", is_usage=False)
+        last = Failed(work.part, "interrupted before the start", is_usage=False)
     except Exception as error:  # told to the parent, which voids the run
-        last = Failed(part, f"{type(error).__name__}: {error}", is_usage=False)
+        last = Failed(work.part, f"{type(error).__name__}: {error}", is_usage=False)
     outbox.flush()
     with suppress(OSError):  # the parent is gone
         pipe.send(last)
 
 
-async def _run(
-    plan: RunPlan,
-    part: int,
-    pipe: Connection,
-    outbox: Outbox,
-) -> PartWatch:
+def _take_precedence() -> None:
+    """Real-time priority for this process, payloads and all: nothing ordinary keeps it waiting.
+
+    Raises:
+        ValueError: the system has none, or refuses.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except (AttributeError, OSError) as error:
+        raise ValueError(
+            f"limits.realtime: not to be had here ({getattr(error, 'strerror', 'no such call')}); "
+            "on Linux it takes root, CAP_SYS_NICE or `ulimit -r`"
+        ) from error
+
+
+async def _run(work: Work, pipe: Connection, outbox: Outbox) -> PartWatch:
     loop = asyncio.get_running_loop()
     control = PartControl(
-        ready=lambda: outbox.put(Ready(part)),
+        ready=lambda: outbox.put(Ready(work.part)),
         start=loop.create_future(),
         stop=asyncio.Event(),
         abandon=asyncio.Event(),
@@ -130,7 +143,7 @@ async def _run(
                     control.start.cancel()
 
     threading.Thread(target=_listen, args=(pipe, loop, obey), name="commands", daemon=True).start()
-    return await run_part(plan, part, control)
+    return await run_part(work.plan, work.part, work.num_parts, control)
 
 
 def _listen(

@@ -1,6 +1,7 @@
 """This file is about starting the processes of a run on this host."""
 
 import multiprocessing
+import os
 import subprocess
 import sys
 import time
@@ -25,6 +26,10 @@ class Launcher(Protocol):
     """How a run gets its processes: on this host, or on a Ray cluster."""
 
     lead_s: float  # between the word and the start, for all processes to hear it
+
+    def num_cores(self) -> int:
+        """Of all that its processes may run on."""
+        ...
 
     def launch(self, work: Work) -> Part: ...
 
@@ -64,6 +69,11 @@ class LocalLauncher:
     """All processes on this host."""
 
     lead_s = 0.2
+
+    def num_cores(self) -> int:
+        if hasattr(os, "sched_getaffinity"):  # Linux: those that this process may use
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
 
     def launch(self, work: Work) -> LocalPart:
         return LocalPart(work)

@@ -15,7 +15,7 @@ from epidote_loadgen.plan import Limits, RunPlan
 from epidote_loadgen.records import RequestRecord
 from epidote_loadgen.runner.pacing import ClosedPacer, OpenPacer
 from epidote_loadgen.runner.preparing import Preparer
-from epidote_loadgen.runner.self_watch import LagMeter, PartWatch
+from epidote_loadgen.runner.self_watch import LagMeter, PartWatch, waited_for_cpu_s
 
 FILL_S = 60.0  # for the first payloads; then the run starts with what there is
 LOOK_S = 0.02  # between two looks at whether what is waited for has come
@@ -52,14 +52,14 @@ class PartControl:
     sends_at: Callable[[Callable[[], float]], None] = lambda due_s: None
 
 
-async def run_part(plan: RunPlan, part: int, control: PartControl) -> PartWatch:
-    """Carry out this part of the plan; its records leave through `control.glance`.
+async def run_part(plan: RunPlan, part: int, num_parts: int, control: PartControl) -> PartWatch:
+    """Carry out one of the plan's parts; its records leave through `control.glance`.
 
     Raises:
         InvalidTarget, PayloadFailed
     """
     address = resolve(plan.target)
-    limits = share_of(plan.limits, part, plan.num_processes)
+    limits = share_of(plan.limits, part, num_parts)
     with contextlib.ExitStack() as stack:
         preparer = executor = None
         if isinstance(plan.arrivals, ClosedLoop):
@@ -67,7 +67,7 @@ async def run_part(plan: RunPlan, part: int, control: PartControl) -> PartWatch:
             # Without waiting: a payload that takes long must not hold up the end.
             stack.callback(executor.shutdown, wait=False, cancel_futures=True)
         else:
-            own = itertools.islice(plan.arrivals.slots(), part, None, plan.num_processes)
+            own = itertools.islice(plan.arrivals.slots(), part, None, num_parts)
             preparer = stack.enter_context(Preparer(own, plan.workload))
             await _filled(preparer, control)
         control.ready()
@@ -89,7 +89,7 @@ async def run_part(plan: RunPlan, part: int, control: PartControl) -> PartWatch:
             assert executor is not None
             pacer = ClosedPacer(
                 plan.arrivals,
-                range(part, plan.arrivals.num_users, plan.num_processes),
+                range(part, plan.arrivals.num_users, num_parts),
                 plan.workload,
                 dispatcher.submit,
                 executor=executor,
@@ -97,7 +97,7 @@ async def run_part(plan: RunPlan, part: int, control: PartControl) -> PartWatch:
                 stop=control.stop,
             )
             reporter.also = pacer.finished
-        cpu_s = time.process_time()
+        cpu_s, cpu_wait_s = time.process_time(), waited_for_cpu_s()
         reporter.begin(dispatcher)
         why = "the run ended with an error"
         try:
@@ -115,6 +115,7 @@ async def run_part(plan: RunPlan, part: int, control: PartControl) -> PartWatch:
             num_connections=dispatcher.num_connections,
             num_socket_errors=dispatcher.num_socket_errors,
             prepare_waits=pacer.prepare_waits,
+            cpu_wait_s=waited_for_cpu_s() - cpu_wait_s,
         )
 
 

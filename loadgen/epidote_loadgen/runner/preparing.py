@@ -1,19 +1,27 @@
 """This file is about having payloads ready before their time, made in a thread of their own."""
 
+import math
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from epidote_loadgen.records import PlannedRequest, Slot, Workload
 
 MAX_AHEAD = 4096  # requests
 MAX_AHEAD_BYTES = 128 << 20
 CHECK_S = 0.1  # how often a full buffer is looked at
+ROOM_S = 200e-6  # to the next send, for a payload: some 5 to 100 µs of the interpreter's time
+PAST_S = 100e-6  # after a send the loop reads what came in
 JOIN_S = 0.5  # for the thread to end; it looks between two payloads
 
 
 class PayloadFailed(Exception):
     """The workload could not make a request: the plan is wrong, the run can't go on."""
+
+
+def _never() -> float:
+    return math.inf
 
 
 class Preparer:
@@ -33,6 +41,7 @@ class Preparer:
         self._stop = False
         self._exhausted = False
         self._error: BaseException | None = None
+        self.next_send_s: Callable[[], float] = _never  # of `time.monotonic`
         self._thread = threading.Thread(target=self._run, name="payloads", daemon=True)
 
     def __enter__(self) -> "Preparer":
@@ -85,9 +94,18 @@ class Preparer:
         if self._error is not None:
             raise PayloadFailed(f"{type(self._error).__name__}: {self._error}") from self._error
 
+    def _give_way(self) -> None:
+        """Leave the interpreter to a send that is due soon, unless there is little left to send."""
+        while len(self._ready) > MAX_AHEAD // 4 or self._num_bytes > MAX_AHEAD_BYTES // 4:
+            room_s = self.next_send_s() - time.monotonic()
+            if room_s > ROOM_S or self._stop:
+                return
+            time.sleep(max(0.0, room_s) + PAST_S)
+
     def _run(self) -> None:
         try:
             for slot in self._slots:
+                self._give_way()
                 planned = self._workload.request(slot)
                 self._made_bytes += len(planned.body)
                 self._ready.append(planned)

@@ -38,6 +38,11 @@ class RayLauncher:
             _RemotePart
         )
 
+    def num_cores(self) -> int:
+        import ray
+
+        return int(ray.cluster_resources().get("CPU", 1))
+
     def launch(self, work: Work) -> "RayPart":
         return RayPart(self._actor.remote(work), work.part)
 

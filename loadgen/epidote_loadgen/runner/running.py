@@ -18,6 +18,7 @@ from epidote_loadgen.client.connector import CannotConnect, connect
 from epidote_loadgen.plan import RunPlan
 from epidote_loadgen.records import Progress, RequestRecord, RunResult, Watcher
 from epidote_loadgen.runner.child import Command, Done, Failed, Ready, Start, Work
+from epidote_loadgen.runner.how_many import how_many
 from epidote_loadgen.runner.launching import Launcher, LocalLauncher, Part
 from epidote_loadgen.runner.part import INTERRUPT_DRAIN_S, Glance, share_of
 from epidote_loadgen.runner.progress import ProgressMeter
@@ -83,14 +84,16 @@ def run(
         InvalidTarget, ValueError: the plan's target or limits can't work.
     """
     address = resolve(plan.target)
-    for part in range(plan.num_processes):
-        share_of(plan.limits, part, plan.num_processes)
+    launcher = launcher or LocalLauncher()
+    num_parts = how_many(plan, num_cores=launcher.num_cores())
+    for part in range(num_parts):
+        share_of(plan.limits, part, num_parts)
     try:
         asyncio.run(connect(address, asyncio.Protocol, timeout_s=plan.limits.connect_timeout_s))
     except CannotConnect as error:
         raise TargetUnreachable(f"{plan.target.url}: {error}") from error
     return _Run(
-        plan, on_progress, watcher, interrupt or Interrupt(), launcher or LocalLauncher()
+        plan, num_parts, on_progress, watcher, interrupt or Interrupt(), launcher
     ).carry_out()
 
 
@@ -98,12 +101,14 @@ class _Run:
     def __init__(
         self,
         plan: RunPlan,
+        num_parts: int,
         on_progress: Callable[[Progress], None],
         watcher: Watcher | None,
         interrupt: Interrupt,
         launcher: Launcher,
     ) -> None:
         self._plan = plan
+        self._num_parts = num_parts
         self._launcher = launcher
         self._on_progress = on_progress
         self._interrupt = interrupt
@@ -168,8 +173,8 @@ class _Run:
         )
 
     def _spawn(self) -> None:
-        for number in range(self._plan.num_processes):
-            part = self._launcher.launch(Work(self._plan, number))
+        for number in range(self._num_parts):
+            part = self._launcher.launch(Work(self._plan, number, self._num_parts))
             self._parts.append(part)
             self._pipes[part.pipe] = number
             self._waiting_for.add(number)

@@ -5,6 +5,7 @@ import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from epidote_loadgen.measures.histogram import Histogram
 from epidote_loadgen.plan import Limits
@@ -12,7 +13,9 @@ from epidote_loadgen.records import RequestRecord, SelfWatch
 
 BEAT_S = 0.02
 BUSY_UTILIZATION = 0.95  # of a core, with lateness: no room left
+CROWDED_RATIO = 0.1  # of the time waited for a processor, with lateness: others had them
 MAX_SOCKET_ERROR_RATIO = 0.001
+SCHEDSTAT = Path("/proc/self/schedstat")  # of the main thread, which runs the loop
 
 
 class LagMeter:
@@ -53,6 +56,15 @@ class PartWatch:
     num_connections: int
     num_socket_errors: int
     prepare_waits: int
+    cpu_wait_s: float = 0.0  # ready to run, while others ran
+
+
+def waited_for_cpu_s() -> float:
+    """How long this process' main thread has waited for a processor; 0 where nobody counts it."""
+    try:
+        return 1e-9 * int(SCHEDSTAT.read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def own_lateness_s(record: RequestRecord) -> float | None:
@@ -82,6 +94,7 @@ def join_watches(parts: Sequence[PartWatch], records: Sequence[RequestRecord]) -
         num_socket_errors=sum(part.num_socket_errors for part in parts),
         prepare_waits=sum(part.prepare_waits for part in parts),
         num_retries=sum(record.num_retries for record in records),
+        cpu_wait_ratio=max((p.cpu_wait_s / p.wall_s for p in parts if p.wall_s > 0.0), default=0.0),
     )
 
 
@@ -94,6 +107,11 @@ def void_reason(watch: SelfWatch, limits: Limits, num_requests: int) -> str:
             cause = "payloads were not made in time"
         elif watch.cpu_utilization > BUSY_UTILIZATION:
             cause = f"its CPU was {watch.cpu_utilization:.0%} busy; use more processes"
+        elif watch.cpu_wait_ratio > CROWDED_RATIO:
+            cause = (
+                f"it waited for a processor {watch.cpu_wait_ratio:.0%} of the time; other work "
+                "shares them (limits.realtime goes before it)"
+            )
         else:
             cause = f"its event loop lagged by up to {1000 * watch.loop_lag_max_s:.0f} ms"
         return f"requests were sent late ({late}): {cause}"

@@ -26,6 +26,16 @@ class Replay:
         """Its rows."""
         return {self.class_name: float(len(self.trace.rows))}
 
+    def peak_rps(self) -> float:
+        """Of the busiest second of the run."""
+        times_s = [row.at_s / self.speed for row in self.trace.rows]
+        most = first = 0
+        for i, at_s in enumerate(times_s):
+            while times_s[first] <= at_s - 1.0:
+                first += 1
+            most = max(most, i + 1 - first)
+        return float(most)
+
     def slots(self) -> Iterator[Slot]:
         for item, row in enumerate(self.trace.rows):
             at_s = (row.at_s - self.trace.start_s) / self.speed

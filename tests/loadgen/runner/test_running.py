@@ -4,6 +4,7 @@ import itertools
 import math
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -44,6 +45,11 @@ def plan(url: str, *, rps: float = 100.0, duration_s: float = 1.0, seed: int = 1
         seed=seed,
         duration_s=duration_s,
     )
+
+
+def one_sender(url: str) -> RunPlan:
+    """A minute of so many requests a second that two processes would share them."""
+    return replace(plan(url, rps=3000.0, duration_s=60.0), num_processes=1)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +97,18 @@ def test_limits_are_shared_by_the_processes(quick: str) -> None:
         run(replace(asked, num_processes=4, limits=limits))
 
 
+def test_real_time_priority_is_taken_or_its_refusal_names_the_limit(quick: str) -> None:
+    asked = plan(quick, duration_s=0.3)
+    asked = replace(asked, limits=replace(asked.limits, realtime=True))
+    take = "import os; os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))"
+    if subprocess.run([sys.executable, "-c", take], check=False, capture_output=True).returncode:
+        with pytest.raises(RunFailed, match=r"limits\.realtime: not to be had here") as caught:
+            run(asked)
+        assert caught.value.is_usage
+    else:
+        assert {record.status for record in run(asked).records} == {RequestStatus.OK}
+
+
 def test_a_closed_loop_never_has_more_open_than_users(quick: str) -> None:
     ask(quick, "POST", "/mock/reset")
     loop = ClosedLoop(weights={"chat": 1.0}, num_users=5, num_requests=83, think_s=0.001, seed=2)
@@ -125,7 +143,7 @@ def test_a_payload_that_cannot_be_made_ends_the_run_with_its_reason(quick: str) 
 
 def test_what_was_measured_before_a_payload_failed_is_kept(quick: str) -> None:
     broken = BrokenWorkload(broken_item=MAX_AHEAD + 100)  # later than what is made up front
-    result = run(replace(plan(quick, rps=3000.0, duration_s=60.0), workload=broken))
+    result = run(replace(one_sender(quick), workload=broken))
     assert 0 < len(result.records) <= MAX_AHEAD + 100
     assert f"no picture for item {MAX_AHEAD + 100}" in result.void_reason
 
@@ -189,9 +207,7 @@ def test_an_interrupt_keeps_what_came_before_a_payload_that_never_ends(
             interrupt.stop.set()
             interrupt.abandon.set()
 
-    asked = replace(
-        plan(quick, rps=3000.0, duration_s=60.0), workload=StuckWorkload(stuck_item=MAX_AHEAD + 9)
-    )
+    asked = replace(one_sender(quick), workload=StuckWorkload(stuck_item=MAX_AHEAD + 9))
     if arrivals == "closed":
         loop = ClosedLoop(weights={"chat": 1.0}, num_users=1, duration_s=600.0)
         asked = replace(asked, arrivals=loop, workload=StuckWorkload(stuck_item=3))

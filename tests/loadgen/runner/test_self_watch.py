@@ -37,6 +37,7 @@ def test_a_client_that_was_on_time_voids_nothing() -> None:
     [
         (replace(FINE, lateness_p99_s=0.08, cpu_utilization=0.99), "CPU was 99% busy; use more"),
         (replace(FINE, lateness_p99_s=0.08, prepare_waits=3), "payloads were not made in time"),
+        (replace(FINE, lateness_p99_s=0.08, cpu_wait_ratio=0.4), "for a processor 40% of the time"),
         (replace(FINE, lateness_p99_s=0.08), "event loop lagged by up to 200 ms"),
         (replace(FINE, lateness_p99_s=0.08), "p99 80.0 ms, 50 ms are allowed"),
         (replace(FINE, loop_lag_p99_s=0.06), "replies were timed late"),
