@@ -17,6 +17,7 @@ from epidote_engine.blocks import BlockPool
 from epidote_engine.broken_steps import BrokenSteps
 from epidote_engine.config import load_model_spec
 from epidote_engine.drafts import Draft
+from epidote_engine.dtypes import computing_dtype
 from epidote_engine.encode_queue import EncodeQueue
 from epidote_engine.engine_faults import EngineFaults
 from epidote_engine.events import (
@@ -27,6 +28,7 @@ from epidote_engine.events import (
     TokensOut,
 )
 from epidote_engine.intake import Capacity, check_request
+from epidote_engine.kernel_shapes import kernel_shapes
 from epidote_engine.launched import Launched
 from epidote_engine.layer_events import LayerEvents
 from epidote_engine.media_cache import MediaCache
@@ -43,6 +45,7 @@ from epidote_engine.sampler import Sampled
 from epidote_engine.scheduler import Scheduler
 from epidote_engine.sequence import Mode, Phase, Sequence, sequences_of
 from epidote_engine.settings import EngineConfig
+from epidote_kernels.warm_up import warm_up
 
 if TYPE_CHECKING:
     from epidote_engine.parallel.shards import Shards
@@ -66,7 +69,7 @@ class Engine(EngineFaults):
         self.on_layer: Callable[[list[KvReady]], None] | None = None
         self._spec = spec = load_model_spec(config.model)
         decoder = spec.decoder if shards is None else shards.own(spec.decoder)
-        dtype = getattr(torch, spec.dtype if config.dtype == "auto" else config.dtype)
+        dtype = computing_dtype(spec, config)
         reserved = reserved_bytes(spec, config, decoder, dtype, shards.size if shards else 1)
         self.kv_pool = kv_pool(config, decoder, dtype, allocate, shards, reserved)
         self.media_pool = media_pool(config, spec.media_row_width, dtype, allocate)
@@ -106,6 +109,10 @@ class Engine(EngineFaults):
         self._encodes_next = False
         self._is_whole = shards is None
         self._layer_events = LayerEvents() if on_gpu else None  # one thread, whatever the role
+        self._warms_up = on_gpu if config.warm_up is None else config.warm_up
+        if self._warms_up:  # once, for every role, and before graphs are captured
+            shapes = kernel_shapes(decoder, self.kv_pool.tensor, dtype, spec.vision)
+            warm_up(shapes, torch.device(config.device))
         self._parts = ModelParts(spec, config, dtype, self._make_runner, shards)
         self._parts.take_role(config.role)
 
@@ -384,6 +391,6 @@ class Engine(EngineFaults):
             native=self.config.native_decode,
             layer_events=self._layer_events,
         )
-        if on_gpu if self.config.warm_up is None else self.config.warm_up:
+        if self._warms_up:
             runner.warm_up(min(self.config.chunk_tokens, self._capacity.max_len))
         return runner

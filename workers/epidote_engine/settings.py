@@ -20,7 +20,7 @@ class EngineConfig:
 
     model: str  # directory or hub id
     role: Role = Role.ALL
-    dtype: str = "auto"  # "float32" | "bfloat16" | "float16"; auto: as the weights are stored
+    dtype: str = "auto"  # "float32" | "bfloat16" | "float16"; auto: see `dtypes`
     device: str = "cpu"
     block_size: int = 16  # tokens per KV block
     num_kv_blocks: int | None = None  # None: from free memory and `memory_utilization`
@@ -35,7 +35,8 @@ class EngineConfig:
     weights_policy: WeightsPolicy = WeightsPolicy.RESIDENT
     static_shapes: bool | None = None  # pad decode batches to buckets; None: on CUDA only
     cuda_graphs: bool = True  # no effect elsewhere than on CUDA
-    warm_up: bool | None = None  # run every decode bucket and a chunk at start; None: on CUDA only
+    # compile kernels, run every decode bucket and a chunk at start; None: on CUDA only
+    warm_up: bool | None = None
     native_decode: bool = True  # float32 on a CPU, small models: steps compiled with the C compiler
     overlap_steps: bool | None = None  # plan a step while the last one runs; None: on CUDA only
     random_weights: bool = False  # of the model's shapes, for benches: no checkpoint is read

@@ -5,7 +5,12 @@ from typing import Annotated
 import typer
 
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")]
-Dtype = Annotated[str, typer.Option(help="auto (as stored), float32, bfloat16 or float16.")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="float32, bfloat16, float16, or auto: as stored; small models on a CPU float32."
+    ),
+]
 KvBlocks = Annotated[
     int | None, typer.Option(min=1, help="KV blocks a worker. [default: from free memory]")
 ]

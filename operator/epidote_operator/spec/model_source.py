@@ -61,7 +61,7 @@ class ModelSpec(SpecModel):
     ] = (ServedModality.TEXT, ServedModality.IMAGE)
     """What requests may carry. `[Text]` alone: the fleet has no encode workers."""
     dtype: Dtype = Dtype.AUTO
-    """Number format of weights and KV cache. Auto: as the weights are stored."""
+    """Number format of weights and KV cache. Auto: as stored; small models on a CPU: Float32."""
     max_model_length: Annotated[int, Field(ge=16, le=16_777_216)] | None = None
     """Longest sequence in tokens, prompt and answer together. Default: the model's own limit."""
     hub_token: SecretKey | None = None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from epidote_engine.layers.linear import Linear
-from epidote_engine.models.decoder import DecoderLM, Layer
+from epidote_engine.models.decoder import DecoderConfig, DecoderLM, Layer
 from epidote_engine.native.build import library
 from epidote_engine.rows import BatchRows, Ints
 
@@ -48,6 +48,13 @@ class _Batch(Structure):
     )
 
 
+def is_small(config: DecoderConfig) -> bool:
+    """Whether a step of such a model is compiled, on a CPU and in float32."""
+    attention = 2 * (config.num_heads + config.num_kv_heads) * config.head_dim
+    outputs = config.num_layers * (attention + 3 * config.intermediate) + config.vocab
+    return 4 * config.hidden * outputs <= _MOST_BYTES
+
+
 class NativeDecode:
     """Decodes running sequences; `rows` says what they are, `kv` is the paged pool."""
 
@@ -55,12 +62,10 @@ class NativeDecode:
     def of(cls, model: DecoderLM, kv: Tensor, rows: BatchRows) -> "NativeDecode | None":
         """None where it does not apply: another type or layer, a large model, no compiler."""
         config = model.config
-        widths = config.intermediate + config.num_heads * config.head_dim
-        size = 4 * config.hidden * (4 * config.num_layers * widths + config.vocab)  # bytes, roughly
         projections = [model.head, *(p for layer in model.layers for p in _projections(layer))]
         if (
             {model.dtype, kv.dtype} != {torch.float32}
-            or size > _MOST_BYTES
+            or not is_small(config)
             or any(type(projection) is not Linear for projection in projections)
         ):
             return None
