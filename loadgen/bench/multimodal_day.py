@@ -80,7 +80,7 @@ def contenders(profile: PerformanceProfile) -> dict[str, Contender]:
         "Epidote": Contender(
             grid={
                 "shed_load": (1.1, 1.2, NEVER),
-                "pool_smoothing_s": (60.0, 15.0, 180.0),
+                "pool_smoothing_s": (60.0, 15.0, 180.0, 600.0, 1800.0),
                 "burst_sigmas": (2.0, 1.0, 1.5, 3.0, 4.0),
                 "shrink_window_s": (300.0, 600.0),
                 "headroom_ratio": (0.1, 0.0),

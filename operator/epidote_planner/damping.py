@@ -83,3 +83,15 @@ def window_needs(
     past_needs = memory.pool_needs if memory.at_s is not None else ((now_s, present),)
     kept = [(at_s, past) for at_s, past in past_needs if at_s > oldest and past > need]
     return (*kept, (now_s, need))
+
+
+def remember_growth(
+    window: tuple[tuple[float, int], ...], total: int
+) -> tuple[tuple[float, int], ...]:
+    """The staircase after workers were started for a need that it does not know.
+
+    A deficit that no switch could fill takes the pool over its target. What was started for it
+    stays for the window, like every other growth: a start costs minutes, the worker's stay little.
+    """
+    at_s, need = window[-1]
+    return (*(step for step in window[:-1] if step[1] > total), (at_s, max(need, total)))

@@ -14,6 +14,7 @@ from epidote_planner.correction import (
 from epidote_planner.damping import (
     forecast_need,
     lasting_need,
+    remember_growth,
     remember_need,
     whole_workers,
     window_needs,
@@ -119,6 +120,8 @@ def plan(
         guards=policy.guards,
     )
     assignment = assign(workers, goal, memory.last_switch_s, now_s, policy)
+    if assignment.starts:
+        window = remember_growth(window, sum(assignment.targets.values()))
 
     routable = count_lanes(tuple(w for w in workers if w.state is WorkerState.ROUTABLE))
     expert_move = worthwhile_move(

@@ -10,7 +10,14 @@ from epidote_core.modality import Modality
 from epidote_core.roles import Role, WorkerState
 from epidote_planner.decision import AddWorkers, Plan, RemoveWorker, SwitchRole
 from epidote_planner.distribution import Distribution
-from epidote_planner.fakes import PretendCluster, image_traffic, policy, snapshot, workers
+from epidote_planner.fakes import (
+    PretendCluster,
+    image_traffic,
+    policy,
+    snapshot,
+    text_traffic,
+    workers,
+)
 from epidote_planner.lane import SPLIT_ROLES, Lane
 from epidote_planner.memory import PlannerMemory
 from epidote_planner.planner import plan
@@ -249,6 +256,27 @@ def test_pods_never_outgrow_the_budget_while_demand_jumps_and_removals_take_time
     for rate in rates:
         cluster.tick(image_traffic(rate))
         assert len(cluster.fleet) <= gpus
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.0, 60.0), st.floats(0.0, 120.0)), min_size=8, max_size=60),
+    st.integers(0, 6),
+    st.sampled_from([60.0, 300.0]),
+)
+@settings(max_examples=40)
+def test_pool_that_grew_is_not_shrunk_again_inside_the_window(
+    loads: list[tuple[float, float]], start_ticks: int, window_s: float
+) -> None:
+    rules = policy(damping=DampingPolicy(shrink_window_s=window_s))
+    cluster = PretendCluster(policy=rules, start_ticks=start_ticks)
+    grown_s = float("-inf")
+    for images, texts in loads:
+        decided = cluster.tick(image_traffic(images), text_traffic(texts))
+        kinds = {type(action) for action in decided.actions}
+        if RemoveWorker in kinds:
+            assert cluster.now_s - grown_s >= window_s
+        if AddWorkers in kinds:
+            grown_s = cluster.now_s
 
 
 def test_switch_of_a_starting_worker_keeps_the_pool_size() -> None:

@@ -363,6 +363,25 @@ def test_role_without_traffic_may_go_to_zero_if_allowed() -> None:
     assert cluster.tick(text_traffic(3.0)).target(Role.ENCODE) == 0
 
 
+def test_workers_started_beside_a_surplus_that_cannot_switch_stay_for_the_window() -> None:
+    """Decoders with answers of 3000 tokens take longer to drain than a worker to start."""
+    queue = RoleSignals(measured_at_s=10.0, num_waiting=80, waiting_tokens=160_000.0)
+    answers = text_traffic(1.0, output=3000.0)
+    first = snapshot(
+        10.0, workers(1, 1, 8), (answers,), signals={**quiet_signals(10.0), Role.PREFILL: queue}
+    )
+    decided = plan(first, policy())
+    assert starts(decided) > 0
+    fresh = tuple(
+        replace(w, name=f"new-{w.name}", state=WorkerState.STARTING, since_s=10.0)
+        for w in workers(0, starts(decided), 0)
+    )
+    for tick in range(2, 31):  # 290 s of a window of 300 s
+        later = snapshot(10.0 * tick, (*first.workers, *fresh), (answers,))
+        decided = plan(later, policy(), decided.memory)
+        assert not removals(decided)
+
+
 def test_modality_that_fell_silent_gives_its_worker_back() -> None:
     free = policy(roles={**policy().roles, Role.ENCODE: Bounds(least=0)})
     cluster = PretendCluster(policy=free, fleet=workers(3, 2, 1))
