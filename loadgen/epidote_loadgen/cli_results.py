@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -133,8 +134,18 @@ def show(result: RunResult, slo: SloTable, verdict: Verdict, console: Console) -
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def _table(*titles: str) -> Table:
+    """Whose columns fold where there is no room: a cut figure would be another one."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    return table
+
+
 def _promises(verdict: Verdict) -> Table:
-    table = Table("class", "promise", "asked", "kept", "interval", "requests", "verdict")
+    table = _table("class", "promise", "asked", "kept", "interval", "requests")
+    # In a narrow terminal the others fold; the word that all is about stays whole.
+    table.add_column("verdict", no_wrap=True, min_width=max(len(outcome) for outcome in Outcome))
     for found in verdict.objectives:
         table.add_row(
             found.class_name,
@@ -149,7 +160,8 @@ def _promises(verdict: Verdict) -> Table:
 
 
 def _figures(summaries: dict[str, Summary]) -> Table:
-    table = Table("ms", "requests", *[f"{m} {q}" for m in ("TTFT", "ITL", "E2E") for q in _SHOWN])
+    titles = [f"{m} {q}" for m in ("TTFT", "ITL", "E2E") for q in _SHOWN]
+    table = _table("ms", "requests", *titles)
     for name, summary in summaries.items():
         if name == TOTAL and len(summaries) == 2:
             continue  # the one class says the same

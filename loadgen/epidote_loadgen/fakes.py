@@ -1,15 +1,20 @@
 """This file is about trying the generator itself: the simplest workloads, and a client alone."""
 
 import asyncio
+import contextlib
 import json
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from epidote_loadgen.client.address import resolve
 from epidote_loadgen.client.dispatcher import Dispatcher
+from epidote_loadgen.mock_server.server import MockServer, MockSettings, serving
 from epidote_loadgen.plan import Limits, Target
 from epidote_loadgen.records import PlannedRequest, RequestRecord, Slot
 
+THREAD_S = 60.0  # for a thread to begin or to end
 BODY = json.dumps(
     {
         "model": "mock",
@@ -58,6 +63,31 @@ class StuckWorkload:
                 sum(range(1 << 60))
             time.sleep(3600.0)
         return PlannedRequest(slot=slot, body=BODY)
+
+
+@contextlib.contextmanager
+def mock_thread(settings: MockSettings) -> Iterator[tuple[str, MockServer]]:
+    """A mock server in a thread of this process: its URL, and itself to look into."""
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+    up = threading.Event()
+    found: list[tuple[str, MockServer]] = []
+
+    async def main() -> None:
+        async with serving(settings) as (server, url):
+            found.append((url, server))
+            up.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(main(),), daemon=True)
+    thread.start()
+    assert up.wait(THREAD_S)
+    try:
+        yield found[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(THREAD_S)
+        loop.close()
 
 
 class RecordingClient:

@@ -146,6 +146,10 @@ class SloTable:
 
     classes: tuple[SloClass, ...]
 
+    @property
+    def num_objectives(self) -> int:
+        return sum(len(slo_class.objectives) for slo_class in self.classes)
+
     def class_of(self, record: RequestRecord) -> SloClass | None:
         # The plan's length decides, so that a request that failed falls into the same class.
         planned = record.attributes.prompt_tokens

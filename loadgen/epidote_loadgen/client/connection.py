@@ -13,6 +13,7 @@ from epidote_loadgen.client.exchange import Exchange
 from epidote_loadgen.records import RequestStatus
 
 ERROR_BODY_BYTES = 4096
+MOST_LOOSE_BYTES = 1 << 20  # that belong to no reply's body: headers without end, leftovers
 AT_ONCE_S = 0.05  # a closed connection's reset takes one round trip; later ones are the server's
 _CODE = re.compile(rb'"(?:code|type)"\s*:\s*"?([\w.-]{1,40})"?')
 
@@ -50,6 +51,8 @@ class Connection(asyncio.Protocol):
         self._answered = False  # a byte of the present reply came
         self._streams = False
         self._awaiting = False  # a reply's end
+        self._is_free = False  # its reply ended just now
+        self._num_loose = 0
         self._error_body = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -66,6 +69,7 @@ class Connection(asyncio.Protocol):
         self.num_sent += 1
         self._answered = self._streams = False
         self._awaiting = True
+        self._num_loose = 0
         self._error_body = b""
         self.sent_at_s = time.monotonic()
         self._write(exchange.head, exchange.planned.body)
@@ -98,6 +102,9 @@ class Connection(asyncio.Protocol):
         self.is_open = False
 
     def data_received(self, data: bytes) -> None:
+        if not self._awaiting:
+            self.close()  # nobody asked: what it answers can't be told any more
+            return
         self._now_s = time.monotonic()
         if self._now_s >= self._owner.due_s:
             self._owner.send_due()
@@ -110,8 +117,21 @@ class Connection(asyncio.Protocol):
             self.give_up(RequestStatus.BAD_SSE, f"could not be read: {type(cause).__name__}")
         except httptools.HttpParserError as error:
             self.give_up(RequestStatus.BAD_SSE, f"no HTTP: {type(error).__name__}")
-        if self.is_stale:
+        self._num_loose += len(data)
+        if self._num_loose > MOST_LOOSE_BYTES:
+            told = f"over {MOST_LOOSE_BYTES >> 20} MiB of headers or leftovers"
+            self.give_up(RequestStatus.BAD_SSE, told)
+        if self._is_free:
+            # Only now: what else was read with the reply's end must not pass for the next one.
+            self._is_free = False
+            if self.is_open:
+                self._owner.freed(self)
+        elif self.is_stale:
             self._owner.judged(self)
+
+    def on_message_begin(self) -> None:
+        if not self._awaiting:
+            self.close()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         exchange = self.exchange
@@ -131,6 +151,7 @@ class Connection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is None:
             return  # the rest of a reply that has been judged already
+        self._num_loose = 0
         status = exchange.http_status or 0
         if not 200 <= status < 300:
             self._error_body = (self._error_body + body)[:ERROR_BODY_BYTES]
@@ -139,10 +160,12 @@ class Connection(asyncio.Protocol):
             self.close()
         elif exchange.body(body, self._now_s):
             self._forget()
-            if exchange.is_too_long:
+            if exchange.is_hopeless:
                 self.close()  # at once: it would go on
 
     def on_message_complete(self) -> None:
+        if not self._awaiting or 100 <= self._parser.get_status_code() < 200:
+            return  # not the reply, but a word before it
         self._awaiting = False
         exchange = self.exchange
         if exchange is not None:
@@ -156,8 +179,7 @@ class Connection(asyncio.Protocol):
                 self._end(RequestStatus.HTTP_ERROR, f"HTTP {status}{suffix}")
         if not self._parser.should_keep_alive():
             self.close()
-        if self.is_open:
-            self._owner.freed(self)
+        self._is_free = True
 
     def _forget(self) -> None:
         """The exchange is over; the connection lives until its reply has ended."""

@@ -50,8 +50,10 @@ class EventStream:
     """What one reply has said so far. `text` is kept only where somebody wants it."""
 
     __slots__ = (
-        "_buffer",
+        "_has_return",
         "_keep_text",
+        "_num_bytes",
+        "_pieces",
         "cached_tokens",
         "done",
         "failed",
@@ -62,7 +64,9 @@ class EventStream:
     )
 
     def __init__(self, *, keep_text: bool = False) -> None:
-        self._buffer = b""
+        self._pieces: list[bytes] = []  # of an event that has not ended yet
+        self._num_bytes = 0  # in them
+        self._has_return = False  # the last read ended with one
         self._keep_text = keep_text
         self.text: list[str] = []
         self.done = False  # [DONE] came
@@ -78,18 +82,36 @@ class EventStream:
         Raises:
             BadEvents
         """
-        if b"\r" in data or self._buffer.endswith(b"\r"):
-            # A pair may be torn between two reads: hold the return back until its neighbour comes.
-            data = (self._buffer + data).replace(b"\r\n", b"\n")
-            self._buffer = b""
-        elif self._buffer:
-            data = self._buffer + data
-            self._buffer = b""
+        if self._has_return or b"\r" in data:
+            data = self._without_returns(data)
+        if self._pieces:
+            is_end = data.startswith(b"\n") and self._pieces[-1].endswith(b"\n")
+            if not is_end and b"\n\n" not in data:
+                self._keep(data)  # joined once, at the end: a long event costs no more than it is
+                return 0
+            data = b"".join([*self._pieces, data])
+            self._pieces.clear()
+            self._num_bytes = 0
         *events, rest = data.split(b"\n\n")
-        if len(rest) > MAX_EVENT_BYTES:
-            raise BadEvents(f"an event of over {MAX_EVENT_BYTES >> 20} MiB")
-        self._buffer = rest
+        self._keep(rest)
         return sum([self._event(event) for event in events])
+
+    def _keep(self, data: bytes) -> None:
+        if data:
+            self._pieces.append(data)
+            self._num_bytes += len(data)
+        if self._num_bytes > MAX_EVENT_BYTES:
+            self._pieces.clear()
+            raise BadEvents(f"an event of over {MAX_EVENT_BYTES >> 20} MiB")
+
+    def _without_returns(self, data: bytes) -> bytes:
+        """A pair may be torn between two reads: a return is held back until its neighbour comes."""
+        if self._has_return:
+            data = b"\r" + data
+        self._has_return = data.endswith(b"\r")
+        if self._has_return:
+            data = data[:-1]
+        return data.replace(b"\r\n", b"\n")
 
     def _event(self, event: bytes) -> bool:
         """Take in one event; whether it has content."""

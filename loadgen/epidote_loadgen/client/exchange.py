@@ -35,8 +35,8 @@ class Exchange:
         "head",
         "http_status",
         "intended_s",
+        "is_hopeless",
         "is_over",
-        "is_too_long",
         "num_retries",
         "planned",
         "sent_at_s",
@@ -66,7 +66,7 @@ class Exchange:
         self.http_status: int | None = None
         self.cache = ""
         self.num_retries = 0
-        self.is_over = self.is_too_long = False
+        self.is_over = self.is_hopeless = False
         tokens = planned.attributes.max_output_tokens or 0
         self._most_events = FREE_EVENTS + EVENTS_A_TOKEN * tokens
         self._most_bytes = FREE_BYTES + BYTES_A_TOKEN * tokens
@@ -77,6 +77,7 @@ class Exchange:
         try:
             count = self._stream.feed(data)
         except BadEvents as error:
+            self.is_hopeless = True
             self.end(RequestStatus.BAD_SSE, str(error))
             return True
         if count:
@@ -85,7 +86,7 @@ class Exchange:
         if self._stream.done:
             self.complete()
         elif len(self._offsets) > self._most_events or self._num_bytes > self._most_bytes:
-            self.is_too_long = True
+            self.is_hopeless = True
             told = f"{len(self._offsets)} events, {self._num_bytes >> 20} MiB and no end"
             self.end(RequestStatus.TOO_LONG, f"the reply is too long: {told}")
             return True

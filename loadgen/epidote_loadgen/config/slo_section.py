@@ -14,13 +14,14 @@ OneOrMore = Annotated[list[str], Field(min_length=1)]
 
 
 class ObjectiveSection(Section):
-    """At least one limit; `ratio` of the requests meet all of them."""
+    """At least one limit, or `served`; `ratio` of the requests meet all of them."""
 
     ttft_ms: Positive | None = None
     tpot_ms: Positive | None = None
     itl_ms: Positive | None = None  # a request's own 99th percentile gap
     e2e_ms: Positive | None = None
     correct: bool = False
+    served: bool = False  # said where nothing else is promised than a whole reply
     ratio: Ratio = 0.99
 
     @field_validator("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms", mode="before")
@@ -30,6 +31,17 @@ class ObjectiveSection(Section):
         if value is None:
             raise ValueError("want a number > 0, found nothing; leave the field out for no limit")
         return value
+
+    @model_validator(mode="after")
+    def _promises_something(self) -> Self:
+        limits = (self.ttft_ms, self.tpot_ms, self.itl_ms, self.e2e_ms)
+        if all(limit is None for limit in limits) and not self.correct and not self.served:
+            # A share of nothing in particular: more likely a limit was forgotten.
+            raise ValueError(
+                "want a limit (ttft_ms, tpot_ms, itl_ms, e2e_ms, correct: true), or served: true "
+                f"for replies of any speed; found ratio {self.ratio:g} alone"
+            )
+        return self
 
     def build(self) -> Objective:
         def limit(value_ms: float | None) -> float | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from epidote_loadgen.measures.summary import TOTAL, Gatherer, Summary
 from epidote_loadgen.plan import RunPlan
 from epidote_loadgen.records import Progress, RequestStatus
-from epidote_loadgen.verdict.interval import wilson
+from epidote_loadgen.verdict.interval import each_of, wilson
 
 PAST = 48  # points of a sparkline
 
@@ -63,7 +63,8 @@ class RunState:
         ratio = next(
             c.objectives[number].ratio for c in self.plan.slo.classes if c.name == class_name
         )
-        interval = wilson(met, judged, confidence=self.plan.confidence)
+        each = each_of(self.plan.confidence, self.plan.slo.num_objectives)
+        interval = wilson(met, judged, confidence=each)
         if interval.low >= ratio:
             return met / judged, "good"
         return met / judged, "bad" if interval.high < ratio else "open"

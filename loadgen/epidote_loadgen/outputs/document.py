@@ -64,6 +64,8 @@ def verdict_values(verdict: Verdict) -> dict[str, Any]:
         "exit_code": int(verdict.exit_code),
         "reason": verdict.reason,
         "num_cut": verdict.num_cut,
+        "confidence": verdict.confidence,
+        "each_confidence": round(verdict.each_confidence, 6),
         "objectives": [_objective(found) for found in verdict.objectives],
     }
 

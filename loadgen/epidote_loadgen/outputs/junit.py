@@ -24,7 +24,8 @@ def junit(run: Document) -> bytes:
         )
         told = (
             f"attained {found['attainment']:.4f} ({found['low']:.4f} to {found['high']:.4f}) "
-            f"of {found['num_requests']} requests, promised {found['ratio']:g}"
+            f"of {found['num_requests']} requests, promised {found['ratio']:g}, "
+            f"at {100 * verdict.get('each_confidence', 0.95):.4g} %"
             if found["num_requests"]
             else f"judged no request, promised {found['ratio']:g}"
         )

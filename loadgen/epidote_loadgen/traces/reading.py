@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import io
 import zlib
 from collections.abc import Iterator
 from enum import StrEnum
@@ -36,9 +35,7 @@ def read_rows(
     want = None if trace_format is TraceFormat.AUTO else trace_format.value
     try:
         with _open(path) as file:
-            first = file.readline()
-            if not first.strip():
-                raise TraceError("line 1: want a header or a JSON row, found nothing")
+            first = _first_line(file)
             is_json = trace_format in (TraceFormat.MOONCAKE, TraceFormat.OWN)
             if is_json or (want is None and first.lstrip().startswith("{")):
                 yield from _json_rows(first, file, want, bad)
@@ -49,29 +46,56 @@ def read_rows(
         raise TraceError(message if str(path) in message else f"{path}: {message}") from error
     except FileNotFoundError as error:
         raise TraceError(f"{path}: can't be read as a trace: no such file") from error
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise TraceError(f"{path}: can't be read as a trace: {error}") from error
 
 
+def _first_line(file: TextIO) -> str:
+    """Raises TraceError: it tells nothing about the rest."""
+    first = file.readline()
+    if not first.strip():
+        raise TraceError("line 1: want a header or a JSON row, found nothing")
+    try:
+        return _checked(first)
+    except BadRow as problem:
+        raise TraceError(f"line 1: {problem}") from problem
+
+
 def _open(path: Path) -> TextIO:
+    """As UTF-8; a byte that is none becomes a surrogate, for its row alone to be refused."""
     if path.suffix == ".gz":
-        return io.TextIOWrapper(gzip.open(path, "rb"), encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")
+        return gzip.open(path, "rt", encoding="utf-8", errors="surrogateescape", newline="")
+    return path.open(encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def _checked(text: str) -> str:
+    """Raises BadRow: it was not UTF-8."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            found = text[error.start].encode(errors="surrogateescape")
+            raise BadRow("row", "UTF-8", found) from None
+    return text
 
 
 def _csv_rows(first: str, file: TextIO, want: str | None, bad: BadRows) -> Iterator[TraceRow]:
     header = next(csv.reader([first]))
     parse = csv_traces.parser_for(header, want=want)
-    rows = csv.reader(file)
-    for cells in rows:
-        if not cells:
-            continue
+    for line_number, line in enumerate(file, 2):
         try:
+            # Each line for itself: a stray quote spoils its own row and swallows no others.
+            cells = next(csv.reader([_checked(line)]), [])
+            if not cells:
+                continue
             if len(cells) != len(header):
                 raise BadRow("row", f"{len(header)} columns", ",".join(cells))
             row = parse(cells)
+        except csv.Error as error:
+            bad.note(line_number, BadRow("row", "a row of CSV", str(error)))
+            continue
         except BadRow as problem:
-            bad.note(rows.line_num + 1, problem)
+            bad.note(line_number, problem)
             continue
         yield row
 
@@ -82,7 +106,7 @@ def _json_rows(first: str, file: TextIO, want: str | None, bad: BadRows) -> Iter
     while line:
         if line.strip():
             try:
-                row = parse(line)
+                row = parse(_checked(line))
             except BadRow as problem:
                 bad.note(line_number, problem)
             else:

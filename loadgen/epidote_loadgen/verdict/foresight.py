@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from epidote_loadgen.slo import SloClass, SloTable
-from epidote_loadgen.verdict.interval import more_requests
+from epidote_loadgen.verdict.interval import each_of, more_requests
 
 
 def too_few(
@@ -18,6 +18,7 @@ def too_few(
     >>> too_few({"chat": 400.0}, table), len(too_few({"chat": 380.0}, table))
     ([], 1)
     """
+    confidence = each_of(confidence, slo.num_objectives)
     found = []
     for slo_class in slo.classes:
         num = round(_most(expected, slo_class))

@@ -25,6 +25,18 @@ class Interval:
     high: float
 
 
+def each_of(confidence: float, count: int) -> float:
+    """The level of each of `count` intervals at which all of them hold together with `confidence`.
+
+    Bonferroni's: it assumes nothing about how promises hang together, which they do. Of twenty
+    promises judged at 95 % each, one in two runs would have one judged wrong.
+
+    >>> round(each_of(0.95, 20), 6)
+    0.9975
+    """
+    return 1.0 - (1.0 - confidence) / max(1, count)
+
+
 def wilson(met: float, total: float, *, confidence: float = 0.95) -> Interval:
     """The two-sided score interval of met/total; (0, 1) of nothing. Counts may be effective ones.
 

@@ -1,8 +1,9 @@
 """This file is about the verdict of a run: PASS, FAIL or INCONCLUSIVE, and the exit code.
 
 An objective passes when the whole confidence interval of its attainment reaches the ratio, fails
-when all of it lies below, and is inconclusive in between. A void run (the client was the
-bottleneck) has no verdict about the service.
+when all of it lies below, and is inconclusive in between. The intervals of several objectives are
+widened so that all hold together: a plan of many promises is no likelier to be judged wrong. A void
+run (the client was the bottleneck) has no verdict about the service.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,13 @@ from enum import IntEnum, StrEnum
 
 from epidote_loadgen.records import RequestRecord, RequestStatus
 from epidote_loadgen.slo import Objective, SloTable
-from epidote_loadgen.verdict.interval import Interval, design_effect, more_requests, wilson
+from epidote_loadgen.verdict.interval import (
+    Interval,
+    design_effect,
+    each_of,
+    more_requests,
+    wilson,
+)
 
 
 class Outcome(StrEnum):
@@ -56,6 +63,7 @@ class Verdict:
     """The run's. `reason` is one sentence for a person.
 
     `num_cut` requests were ended by our own interrupt: they count neither as met nor as missed.
+    All intervals hold together with `confidence`, each of them with `each_confidence`.
     """
 
     outcome: Outcome
@@ -63,6 +71,8 @@ class Verdict:
     objectives: tuple[ObjectiveVerdict, ...]
     reason: str
     num_cut: int = 0
+    confidence: float = 0.95
+    each_confidence: float = 0.95
 
 
 def judge(
@@ -85,8 +95,9 @@ def judge(
         slo_class = slo.class_of(record)
         if slo_class is not None:
             by_class[slo_class.name].append(record)
+    each = each_of(confidence, slo.num_objectives)
     found = tuple(
-        judge_objective(c.name, objective, by_class[c.name], confidence=confidence)
+        judge_objective(c.name, objective, by_class[c.name], confidence=each)
         for c in slo.classes
         for objective in c.objectives
     )
@@ -94,7 +105,12 @@ def judge(
         reason = f"the target was never reached: {in_time[0].error}"
         code = ExitCode.UNREACHABLE
         return Verdict(
-            outcome=Outcome.INCONCLUSIVE, exit_code=code, objectives=found, reason=reason
+            outcome=Outcome.INCONCLUSIVE,
+            exit_code=code,
+            objectives=found,
+            reason=reason,
+            confidence=confidence,
+            each_confidence=each,
         )
     num_cut = sum(record.is_cut for record in in_time)
     if void_reason:
@@ -104,9 +120,13 @@ def judge(
             objectives=found,
             reason=f"void, the client was the bottleneck: {void_reason}",
             num_cut=num_cut,
+            confidence=confidence,
+            each_confidence=each,
         )
     outcome = worst(v.outcome for v in found)
     reason = explain(found, num_cut=num_cut)
+    if len(found) > 1:
+        reason = f"{reason} ({all_of(len(found), confidence, each)})"
     if interrupted:
         outcome = Outcome.FAIL if outcome is Outcome.FAIL else Outcome.INCONCLUSIVE
         cut = f"; {num_cut} requests cut by the interrupt are left out" if num_cut else ""
@@ -115,7 +135,25 @@ def judge(
         outcome, ExitCode.UNDECIDED
     )
     return Verdict(
-        outcome=outcome, exit_code=code, objectives=found, reason=reason, num_cut=num_cut
+        outcome=outcome,
+        exit_code=code,
+        objectives=found,
+        reason=reason,
+        num_cut=num_cut,
+        confidence=confidence,
+        each_confidence=each,
+    )
+
+
+def all_of(count: int, confidence: float, each: float) -> str:
+    """How sure the intervals are, in words.
+
+    >>> all_of(20, 0.95, 0.9975)
+    '20 promises, each at 99.75 %, so that all intervals hold together at 95 %'
+    """
+    return (
+        f"{count} promises, each at {100.0 * each:.4g} %, so that all intervals hold together at "
+        f"{100.0 * confidence:g} %"
     )
 
 

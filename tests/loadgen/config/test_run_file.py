@@ -217,6 +217,11 @@ WRONG: tuple[tuple[dict[str, Any], str], ...] = (
         {"classes": {"look": {"kind": "questions", "images": {"resolutions": ["2x"]}}}},
         "want sizes like 640x480, found '2x'",
     ),
+    (
+        {"slo": {"all": {"objectives": [{"ratio": 0.9}]}}},
+        "slo.all.objectives[0]: want a limit (ttft_ms, tpot_ms, itl_ms, e2e_ms, correct: true), or "
+        "served: true for replies of any speed; found ratio 0.9 alone",
+    ),
     ({"slo": {"all": {"objectives": []}}}, "slo.all.objectives: want at least 1 of them"),
     (
         {"slo": {"all": {"objectives": [{"ttft_ms": 5, "ratio": 99}]}}},
@@ -231,7 +236,14 @@ WRONG: tuple[tuple[dict[str, Any], str], ...] = (
         "slo.all.match.classes: no class 'no'; the classes are chat",
     ),
     (
-        {"slo": {"a": {"match": {"min_images": 3, "max_images": 2}, "objectives": [{}]}}},
+        {
+            "slo": {
+                "a": {
+                    "match": {"min_images": 3, "max_images": 2},
+                    "objectives": [{"correct": True}],
+                }
+            }
+        },
         "max_images: must be >= the minimum 3, got 2",
     ),
     ({"watch": {"metrics_url": "http://x", "profile": "gone"}}, "no profile 'gone'"),

@@ -228,3 +228,39 @@ def test_as_many_images_as_azures_largest_request_are_taken(tmp_path: Path) -> N
     )
     [row] = read_rows(path)
     assert len(row.image_tokens) == 9400
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        (b"1.5,\xff,30,0,,5\n", "line 5: row: want UTF-8, found"),
+        (b'1.5,"8,30,0,,5\n', "line 5: row: want 6 columns"),
+        (b"1.5,8" + b"8" * 200_000 + b",30,0,,5" + b"\n", "line 5: row: want a row of CSV"),
+    ],
+)
+def test_a_row_of_bytes_that_are_no_text_spoils_itself_alone(
+    tmp_path: Path, rows: bytes, complaint: str
+) -> None:
+    path = tmp_path / "s.csv"
+    path.write_bytes(SERVEGEN.encode() + rows + b"3.0,8,30,0,,5\n")
+    with pytest.raises(TraceError, match=complaint):
+        list(read_rows(path))
+    bad = BadRows(path=path, allowed=1)
+    found = list(read_rows(path, bad=bad))
+    assert (len(found), found[-1].at_s, bad.count) == (4, 3.0, 1)
+
+
+def test_a_json_row_that_is_no_utf_8_is_skipped_as_any_bad_row(tmp_path: Path) -> None:
+    good = json.dumps({"at_s": 0, "prompt_tokens": 9, "output_tokens": 3}).encode()
+    path = tmp_path / "own.jsonl"
+    path.write_bytes(good + b"\n" + good[:-1] + b', "tenant": "\xe9"}\n' + good + b"\n")
+    with pytest.raises(TraceError, match="line 2: row: want UTF-8"):
+        list(read_rows(path))
+    assert len(list(read_rows(path, bad=BadRows(path=path, allowed=1)))) == 2
+
+
+def test_a_header_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_bytes(b"t_s,text_tokens,output_tokens\xff\n1,2,3\n")
+    with pytest.raises(TraceError, match="line 1: row: want UTF-8"):
+        list(read_rows(path, bad=BadRows(path=path, allowed=9)))

@@ -1,8 +1,9 @@
 """Verdicts and exit codes, situation by situation."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -18,12 +19,16 @@ def table(ratio: float = 0.99) -> SloTable:
 
 
 def records(
-    num: int, *, slow: Sequence[int] = (), status: RequestStatus = RequestStatus.OK
+    num: int,
+    *,
+    slow: Collection[int] = (),
+    status: RequestStatus = RequestStatus.OK,
+    class_name: str = "chat",
 ) -> list[RequestRecord]:
     return [
         RequestRecord(
             index=i,
-            class_name="chat",
+            class_name=class_name,
             attributes=RequestAttributes(),
             status=status,
             intended_send_s=0.1 * i,
@@ -107,7 +112,7 @@ def test_one_failing_class_fails_the_run() -> None:
             SloClass(name="easy", objectives=(Objective(ttft_s=5.0), Objective(ttft_s=0.01))),
         )
     )
-    verdict = judge(records(500), slo)
+    verdict = judge(records(700), slo)
     assert [v.outcome for v in verdict.objectives] == [
         Outcome.INCONCLUSIVE,  # nothing of that class came
         Outcome.PASS,
@@ -162,3 +167,47 @@ def test_time_outs_before_an_interrupt_stay_misses() -> None:
     timed_out = records(250, status=RequestStatus.TIMEOUT)
     verdict = judge([*records(250), *timed_out], table(), interrupted=True)
     assert verdict.exit_code is ExitCode.MISSED
+
+
+def test_twenty_promises_are_no_likelier_to_be_judged_wrong_than_one() -> None:
+    """Every promise is kept by just its share: each verdict but INCONCLUSIVE is wrong."""
+    rng = Random(7)
+    names = [f"c{i}" for i in range(20)]
+    slo = SloTable(
+        classes=tuple(
+            SloClass(
+                name=name,
+                match=Match(class_names=frozenset({name})),
+                objectives=(Objective(ttft_s=1.0, ratio=0.9),),
+            )
+            for name in names
+        )
+    )
+    num_wrong = 0
+    for _ in range(40):
+        found = [
+            record
+            for name in names
+            for record in records(
+                200, slow={k for k in range(200) if rng.random() < 0.1}, class_name=name
+            )
+        ]
+        verdict = judge(found, slo)
+        assert verdict.each_confidence == pytest.approx(0.9975)
+        num_wrong += any(v.outcome is Outcome.FAIL for v in verdict.objectives)
+    # At 95 % each it would be some 16 of the 40 runs.
+    assert num_wrong <= 5
+
+
+def test_the_verdict_says_how_sure_many_promises_are_together() -> None:
+    both = (Objective(ttft_s=5.0), Objective(ttft_s=6.0))
+    verdict = judge(records(500), SloTable(classes=(SloClass(name="all", objectives=both),)))
+    assert "2 promises, each at 97.5 %, so that all intervals hold together at 95 %" in (
+        verdict.reason
+    )
+    assert verdict.outcome is Outcome.PASS
+    # What one promise could show is too few for two.
+    fewer = judge(records(400), SloTable(classes=(SloClass(name="all", objectives=both),)))
+    assert fewer.outcome is Outcome.INCONCLUSIVE
+    assert fewer.objectives[0].more_requests == 98
+    assert "promises" not in judge(records(500), table()).reason
