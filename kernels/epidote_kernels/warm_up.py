@@ -39,6 +39,7 @@ class ModelShapes:
     kv_dtype     int8 or float8_e4m3fn where the cache holds codes, else `dtype`
     inner        of the dense layers' SwiGLU; 0: none
     num_experts, top_k, expert_inner   of a mixture of experts; 0: none
+    renormalises   whether the weights of a token's experts are divided by their sum
     vision_heads, vision_dim           of a vision tower; 0: none
     qk_norm      whether heads are normalised before the rotation
     media_spans  whether pictures are read in both directions
@@ -55,6 +56,7 @@ class ModelShapes:
     num_experts: int = 0
     top_k: int = 0
     expert_inner: int = 0
+    renormalises: bool = True
     vision_heads: int = 0
     vision_dim: int = 0
     qk_norm: bool = False
@@ -158,7 +160,7 @@ def _experts(shapes: ModelShapes, draw: Draw) -> Iterator[Callable[[], Any]]:
         x, logits = draw(tokens, hidden), draw(tokens, experts)
 
         def launch(x: Tensor = x, logits: Tensor = logits) -> None:
-            weights, chosen = ops.moe_route(logits, shapes.top_k)
+            weights, chosen = ops.moe_route(logits, shapes.top_k, renormalise=shapes.renormalises)
             if x.is_cuda:  # past the op, which wants whole weights; no twin needs warming
                 from epidote_kernels.fused_moe import fused_moe
 

@@ -192,7 +192,7 @@ def test_it_serves_small_float32_models_alone(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     plain = model_of(1)
-    plain.layers[1].down = QuantizedLinear(plain.layers[1].down, torch.int8)
+    plain.layers[1].mlp.down = QuantizedLinear(plain.layers[1].mlp.down, torch.int8)
     assert NativeDecode.of(plain, batch.kv, batch.rows) is None
 
 

@@ -26,7 +26,10 @@ from epidote_engine.tensor_shapes import language_shapes
 from epidote_engine.text_config import Architecture
 from epidote_engine.tiny_models import save_tiny_model
 
-MODELS = ((Architecture.QWEN3, 3), (Architecture.LLAMA, 7))  # four and six heads, two KV heads
+MODELS = (
+    (Architecture.QWEN3, 3), (Architecture.LLAMA, 7),  # four and six heads, two KV heads
+    (Architecture.QWEN3_MOE, 3),
+)  # fmt: skip
 NUM_RANKS = 2
 SIZES = {"dtype": "float32", "block_size": 4, "num_kv_blocks": 60, "max_num_seqs": 4}
 RANK = """

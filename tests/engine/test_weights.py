@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from epidote_engine.config import load_model_spec
 from epidote_engine.model_files import InvalidModel
+from epidote_engine.parallel.shards import Shards
+from epidote_engine.parallel.weights import ShardedWeights
 from epidote_engine.text_config import Architecture
 from epidote_engine.tiny_models import save_tiny_model
 from epidote_engine.weight_store import Part, WeightStore
@@ -32,10 +34,47 @@ def test_every_tensor_of_the_language_model_arrives(tmp_path, architecture):
     weights = language_weights(load_model_spec(str(tmp_path)), **CPU32)
     inner = model.model.language_model if architecture.has_vision else model.model
     expected = dict(inner.named_parameters())
+    for name in [name for name in expected if ".experts." in name]:  # transformers packs them
+        at, _, part = name.rpartition(".")
+        for number, tensor in enumerate(expected.pop(name)):
+            parts = {"down": tensor}
+            if part == "gate_up_proj":
+                parts = dict(zip(("gate", "up"), tensor.chunk(2), strict=True))
+            for which, one in parts.items():
+                expected[f"{at}.{number}.{which}_proj.weight"] = one
     if not model.config.tie_word_embeddings:
         expected["lm_head.weight"] = model.lm_head.weight
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_experts_arrive_from_either_packed_layout(tmp_path, transposed):
+    save_tiny_model(tmp_path, Architecture.QWEN3_VL_MOE, seed=5)
+    spec = load_model_spec(str(tmp_path))
+    wanted = language_weights(spec, **CPU32)
+    stored = load_file(tmp_path / "model.safetensors")
+    packed = {name for name in stored if ".experts." in name}
+    assert packed  # as transformers saves this architecture
+    if transposed:  # as it was published
+        for name in packed:
+            stored[name] = stored[name].transpose(1, 2).contiguous()
+        save_file(stored, tmp_path / "model.safetensors")
+    found = language_weights(spec, **CPU32)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    lazily = ShardedWeights(spec, Shards.alone(), device="cpu")
+    assert all(torch.equal(lazily[name], wanted[name]) for name in wanted)
+
+
+def test_packed_experts_of_a_wrong_shape_are_named(tmp_path):
+    save_tiny_model(tmp_path, Architecture.QWEN3_VL_MOE, seed=5)
+    stored = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in stored if name.endswith("experts.down_proj"))
+    stored[name] = stored[name][:, 1:].contiguous()
+    save_file(stored, tmp_path / "model.safetensors")
+    with pytest.raises(InvalidModel, match=r"experts.down_proj' have shapes"):
+        language_weights(load_model_spec(str(tmp_path)), **CPU32)
 
 
 @pytest.mark.parametrize("architecture", VISION)

@@ -18,7 +18,11 @@ from epidote_engine.vision_config import vision_spec
 if TYPE_CHECKING:
     from epidote_engine.models.decoder import DecoderConfig
 
-_TOWERS = {Architecture.QWEN2_5_VL: Tower.QWEN2_5, Architecture.QWEN3_VL: Tower.QWEN3}
+_TOWERS = {
+    Architecture.QWEN2_5_VL: Tower.QWEN2_5,
+    Architecture.QWEN3_VL: Tower.QWEN3,
+    Architecture.QWEN3_VL_MOE: Tower.QWEN3,
+}
 _DTYPES = ("float32", "bfloat16", "float16")
 
 

@@ -27,5 +27,6 @@ def decoder_config(spec: ModelSpec) -> DecoderConfig:
         mrope_sections=sections,
         # of the two towers' language models only Qwen3-VL's interleaves, whatever the file says
         mrope_interleaved=qk_norm(spec) and sections is not None,
+        experts=text["experts"],
         num_deepstack=len(spec.vision.deepstack_layers) if spec.vision else 0,
     )

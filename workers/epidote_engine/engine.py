@@ -29,6 +29,7 @@ from epidote_engine.events import (
 )
 from epidote_engine.intake import Capacity, check_request
 from epidote_engine.kernel_shapes import kernel_shapes
+from epidote_engine.kv_scales import measure_scales
 from epidote_engine.launched import Launched
 from epidote_engine.layer_events import LayerEvents
 from epidote_engine.media_cache import MediaCache
@@ -377,8 +378,11 @@ class Engine(EngineFaults):
     def _make_runner(self, parts: ModelParts) -> Runner:
         on_gpu = torch.device(self.config.device).type == "cuda"
         static = self.config.static_shapes
+        model = parts.decoder()
+        if self.kv_pool.has_codes:
+            measure_scales(model, self.kv_pool.tensor)
         runner = Runner(
-            parts.decoder(),
+            model,
             self.kv_pool.tensor,
             self.media_pool.tensor,
             self._rows,

@@ -44,6 +44,17 @@ class EngineReports(EngineMedia):
             tpot_s=self._requests.tpot.mean(now_s),
         )
 
+    def expert_tokens(self) -> tuple[tuple[int, ...], ...] | None:
+        """Tokens that each expert of each layer with experts has computed: [layer][expert].
+
+        Since the language model was loaded. None: not counted (`count_expert_tokens`), no experts,
+        or a role without a language model. Waits for the device: ask every few seconds, not every
+        step. With tensor parallelism every rank counts the same.
+        """
+        runner = self._parts.runner
+        counts = None if runner is None else runner.model.expert_tokens
+        return None if counts is None else tuple(map(tuple, counts.tolist()))
+
     def take_cache_changes(self) -> CacheChanges:
         """Names that became reusable or ceased to be since the last call."""
         blocks, media = self._blocks.take_changes(), self._media.take_changes()

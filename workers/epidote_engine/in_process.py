@@ -4,6 +4,8 @@ prefill on one and decode on another."""
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import torch
+
 from epidote_core.errors import EpidoteError
 from epidote_core.generation import (
     FinishReason,
@@ -104,9 +106,12 @@ def serve_apart(prefill: Engine, decode: Engine, requests: Iterable[GenerateRequ
 def copy_span(source: Engine, span: KvReady, target: Engine, reserved: KvReserved) -> None:
     """The part of a span that the target does not have yet."""
     size = target.kv_pool.block_size
+    kv, into = source.kv_pool.tensor, target.kv_pool.tensor
+    if kv.itemsize == 1:  # torch cannot index e4m3 numbers
+        kv, into = kv.view(torch.int8), into.view(torch.int8)
     layers = slice(span.first_layer, span.end_layer)
     for token in range(max(span.start_token, reserved.num_cached_tokens), span.end_token):
         block, offset = divmod(token, size)
-        target.kv_pool.tensor[layers, :, reserved.block_ids[block], offset] = source.kv_pool.tensor[
+        into[layers, :, reserved.block_ids[block], offset] = kv[
             layers, :, span.block_ids[block], offset
         ]

@@ -37,7 +37,12 @@ def reserved_bytes(
         vision = sum(prod(shape) for shape in vision_shapes(spec.vision).values())
     media = config.num_media_rows * spec.media_row_width
     heads = (decoder.num_heads + 2 * decoder.num_kv_heads) * decoder.head_dim
-    token = 6 * decoder.hidden + 2 * heads + 3 * decoder.intermediate
+    inner = 3 * decoder.intermediate
+    if decoder.experts is not None:  # a row for each of a token's experts, before and after them
+        inner = max(
+            inner, decoder.experts.per_token * (decoder.experts.intermediate + decoder.hidden)
+        )
+    token = 6 * decoder.hidden + 2 * heads + inner
     step = config.max_batched_tokens * token
     # logits as they come, in fp32, edited, and the token counts of penalties
     logits = config.max_num_seqs * decoder.vocab * (width + 3 * 4 + 5)

@@ -34,6 +34,9 @@ class ModelParts:
         self._quantization = config.quantization
         if shards is not None and config.quantization is not None:
             raise InvalidRequest("quantization: not with tensor parallelism", "quantization")
+        if config.quantization is not None and spec.text["experts"] is not None:
+            raise InvalidRequest("quantization: not with a mixture of experts", "quantization")
+        self._counts_experts = config.count_expert_tokens
         self._at_random = config.random_weights
         self._releases = config.weights_policy is WeightsPolicy.RELEASE
         self._make_runner = make_runner
@@ -61,7 +64,10 @@ class ModelParts:
         if self._shards is not None:
             from epidote_engine.parallel.decoder import ParallelDecoderLM
 
-            return ParallelDecoderLM(self._spec, self._shards, self._dtype, self._device)
+            model: DecoderLM = ParallelDecoderLM(
+                self._spec, self._shards, self._dtype, self._device
+            )
+            return self._counting(model)
         weights = self._language.source()
         self._language.release()
         model = DecoderLM(self._spec.decoder, weights, self._dtype, self._device)
@@ -69,6 +75,11 @@ class ModelParts:
             from epidote_engine.layers.quantized_linear import quantize
 
             quantize(model, self._quantization)
+        return self._counting(model)
+
+    def _counting(self, model: DecoderLM) -> DecoderLM:
+        if self._counts_experts:
+            model.count_expert_tokens()
         return model
 
     def _store(self, part: Part) -> WeightStore:

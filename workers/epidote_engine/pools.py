@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 _CPU_KV_BYTES = 2 << 30  # a CPU engine serves small models: 2 GiB, scaled by memory_utilization
 
 
+# what `EngineConfig.kv_cache_dtype` may say besides "auto"
+KV_CODES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
+
+
 class Allocate(Protocol):
     """Where a pool lives; the tensor must hold zeros."""
 
@@ -33,9 +37,16 @@ def plain_allocate(
 
 @dataclass(frozen=True)
 class KvPool:
-    """tensor [layers, 2 (keys, values), num_blocks, block_size, kv_heads, head_dim]."""
+    """tensor [layers, 2 (keys, values), num_blocks, block_size, kv_heads, head_dim].
+
+    Of the model's number type, or one-byte codes (`kv_scales`).
+    """
 
     tensor: Tensor
+
+    @property
+    def has_codes(self) -> bool:
+        return self.tensor.dtype in KV_CODES.values()
 
     @property
     def num_blocks(self) -> int:
@@ -66,8 +77,18 @@ def kv_pool(
     On a GPU `reserved_bytes` of the free memory are left for others.
 
     Raises:
-        InvalidRequest: not even one block fits.
+        InvalidRequest: not even one block fits, or the GPU knows no fp8.
     """
+    dtype = KV_CODES.get(config.kv_cache_dtype, dtype)
+    on_gpu = torch.device(config.device).type == "cuda"
+    if on_gpu and dtype is torch.float8_e4m3fn:
+        capability = torch.cuda.get_device_capability(config.device)
+        if capability < (8, 9):
+            raise InvalidRequest(
+                f"kv_cache_dtype: fp8 needs a GPU of compute capability 8.9, found {capability}; "
+                "int8 works there",
+                "kv_cache_dtype",
+            )
     block = (config.block_size, decoder.num_kv_heads, decoder.head_dim)
     num_blocks = config.num_kv_blocks
     if num_blocks is None:

@@ -48,16 +48,24 @@ class Runner:
         """
         self.model = model
         self._kv = kv
+        has_codes = kv.dtype is not model.dtype
+        # torch cannot index e4m3 numbers on every device; as integers of a byte it can
+        self._stored = kv.view(torch.int8) if kv.itemsize == 1 else kv
         self._media = media
         self._rows = rows
         self._buffers = StepBuffers(
-            rows, block_size=kv.shape[3], max_tokens=max_tokens, device=model.device
+            rows,
+            block_size=kv.shape[3],
+            max_tokens=max_tokens,
+            device=model.device,
+            joins_fresh_prompts=not has_codes,
         )
         self._sampler = DraftingSampler(rows, model.config.vocab, eos_token_ids)
         self._overlaps = overlaps
         self._buckets = bucket_sizes(rows.max_rows) if static_shapes else []
         self._graphs = DecodeGraphs(model, kv) if cuda_graphs else None
         lean = lean and model.device.type == "cpu" and not static_shapes and not overlaps
+        lean = lean and not has_codes
         self._cpu_decode: NativeDecode | CpuDecode | None = None
         if lean:
             compiled = NativeDecode.of(model, kv, rows) if native else None
@@ -88,12 +96,12 @@ class Runner:
     def move_blocks(self, plan: Plan) -> None:
         """Saves, copies and restores of `plan`, in this order."""
         for seq, blocks in plan.saves:
-            self._parked[seq] = self._kv[:, :, blocks].cpu()
+            self._parked[seq] = self._stored[:, :, blocks].cpu()
         for source, target in plan.copies:
-            self._kv[:, :, target] = self._kv[:, :, source]
+            self._stored[:, :, target] = self._stored[:, :, source]
         for seq in plan.restores:
             saved = self._parked.pop(seq)
-            self._kv[:, :, seq.blocks[: saved.shape[2]]] = saved.to(self._kv.device)
+            self._stored[:, :, seq.blocks[: saved.shape[2]]] = saved.to(self._kv.device)
 
     def forget(self, seq: Sequence) -> None:
         """Drop what is kept for a sequence that ended."""

@@ -31,6 +31,7 @@ class EngineConfig:
     num_media_rows: int = 8192  # encoder cache; a 1-megapixel image takes about 1,300
     chunk_tokens: int = 512  # largest prefill chunk; longer chunks delay everyone's next token
     prefix_caching: bool = True
+    kv_cache_dtype: str = "auto"  # as `dtype`, or "int8" | "fp8": codes of one byte
     quantization: str | None = None  # "int8" | "fp8": the language model's weights in 8 bits
     weights_policy: WeightsPolicy = WeightsPolicy.RESIDENT
     static_shapes: bool | None = None  # pad decode batches to buckets; None: on CUDA only
@@ -40,6 +41,7 @@ class EngineConfig:
     native_decode: bool = True  # float32 on a CPU, small models: steps compiled with the C compiler
     overlap_steps: bool | None = None  # plan a step while the last one runs; None: on CUDA only
     random_weights: bool = False  # of the model's shapes, for benches: no checkpoint is read
+    count_expert_tokens: bool = False  # tokens per expert and layer: `Engine.expert_tokens`
     worker_id: str = ""  # copied into StageTiming
 
     def __post_init__(self) -> None:
@@ -55,6 +57,7 @@ class EngineConfig:
             ("max_batched_tokens", self.max_batched_tokens >= self.max_num_seqs),
             ("chunk_tokens", self.chunk_tokens >= 1),
             ("num_media_rows", self.num_media_rows >= 0),
+            ("kv_cache_dtype", self.kv_cache_dtype in ("auto", "int8", "fp8")),
             ("quantization", self.quantization in (None, "int8", "fp8")),
         )
         for field, ok in checks:

@@ -51,8 +51,16 @@ class StepBuffers:
     """Buffers for `max_tokens` rows, of which `max_seqs` may belong to different sequences."""
 
     def __init__(
-        self, rows: BatchRows, *, block_size: int, max_tokens: int, device: torch.device
+        self,
+        rows: BatchRows,
+        *,
+        block_size: int,
+        max_tokens: int,
+        device: torch.device,
+        joins_fresh_prompts: bool = True,
     ) -> None:
+        """`joins_fresh_prompts`: `FreshPrompts` may read the KV pool, which holds no codes."""
+        self._joins_fresh_prompts = joins_fresh_prompts and device.type == "cpu"
         self._rows = rows
         self._block_size = block_size
         seqs, blocks = rows.table.shape
@@ -184,7 +192,7 @@ class StepBuffers:
         self._samples.host[: len(samples)] = samples
         slots = self._slots.sent(token)
         fresh = None
-        if self._device.type == "cpu" and not any(start for _, start, _ in prefills):
+        if self._joins_fresh_prompts and not any(start for _, start, _ in prefills):
             fresh = FreshPrompts.of([end for _, _, end in prefills], slots[split:])
         return StepInputs(
             token_ids=self._tokens_sent(token, rows),

@@ -5,6 +5,7 @@ Plain names carry no prefix: the language model's start at `embed_tokens`, `laye
 """
 
 from epidote_engine.config import ModelSpec
+from epidote_engine.expert_spec import ExpertSpec
 from epidote_engine.text_config import Architecture
 from epidote_engine.vision.spec import Tower, VisionSpec
 
@@ -17,6 +18,7 @@ def language_shapes(spec: ModelSpec) -> Shapes:
     hidden, vocab = int(text["hidden_size"]), int(text["vocab_size"])
     heads, kv_heads = int(text["num_attention_heads"]), int(text["num_key_value_heads"])
     head_dim, inner = int(text["head_dim"]), int(text["intermediate_size"])
+    experts: ExpertSpec | None = text["experts"]
     shapes: Shapes = {"embed_tokens.weight": (vocab, hidden), "norm.weight": (hidden,)}
     if not text["tie_word_embeddings"]:
         shapes["lm_head.weight"] = (vocab, hidden)
@@ -37,17 +39,28 @@ def language_shapes(spec: ModelSpec) -> Shapes:
         if qk_norm(spec):
             shapes[f"{at}.self_attn.q_norm.weight"] = (head_dim,)
             shapes[f"{at}.self_attn.k_norm.weight"] = (head_dim,)
-        for name in ("gate_proj", "up_proj"):
-            shapes[f"{at}.mlp.{name}.weight"] = (inner, hidden)
-        shapes[f"{at}.mlp.down_proj.weight"] = (hidden, inner)
+        if experts is not None and layer in experts.layers:
+            shapes[f"{at}.mlp.gate.weight"] = (experts.num_experts, hidden)
+            for number in range(experts.num_experts):
+                shapes |= _swiglu(f"{at}.mlp.experts.{number}", hidden, experts.intermediate)
+        else:
+            shapes |= _swiglu(f"{at}.mlp", hidden, inner)
         shapes[f"{at}.input_layernorm.weight"] = (hidden,)
         shapes[f"{at}.post_attention_layernorm.weight"] = (hidden,)
     return shapes
 
 
+def _swiglu(at: str, hidden: int, inner: int) -> Shapes:
+    return {
+        f"{at}.gate_proj.weight": (inner, hidden),
+        f"{at}.up_proj.weight": (inner, hidden),
+        f"{at}.down_proj.weight": (hidden, inner),
+    }
+
+
 def qk_norm(spec: ModelSpec) -> bool:
     """Whether queries and keys are normalised per head."""
-    return spec.architecture in (Architecture.QWEN3, Architecture.QWEN3_VL)
+    return spec.architecture.is_qwen3
 
 
 def qkv_bias(spec: ModelSpec) -> bool:

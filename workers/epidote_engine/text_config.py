@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from epidote_engine.expert_spec import expert_spec
 from epidote_engine.model_files import InvalidModel
 
 
@@ -20,10 +21,21 @@ class Architecture(StrEnum):
     QWEN3 = "Qwen3ForCausalLM"
     QWEN2_5_VL = "Qwen2_5_VLForConditionalGeneration"
     QWEN3_VL = "Qwen3VLForConditionalGeneration"
+    QWEN3_MOE = "Qwen3MoeForCausalLM"
+    QWEN3_VL_MOE = "Qwen3VLMoeForConditionalGeneration"
 
     @property
     def has_vision(self) -> bool:
-        return self in (Architecture.QWEN2_5_VL, Architecture.QWEN3_VL)
+        return self.value.endswith("ForConditionalGeneration")
+
+    @property
+    def has_experts(self) -> bool:
+        return self in (Architecture.QWEN3_MOE, Architecture.QWEN3_VL_MOE)
+
+    @property
+    def is_qwen3(self) -> bool:
+        """Qwen3's attention: normed heads of a size of their own."""
+        return self.value.startswith("Qwen3")
 
 
 # What an absent field means: the defaults of transformers' configuration classes.
@@ -60,8 +72,33 @@ _DEFAULTS: Mapping[Architecture, Mapping[str, Any]] = {
         "max_position_embeddings": 128000,
         "head_dim": 128,
     },
+    Architecture.QWEN3_MOE: {
+        "vocab_size": 151936,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e4,
+        "max_position_embeddings": 32768,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 768,
+        "norm_topk_prob": False,
+        "decoder_sparse_step": 1,
+    },
+    Architecture.QWEN3_VL_MOE: {
+        "vocab_size": 151936,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 5e5,
+        "max_position_embeddings": 128000,
+        "num_experts": 60,
+        "num_experts_per_tok": 4,
+        "moe_intermediate_size": 1408,
+        "decoder_sparse_step": 1,
+    },
 }
-_MROPE_FALLBACK = {Architecture.QWEN2_5_VL: (16, 24, 24), Architecture.QWEN3_VL: (24, 20, 20)}
+_MROPE_FALLBACK = {
+    Architecture.QWEN2_5_VL: (16, 24, 24),
+    Architecture.QWEN3_VL: (24, 20, 20),
+    Architecture.QWEN3_VL_MOE: (24, 20, 20),
+}
 _REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
 
@@ -75,7 +112,8 @@ def text_values(config: Mapping[str, Any], architecture: Architecture) -> dict[s
     """The language model's fields with one spelling each and no gaps.
 
     Keys are config.json's own, plus `rope` (rope_type, rope_theta, and the type's own fields),
-    `mrope_section` and `tie_word_embeddings` (which may stand in either section).
+    `mrope_section`, `experts` (ExpertSpec or None) and `tie_word_embeddings` (which may stand in
+    either section).
 
     Raises:
         InvalidModel: a field is missing or asks for what this engine does not do.
@@ -97,6 +135,11 @@ def text_values(config: Mapping[str, Any], architecture: Architecture) -> dict[s
     values["tie_word_embeddings"] = bool(
         config.get("tie_word_embeddings") or section.get("tie_word_embeddings")
     )
+    if architecture is Architecture.QWEN3_VL_MOE:
+        values["norm_topk_prob"] = True  # its router always does, whatever the file says
+        # the section's default is to tie and says nothing; the reference reads the outer field
+        values["tie_word_embeddings"] = bool(config.get("tie_word_embeddings"))
+    values["experts"] = expert_spec(values) if architecture.has_experts else None
     _check(values, architecture)
     return values
 

@@ -118,7 +118,7 @@ def _config(architecture: Architecture, rng: Random) -> Any:
     kv_heads = rng.choice((1, 2))
     head_dim = 16
     heads = kv_heads * rng.choice((1, 2, 3))
-    own_head_dim = architecture in (Architecture.QWEN3, Architecture.QWEN3_VL)
+    own_head_dim = architecture.is_qwen3
     hidden = 32 * rng.choice((1, 2)) if own_head_dim else heads * head_dim
     text: dict[str, Any] = {
         "vocab_size": VOCAB,
@@ -135,6 +135,17 @@ def _config(architecture: Architecture, rng: Random) -> Any:
     }
     if own_head_dim:
         text["head_dim"] = head_dim
+    if architecture.has_experts:
+        num_experts = rng.choice((4, 7))
+        text |= {
+            "num_experts": num_experts,
+            "num_experts_per_tok": rng.choice((1, 2, 3)),
+            "moe_intermediate_size": 8 * rng.choice((1, 2, 3)),
+            "mlp_only_layers": rng.choice(([], [0])),
+            "decoder_sparse_step": rng.choice((1, 1, 2)),
+        }
+        if not architecture.has_vision:
+            text["norm_topk_prob"] = rng.random() < 0.5
     tied = rng.random() < 0.5
     if not architecture.has_vision:
         name = architecture.value.replace("ForCausalLM", "Config")
@@ -171,7 +182,8 @@ def _config(architecture: Architecture, rng: Random) -> Any:
         "num_position_embeddings": rng.choice((16, 49)),
         "deepstack_visual_indexes": sorted(rng.sample(range(3), min(levels, 3))),
     }
-    return transformers.Qwen3VLConfig(text_config=text, vision_config=vision, **common)
+    name = architecture.value.replace("ForConditionalGeneration", "Config")
+    return getattr(transformers, name)(text_config=text, vision_config=vision, **common)
 
 
 def _randomise(model: Any, rng: torch.Generator) -> None:
@@ -182,8 +194,9 @@ def _randomise(model: Any, rng: torch.Generator) -> None:
             if name.endswith("embed_tokens.weight"):
                 values *= 0.15  # tied, it is the head too: larger ones would only repeat tokens
             elif weight.dim() > 1 and "pos_embed" not in name:
-                values *= weight[0].numel() ** -0.5
-                if name.endswith(("o_proj.weight", "down_proj.weight")):
+                inputs = weight.shape[-1] if ".experts." in name else weight[0].numel()
+                values *= inputs**-0.5
+                if name.endswith(("o_proj.weight", "down_proj.weight", "experts.down_proj")):
                     values *= 2.5  # what layers add must outweigh the token itself
             elif weight.dim() == 1:
                 values = values * 0.1 + (0.0 if name.endswith("bias") else 1.0)

@@ -4,12 +4,14 @@ Checkpoints name the same tensor differently by age. Plain names (`tensor_shapes
 
     language   layers.0.…   model.layers.0.…   model.language_model.layers.0.…
                language_model.model.layers.0.…   and lm_head.weight at any of their roots
+    experts    mlp.experts.0.gate_proj.weight …, or packed (`packed_experts`)
     vision     visual.blocks.0.…   model.visual.blocks.0.…
 """
 
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from epidote_engine.config import ModelSpec
 from epidote_engine.model_files import InvalidModel, read_json
+from epidote_engine.packed_experts import ExpertPart, PartSlice, Stored, unpacked_names
 from epidote_engine.tensor_shapes import Shapes, language_shapes, vision_shapes
 
 logger = logging.getLogger(__name__)
@@ -54,11 +57,22 @@ class Checkpoint:
         """Every tensor's name in the files."""
         return self._files.keys()
 
-    def file_of(self, name: str) -> Path:
+    def file_of(self, name: Stored) -> Path:
         """Where a tensor lies."""
-        return self._files[name]
+        return self._files[name.tensor if isinstance(name, ExpertPart) else name]
 
-    def check_shape(self, name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    def slice_of(self, file: Any, name: Stored) -> Any:
+        """A tensor of the opened `file` to be read in part: `get_shape()`, then `[…]`."""
+        if isinstance(name, ExpertPart):
+            return PartSlice(file.get_slice(name.tensor), name)
+        return file.get_slice(name)
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor in the files."""
+        with safe_open(self._files[name], framework="pt", device="cpu") as file:
+            return tuple(file.get_slice(name).get_shape())
+
+    def check_shape(self, name: Stored, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
         """Refuse a tensor that config.json contradicts.
 
         Raises:
@@ -70,17 +84,20 @@ class Checkpoint:
                 f"{wanted}"
             )
 
-    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
+    def read(self, names: Iterable[Stored]) -> dict[Stored, Tensor]:
         """The named tensors on the CPU, memory-mapped, in the files' own dtype."""
-        by_file: dict[Path, list[str]] = {}
+        by_file: dict[Path, list[Stored]] = {}
         for name in names:
-            by_file.setdefault(self._files[name], []).append(name)
-        found: dict[str, Tensor] = {}
+            by_file.setdefault(self.file_of(name), []).append(name)
+        found: dict[Stored, Tensor] = {}
         for path, wanted in by_file.items():
             try:
                 with safe_open(path, framework="pt", device="cpu") as file:
                     for name in wanted:
-                        found[name] = file.get_tensor(name)
+                        if isinstance(name, ExpertPart):
+                            found[name] = name.of(file.get_tensor(name.tensor))
+                        else:
+                            found[name] = file.get_tensor(name)
             except (SafetensorError, OSError) as error:
                 raise InvalidModel(f"{path}: tensor {name!r} not readable: {error}") from error
         return found
@@ -102,16 +119,21 @@ def language_weights(
     return _load(checkpoint, names, language_shapes(spec), dtype=dtype, device=device)
 
 
-def language_names(spec: ModelSpec, checkpoint: Checkpoint) -> dict[str, str]:
+def language_names(spec: ModelSpec, checkpoint: Checkpoint) -> dict[str, Stored]:
     """Plain name → the checkpoint's own, of every tensor of the language model.
 
     Raises:
-        InvalidModel: a tensor is missing or unexpected; it is named.
+        InvalidModel: a tensor is missing or unexpected, or packed wrongly; it is named.
     """
-    names: dict[str, str] = {}
+    plain_names: dict[str, str] = {}
     for name in checkpoint.names():
         if not name.startswith(_VISION_PREFIXES):
-            names[_plain(name, _LANGUAGE_PREFIXES)] = name
+            plain_names[_plain(name, _LANGUAGE_PREFIXES)] = name
+    experts = spec.text["experts"]
+    names: dict[str, Stored] = dict(plain_names)
+    if experts is not None:
+        hidden = int(spec.text["hidden_size"])
+        names = unpacked_names(plain_names, experts, hidden, checkpoint.shape_of)
     if spec.text["tie_word_embeddings"]:
         names.pop("lm_head.weight", None)  # some files repeat the embedding under this name
     _check_names(checkpoint, names, language_shapes(spec))
@@ -129,7 +151,7 @@ def vision_weights(
     if spec.vision is None:
         raise InvalidModel(f"model {spec.name!r} ({spec.architecture}) has no vision tower")
     checkpoint = Checkpoint(spec.path)
-    names = {
+    names: dict[str, Stored] = {
         _plain(name, _VISION_PREFIXES): name
         for name in checkpoint.names()
         if name.startswith(_VISION_PREFIXES)
@@ -169,7 +191,7 @@ def _tensor_files(directory: Path) -> dict[str, Path]:
 
 def _load(
     checkpoint: Checkpoint,
-    names: Mapping[str, str],
+    names: Mapping[str, Stored],
     shapes: Shapes,
     *,
     dtype: torch.dtype,
@@ -186,10 +208,10 @@ def _load(
     return loaded
 
 
-def _check_names(checkpoint: Checkpoint, names: Mapping[str, str], shapes: Shapes) -> None:
+def _check_names(checkpoint: Checkpoint, names: Mapping[str, Stored], shapes: Shapes) -> None:
     missing = [name for name in shapes if name not in names]
     unexpected = [
-        name
+        str(name)
         for plain, name in names.items()
         if plain not in shapes and not plain.endswith(_DERIVED_SUFFIXES)
     ]

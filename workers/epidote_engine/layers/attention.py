@@ -13,7 +13,10 @@ from epidote_kernels import ops
 
 @dataclass(slots=True, eq=False)
 class Attention:
-    """Weights of one layer: `qkv` is fused; `qk_norm` is Qwen3's."""
+    """Weights of one layer: `qkv` is fused; `qk_norm` is Qwen3's.
+
+    k_scale, v_scale  [K] fp32: what a code of a one-byte cache counts for (`kv_scales`)
+    """
 
     qkv: Linear
     out: Linear
@@ -21,6 +24,8 @@ class Attention:
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    k_scale: Tensor | None = None
+    v_scale: Tensor | None = None
 
     def write_and_attend(
         self, x: Tensor, rope: tuple[Tensor, Tensor], layer: Tensor, inputs: StepInputs
@@ -35,7 +40,10 @@ class Attention:
         if self.qk_norm is not None:
             self.qk_norm.in_place(qkv[:, : heads + kv_heads])
         q, k, v = torch.split(qkv, [heads, kv_heads, kv_heads], dim=1)
-        q = ops.rope_kv_write(q, k, v, *rope, layer[0], layer[1], inputs.slots)
+        q = ops.rope_kv_write(
+            q, k, v, *rope, layer[0], layer[1], inputs.slots,
+            k_scale=self.k_scale, v_scale=self.v_scale,
+        )  # fmt: skip
         return self._attend(q, layer, inputs).view(x.shape[0], heads * dim)
 
     @property
@@ -50,7 +58,8 @@ class Attention:
             parts.append(
                 ops.paged_decode_attention(
                     q[:split], k_cache, v_cache,
-                    inputs.decode_tables, inputs.decode_lens, scale=scale,
+                    inputs.decode_tables, inputs.decode_lens,
+                    scale=scale, k_scale=self.k_scale, v_scale=self.v_scale,
                 )
             )  # fmt: skip
         if inputs.fresh_prompts is not None:
@@ -61,6 +70,7 @@ class Attention:
                     q[split:], k_cache, v_cache, inputs.prefill_tables,
                     inputs.cu_q_lens, inputs.prefill_lens,
                     scale=scale, max_q_len=inputs.max_q_len,
+                    k_scale=self.k_scale, v_scale=self.v_scale,
                 )
             )  # fmt: skip
         return parts[0] if len(parts) == 1 else torch.cat(parts)

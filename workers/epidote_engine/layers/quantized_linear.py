@@ -11,6 +11,7 @@ from torch import Tensor
 from epidote_core.errors import InvalidRequest
 from epidote_engine.layers.activation import ACTIVATIONS
 from epidote_engine.layers.linear import Linear
+from epidote_engine.layers.mlp import Experts
 from epidote_engine.models.decoder import DecoderLM
 from epidote_kernels import ops
 
@@ -57,12 +58,15 @@ def quantize(model: DecoderLM, kind: str) -> None:
     kind  "int8" or "fp8"
 
     Raises:
-        InvalidRequest: see `QuantizedLinear`.
+        InvalidRequest: see `QuantizedLinear`; the model has experts, whose products take whole
+            weights.
     """
     dtype = KINDS[kind]
     for layer in model.layers:
         layer.attention.qkv = QuantizedLinear(layer.attention.qkv, dtype)
         layer.attention.out = QuantizedLinear(layer.attention.out, dtype)
-        layer.gate_up = QuantizedLinear(layer.gate_up, dtype)
-        layer.down = QuantizedLinear(layer.down, dtype)
+        if isinstance(layer.mlp, Experts):
+            raise InvalidRequest("quantization: not with a mixture of experts", "quantization")
+        layer.mlp.gate_up = QuantizedLinear(layer.mlp.gate_up, dtype)
+        layer.mlp.down = QuantizedLinear(layer.mlp.down, dtype)
     model.head = QuantizedLinear(model.head, dtype)

@@ -72,6 +72,9 @@ class CpuDecode:
         attend = _Attend(mirror, index, longest, heads, float(dim**-0.5))
         mirrored = mirror.keys_values.view(config.num_layers, -1, dim).unbind(0)
         filed = []  # every layer's new keys and values
+        live = None
+        if self._model.expert_tokens is not None:
+            live = torch.from_numpy((np.arange(count) < len(slots)).astype(np.int64))
         cos, sin = self._rotation(positions)
         residual = torch.nn.functional.embedding(torch.from_numpy(tokens), self._model.embedding)
         for number, layer in enumerate(self._model.layers):
@@ -84,8 +87,7 @@ class CpuDecode:
             mirrored[number].index_put_((to_mirror,), new)  # half of index_copy_'s time
             filed.append(new)
             residual = residual + attention.out(attend(qkv.narrow(1, 0, heads), number))
-            gate, up = layer.gate_up(layer.middle_norm(residual)).chunk(2, -1)
-            residual = residual + layer.down(torch.nn.functional.silu(gate).mul_(up))
+            residual = residual + layer.mlp(layer.middle_norm(residual), live)
         if filed:
             new = torch.stack(filed).view(len(filed), 2 * count, -1)[:, :num_new]
             to_pool = torch.from_numpy((slots[:, None] + self._planes).ravel())

@@ -1,5 +1,5 @@
-"""This file is about the decoder-only language models: Llama, Qwen2, Qwen3 and the text half of
-Qwen2.5-VL and Qwen3-VL are one architecture with options."""
+"""This file is about the decoder-only language models: Llama, Qwen2, Qwen3, Qwen3-MoE and the text
+half of Qwen2.5-VL, Qwen3-VL and Qwen3-VL-MoE are one architecture with options."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from epidote_engine.expert_spec import ExpertSpec
 from epidote_engine.layers.attention import Attention
 from epidote_engine.layers.linear import Linear
+from epidote_engine.layers.mlp import Experts, Mlp
 from epidote_engine.layers.norm import HeadsNorm, RmsNorm
 from epidote_engine.layers.rotary import inverse_frequencies
 from epidote_engine.models.step_inputs import StepInputs
@@ -38,6 +40,7 @@ class DecoderConfig:
     tie_embeddings: bool = False
     mrope_sections: tuple[int, int, int] | None = None
     mrope_interleaved: bool = False  # Qwen3-VL
+    experts: ExpertSpec | None = None  # None: every layer is dense
     num_deepstack: int = 0  # further media rows, added after the first layers: Qwen3-VL
 
 
@@ -46,8 +49,7 @@ class Layer:
     input_norm: RmsNorm
     attention: Attention
     middle_norm: RmsNorm
-    gate_up: Linear
-    down: Linear
+    mlp: Mlp | Experts
 
 
 class DecoderLM:
@@ -79,9 +81,22 @@ class DecoderLM:
         frequencies, scaling = inverse_frequencies(
             config.head_dim, config.rope, config.max_positions
         )
+        self.expert_tokens: Tensor | None = None
         self._rope_table = ops.rope_table(
             frequencies.to(self.device), config.max_positions, attention_scaling=scaling
         )
+
+    def count_expert_tokens(self) -> None:
+        """From here on `expert_tokens` [layers with experts, E] int64 counts tokens per expert.
+
+        Padding is not counted, nor, in a prompt's last layer, a token whose output nobody reads.
+        """
+        parts = [layer.mlp for layer in self.layers if isinstance(layer.mlp, Experts)]
+        if parts:
+            shape = (len(parts), parts[0].down.shape[0])
+            self.expert_tokens = torch.zeros(shape, dtype=torch.int64, device=self.device)
+            for part, row in zip(parts, self.expert_tokens, strict=True):
+                part.tokens = row
 
     def forward(
         self, inputs: StepInputs, kv: Tensor, after_layer: AfterLayer | None = None
@@ -96,6 +111,7 @@ class DecoderLM:
         if inputs.media is not None and inputs.media_rows is not None:
             x.index_copy_(0, inputs.media_rows, inputs.media[:, : config.hidden].to(x.dtype))
         rope = self.rope(inputs.positions)
+        live = None if self.expert_tokens is None else (inputs.slots >= 0).long()
         residual: Tensor | None = None
         last = config.num_layers - 1
         for index, layer in enumerate(self.layers):
@@ -110,9 +126,10 @@ class DecoderLM:
                 # the rest of the last layer matters for sampled rows only
                 x = x.index_select(0, inputs.sample_rows)
                 residual = residual.index_select(0, inputs.sample_rows)
+                live = None if live is None else live.index_select(0, inputs.sample_rows)
             x = layer.attention.out(x)
             x, residual = layer.middle_norm.of_sum(x, residual)
-            x = layer.down(ops.silu_mul(layer.gate_up(x)))
+            x = layer.mlp(x, live)
             if index < config.num_deepstack and inputs.media is not None:
                 assert inputs.media_rows is not None
                 level = inputs.media[:, (index + 1) * config.hidden : (index + 2) * config.hidden]
@@ -177,9 +194,33 @@ def _layer(config: DecoderConfig, take: Callable[[str], Tensor], index: int) -> 
         input_norm=input_norm,
         attention=attention,
         middle_norm=middle_norm,
-        gate_up=Linear.fused(
-            [middle_norm.fold_into(of(f"mlp.{name}_proj.weight")) for name in ("gate", "up")],
-            [None, None],
+        mlp=_experts(config.experts, middle_norm, of)
+        if config.experts is not None and index in config.experts.layers
+        else Mlp(
+            gate_up=Linear.fused(
+                [middle_norm.fold_into(of(f"mlp.{name}_proj.weight")) for name in ("gate", "up")],
+                [None, None],
+            ),
+            down=Linear(of("mlp.down_proj.weight")),
         ),
-        down=Linear(of("mlp.down_proj.weight")),
+    )
+
+
+def _experts(spec: ExpertSpec, norm: RmsNorm, of: Callable[[str], Tensor]) -> Experts:
+    """Each expert's weights are copied to their place one at a time: nothing is held twice."""
+    router = norm.fold_into(of("mlp.gate.weight"))
+    inner = spec.intermediate
+    gate_up = router.new_empty(spec.num_experts, 2 * inner, router.shape[1])
+    down = router.new_empty(spec.num_experts, router.shape[1], inner)
+    for number in range(spec.num_experts):
+        at = f"mlp.experts.{number}"
+        gate_up[number, :inner] = norm.fold_into(of(f"{at}.gate_proj.weight"))
+        gate_up[number, inner:] = norm.fold_into(of(f"{at}.up_proj.weight"))
+        down[number] = of(f"{at}.down_proj.weight")
+    return Experts(
+        router=Linear(router),
+        gate_up=gate_up,
+        down=down,
+        per_token=spec.per_token,
+        renormalises=spec.renormalises,
     )

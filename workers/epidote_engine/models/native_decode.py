@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from epidote_engine.layers.linear import Linear
+from epidote_engine.layers.mlp import Mlp
 from epidote_engine.models.decoder import DecoderConfig, DecoderLM, Layer
 from epidote_engine.native.build import library
 from epidote_engine.rows import BatchRows, Ints
@@ -61,6 +62,8 @@ class NativeDecode:
     @classmethod
     def of(cls, model: DecoderLM, kv: Tensor, rows: BatchRows) -> "NativeDecode | None":
         """None where it does not apply: another type or layer, a large model, no compiler."""
+        if not all(isinstance(layer.mlp, Mlp) for layer in model.layers):
+            return None  # experts
         config = model.config
         projections = [model.head, *(p for layer in model.layers for p in _projections(layer))]
         if (
@@ -174,7 +177,8 @@ class NativeDecode:
 
 
 def _projections(layer: Layer) -> tuple[Linear, ...]:
-    return layer.attention.qkv, layer.attention.out, layer.gate_up, layer.down
+    assert isinstance(layer.mlp, Mlp), "`of` declines experts"
+    return layer.attention.qkv, layer.attention.out, layer.mlp.gate_up, layer.mlp.down
 
 
 def _wide(weight: Tensor, multiple: int) -> Tensor:

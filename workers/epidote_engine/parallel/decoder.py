@@ -5,6 +5,7 @@ from torch import Tensor
 
 from epidote_engine.config import ModelSpec
 from epidote_engine.layers.linear import Linear
+from epidote_engine.layers.mlp import Experts
 from epidote_engine.models.decoder import DecoderLM
 from epidote_engine.parallel.shards import Shards
 from epidote_engine.parallel.weights import ShardedWeights
@@ -21,6 +22,20 @@ class RowParallelLinear(Linear):
         """x [T, this rank's inputs] → [T, out], the same on every rank."""
         assert activation is None, "an activation belongs behind the sum"
         return self._shards.summed(self._part(x))
+
+
+class ShardedExperts(Experts):
+    """A part of every expert's channels; the ranks' outputs are added, so each routes alike."""
+
+    def __init__(self, part: Experts, shards: Shards) -> None:
+        super().__init__(
+            part.router, part.gate_up, part.down, part.per_token, part.renormalises, part.tokens
+        )
+        self._shards = shards
+
+    def __call__(self, x: Tensor, live: Tensor | None = None) -> Tensor:
+        """x [T, hidden] → [T, hidden], the same on every rank."""
+        return self._shards.summed(super().__call__(x, live))
 
 
 class ParallelDecoderLM(DecoderLM):
@@ -41,7 +56,10 @@ class ParallelDecoderLM(DecoderLM):
         super().__init__(config, ShardedWeights(spec, shards, device=device), dtype, device)
         for layer in self.layers:
             layer.attention.out = RowParallelLinear(layer.attention.out, shards)
-            layer.down = RowParallelLinear(layer.down, shards)
+            if isinstance(layer.mlp, Experts):
+                layer.mlp = ShardedExperts(layer.mlp, shards)
+            else:
+                layer.mlp.down = RowParallelLinear(layer.mlp.down, shards)
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """[T] → [T, hidden]; a token's row lies on one rank, the others add zeros."""

@@ -6,6 +6,8 @@
 | attention output, down       | columns               | sum over the ranks                     |
 | embedding                    | rows of the vocabulary | sum: other ranks' tokens give zeros   |
 | head                         | rows of the vocabulary | side by side                          |
+| every expert's gate, up, down | as gate, up and down  | sum over the ranks                     |
+| the experts' router          | not                   |                                        |
 | norms                        | not                   |                                        |
 
 With fewer KV heads than ranks, a KV head stands on several ranks.
@@ -43,10 +45,12 @@ class Shards:
             InvalidRequest: naming the size that does not divide.
         """
         size, kv_heads = self.size, config.num_kv_heads
+        inner = config.experts.intermediate if config.experts else 0
         for name, value, ok in (
             ("num_attention_heads", config.num_heads, config.num_heads % size == 0),
             ("num_key_value_heads", kv_heads, kv_heads % size == 0 or size % kv_heads == 0),
             ("intermediate_size", config.intermediate, config.intermediate % size == 0),
+            ("moe_intermediate_size", inner, inner % size == 0),
         ):
             if not ok:
                 raise InvalidRequest(
@@ -60,8 +64,12 @@ class Shards:
             InvalidRequest: see `check`.
         """
         self.check(config)
+        experts = config.experts
+        if experts is not None:
+            experts = replace(experts, intermediate=experts.intermediate // self.size)
         return replace(
             config,
+            experts=experts,
             num_heads=config.num_heads // self.size,
             num_kv_heads=max(1, config.num_kv_heads // self.size),
             intermediate=config.intermediate // self.size,

@@ -40,7 +40,7 @@ class ShardedWeights(Mapping[str, Tensor]):
         shape = self._shapes[name]
         stored = self._names[name]
         with safe_open(self._checkpoint.file_of(stored), framework="pt", device="cpu") as file:
-            whole = file.get_slice(stored)
+            whole = self._checkpoint.slice_of(file, stored)
             self._checkpoint.check_shape(stored, tuple(whole.get_shape()), shape)
             part: Tensor = self._cut(name, whole, shape)
         self.bytes_read += part.numel() * part.element_size()
