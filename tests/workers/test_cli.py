@@ -151,6 +151,7 @@ def test_help_shows_one_real_example(command):
         ),
         (["--roles", "encoder=1"], "--roles: 'encoder' is no role"),
         (["--dtype", "int8"], "--dtype: must be one of auto, float32"),
+        (["--kv-cache-dtype", "int4"], "--kv-cache-dtype: must be one of auto, int8, fp8"),
         (["--device", "tpu"], "--device: must be one of auto, cpu, cuda"),
         (["--model", "/no/such/model"], "/no/such/model"),
         (["--workers", "0"], "--workers"),

@@ -147,6 +147,7 @@ def test_a_pool_that_nobody_has_is_said_so(tmp_path: Path) -> None:
     "theirs",
     [
         torch.zeros(SHAPE, dtype=torch.bfloat16),
+        torch.zeros(SHAPE, dtype=torch.int8),
         torch.zeros((2, *SHAPE[1:])),
         torch.zeros((*SHAPE[:3], 8, 2, 8)),
     ],
@@ -155,6 +156,36 @@ def test_pools_of_another_kind_are_refused(theirs: torch.Tensor) -> None:
     ours = kv_layout(torch.zeros(SHAPE), "model")
     with pytest.raises(LayoutMismatch):
         check_same(ours, kv_layout(theirs, "model"))
+
+
+def test_a_peer_with_other_kv_codes_is_refused_by_both_names() -> None:
+    ours = kv_layout(torch.zeros(SHAPE, dtype=torch.int8), "model")
+    theirs = kv_layout(torch.zeros(SHAPE, dtype=torch.float8_e4m3fn), "model")
+    with pytest.raises(LayoutMismatch, match="dtype: 'float8_e4m3fn' there, 'int8' here"):
+        check_same(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+@pytest.mark.parametrize("packed", [False, True])
+def test_codes_of_one_byte_are_copied_as_they_are(dtype: torch.dtype, packed: bool) -> None:
+    source = torch.randn(SHAPE).to(dtype)
+    layout = kv_layout(source, "model")
+    assert layout.num_bytes == source.numel()
+    allocator = SharedMemoryAllocator()
+    try:
+        target = allocator.allocate("kv", SHAPE, dtype)
+        theirs, ours = as_units(source, layout), as_units(target, layout)
+        if packed:
+            unpack(pack(theirs, [3, 9, 4], range(3)), ours, [0, 5, 1], range(3))
+        else:
+            copy_units(theirs, [3, 9, 4], ours, [0, 5, 1], range(3))
+        descriptor = allocator.descriptor("kv")
+        assert descriptor is not None
+        mapped_there = map_read_only(descriptor, layout)
+        copied = mapped_there[:, :, [0, 5, 1]]
+        assert copied.equal(source.view(torch.int8).view(layout.shape)[:, :, [3, 9, 4]])
+    finally:
+        allocator.close()
 
 
 def test_another_model_is_refused_and_another_size_is_not() -> None:

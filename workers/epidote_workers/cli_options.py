@@ -11,6 +11,13 @@ Dtype = Annotated[
         help="float32, bfloat16, float16, or auto: as stored; small models on a CPU float32."
     ),
 ]
+KvCacheDtype = Annotated[
+    str,
+    typer.Option(
+        help="KV cache: auto: as the model computes; int8 or fp8: half of bfloat16's bytes.",
+    ),
+]
+KV_CACHE_DTYPES = ("auto", "int8", "fp8")
 KvBlocks = Annotated[
     int | None, typer.Option(min=1, help="KV blocks a worker. [default: from free memory]")
 ]

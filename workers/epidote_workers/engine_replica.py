@@ -92,6 +92,7 @@ class EngineReplica:
             role=self._role,
             dtype=settings.dtype,
             device=_device(settings.device),
+            kv_cache_dtype=settings.kv_cache_dtype,
             num_kv_blocks=settings.num_kv_blocks,
             max_model_len=settings.max_model_len,
             worker_id=self._worker_id,

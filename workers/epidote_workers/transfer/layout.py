@@ -26,7 +26,7 @@ class PoolLayout:
     """A pool's description. `fingerprint` names model and revision of the content's meaning."""
 
     name: str  # KV_POOL or MEDIA_POOL
-    dtype: str  # "float32", "bfloat16", "float16"
+    dtype: str  # "float32", "bfloat16", "float16"; KV codes: "int8", "float8_e4m3fn"
     num_layers: int
     num_parts: int
     num_units: int  # blocks or rows
@@ -36,11 +36,13 @@ class PoolLayout:
 
     @property
     def torch_dtype(self) -> "torch.dtype":
+        """What units are copied as: numbers of one byte as integers, since torch cannot index
+        e4m3 everywhere."""
         import torch
 
         dtype = getattr(torch, self.dtype)
         assert isinstance(dtype, torch.dtype)
-        return dtype
+        return torch.int8 if dtype.itemsize == 1 else dtype
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -88,7 +90,7 @@ def media_layout(tensor: "torch.Tensor", fingerprint: str) -> PoolLayout:
 
 def as_units(tensor: "torch.Tensor", layout: PoolLayout) -> "torch.Tensor":
     """The pool as [layers, parts, index, unit], sharing memory."""
-    return tensor.view(layout.shape)
+    return tensor.view(layout.torch_dtype).view(layout.shape)
 
 
 def check_same(ours: PoolLayout, theirs: PoolLayout) -> None:
