@@ -1,8 +1,8 @@
 """This file is about the node agent: a Node that is alive, and the pods that are bound to it.
 
 It is a kubelet's part of the contract, not its whole: no images, no cgroups, no isolation. Pods
-share this machine's network; each gets an address of its own in 127.0.0.0/8 (downward API
-`status.podIP`), on which it should listen.
+share this machine's network; each gets an address of its own in the node's part of 127.0.0.0/8
+(downward API `status.podIP`), on which it should listen.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ import httpx
 
 from epidote_operator.kube.api import STRATEGIC, KubeApi, Manifest
 from epidote_operator.kube.errors import KubeError
+from epidote_operator.testing.node.addresses import Addresses
 from epidote_operator.testing.node.container import timestamp
 from epidote_operator.testing.node.names import NamesFile
 from epidote_operator.testing.node.pod import RunningPod, condition
@@ -28,22 +29,6 @@ HEARTBEAT_S = 10.0  # the node counts as lost after 40 s
 LEASE_S = 40
 RETRY_S = 0.5
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
-
-
-class Addresses:
-    """Loopback addresses for pods: two of one node never share one."""
-
-    def __init__(self, prefix: str = "127.1") -> None:
-        self._prefix = prefix
-        self._taken: dict[str, int] = {}  # by pod uid
-
-    def take(self, uid: str) -> str:
-        number = next(n for n in range(2, 60_000) if n not in self._taken.values())
-        self._taken[uid] = number
-        return f"{self._prefix}.{number // 250}.{number % 250 + 1}"
-
-    def give_back(self, uid: str) -> None:
-        self._taken.pop(uid, None)
 
 
 class NodeAgent:
@@ -85,6 +70,7 @@ class NodeAgent:
         finally:
             for pod in self.pods.values():
                 pod.kill()
+            self._addresses.close()
             await self._http.aclose()
 
     async def _beat(self) -> None:
