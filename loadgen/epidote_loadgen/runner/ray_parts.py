@@ -5,7 +5,9 @@ monotonic clock, so the start travels as wall time; how well their clocks agree 
 every latency is measured on one node's clock alone.
 """
 
+import logging
 import multiprocessing
+import socket
 import threading
 import time
 from contextlib import suppress
@@ -18,6 +20,8 @@ from epidote_loadgen.runner.launching import LocalPart
 TAKE_S = 0.25  # how long an actor waits for its child's next message
 MOST = 256  # messages at once
 CALL_S = 60.0  # for an actor to answer
+PROBE_S = 10.0  # for a connection to where the cluster should be
+JOIN_S = 90.0  # for the cluster to let us in
 BEGIN_S = 100.0  # for its first answer: its node may have to load everything
 
 
@@ -25,15 +29,21 @@ class RayLauncher:
     """Parts on the nodes of a cluster, spread. Needs Ray and Epidote on every node.
 
     `address` is Ray's own: "auto", host:port or ray://host:port; "" the cluster of this process.
+
+    Raises:
+        ValueError: no Ray here, or no cluster there that lets us in.
     """
 
     lead_s = 2.0  # a message to every node takes longer than within a host
 
-    def __init__(self, address: str) -> None:
-        import ray
+    def __init__(self, address: str, *, join_s: float = JOIN_S) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise ValueError(f"--ray: Ray is not installed here: {error}") from error
 
         if not ray.is_initialized():
-            ray.init(address=address or None, log_to_driver=False)
+            _join(address, deadline_s=join_s)
         self._actor = ray.remote(num_cpus=1, scheduling_strategy="SPREAD", max_concurrency=4)(
             _RemotePart
         )
@@ -45,6 +55,38 @@ class RayLauncher:
 
     def launch(self, work: Work) -> "RayPart":
         return RayPart(self._actor.remote(work), work.part)
+
+
+def _join(address: str, *, deadline_s: float) -> None:
+    """Become a driver of the cluster. Left to itself Ray tries for minutes, or without end.
+
+    Raises:
+        ValueError: naming the address, and why.
+    """
+    import ray
+
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), PROBE_S).close()
+        except (OSError, OverflowError) as error:
+            raise ValueError(f"--ray {address}: nobody answers there: {error}") from error
+    problems: list[Exception] = []
+
+    def join() -> None:
+        try:
+            ray.init(address=address or None, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:  # told by whoever waits
+            problems.append(error)
+
+    # A daemon: one that never comes back ends with the process.
+    thread = threading.Thread(target=join, name="ray-join", daemon=True)
+    thread.start()
+    thread.join(deadline_s)
+    if thread.is_alive():
+        raise ValueError(f"--ray {address}: did not let us in within {deadline_s:g} s")
+    for error in problems:
+        raise ValueError(f"--ray {address}: {_first_line(error)}") from error
 
 
 class RayPart:

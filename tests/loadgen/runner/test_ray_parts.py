@@ -45,7 +45,8 @@ def plan(url: str, duration_s: float) -> RunPlan:
         arrivals=OpenLoop(streams=(stream,), seed=5),
         workload=SameRequest(),
         slo=SloTable(classes=()),
-        limits=Limits(max_lateness_s=60.0),
+        # A request that a crowded machine lost must not be waited for as long as by default.
+        limits=Limits(max_lateness_s=60.0, request_timeout_s=60.0, drain_s=60.0),
         num_processes=2,
     )
 
