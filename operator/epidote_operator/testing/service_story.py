@@ -50,6 +50,7 @@ def service_manifest(name: str, image: str, **spec: Any) -> Manifest:
             "shrinkWindowSeconds": 6,  # also what a switch may win
             "drainDeadlineSeconds": 30,
             "metricsTimeoutSeconds": 60,
+            "startBackoffSeconds": 1,  # a start that a loaded machine spoils costs no patience
             "forecast": {"burstSigmasPercent": 0, "smoothingSeconds": 2},
         },
         "performance": {
