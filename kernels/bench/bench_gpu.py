@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 from bench_ops import Case
+from decode_cases import Variant, decode_steps
 from device_limits import Limits, conditions, measure_limits, progress, seconds
-from engine_cases import decode_steps, mixed_load, pictures, role_switches
+from engine_cases import mixed_load, pictures, role_switches
 from kernel_cases import every_case
 
 # a kernel's error beside its twin on the same inputs, relative to the twin's norm
@@ -93,15 +94,19 @@ def engine(device: str, limits: Limits, *, toy: bool, ends_s: float) -> dict[str
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder)
+
+        def decode(variant: Variant) -> Callable[[], Any]:
+            return lambda: decode_steps(at, device, limits, variant, toy=toy)
+
         parts: dict[str, tuple[float, Callable[[], Any]]] = {
-            "decode": (90, lambda: decode_steps(at, device, limits, toy=toy)),
-            "decode_int8": (
-                60,
-                lambda: decode_steps(at, device, limits, toy=toy, quantization="int8"),
-            ),
+            "decode": (90, decode(Variant())),
+            "decode_int8": (60, decode(Variant(quantization="int8"))),
             "pictures": (40, lambda: pictures(at, device, toy=toy)),
             "role_switches": (60, lambda: role_switches(at, device, toy=toy)),
             "mixed_load": (120, lambda: mixed_load(at, device, toy=toy)),
+            "decode_experts": (60, decode(Variant(has_experts=True))),
+            "decode_kv_fp8": (60, decode(Variant(kv_cache_dtype="fp8"))),
+            "decode_kv_int8": (60, decode(Variant(kv_cache_dtype="int8"))),
         }
         for name, (needs_s, run) in parts.items():
             if time.monotonic() + needs_s > ends_s:

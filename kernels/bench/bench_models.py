@@ -6,7 +6,7 @@ from typing import Any
 
 from epidote_engine.tiny_models import IDS, save_tokenizer
 
-# config.json of Qwen3-8B and Qwen3-VL-8B, as published; the toy's are only small
+# config.json of Qwen3-8B, Qwen3-30B-A3B and Qwen3-VL-8B, as published; the toy's are only small
 TEXT_8B = {
     "hidden_size": 4096,
     "intermediate_size": 12288,
@@ -16,6 +16,25 @@ TEXT_8B = {
     "head_dim": 128,
     "vocab_size": 151936,
     "max_position_embeddings": 40960,
+}
+# of Qwen3-30B-A3B, as published but for its 48 layers: time grows with them evenly
+EXPERTS_30B = {
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "head_dim": 128,
+    "vocab_size": 151936,
+    "max_position_embeddings": 40960,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "moe_intermediate_size": 768,
+    "norm_topk_prob": True,
+}
+EXPERTS_TOY = {
+    **{"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "norm_topk_prob": True,
 }
 VISION_8B = {
     "depth": 27,
@@ -62,6 +81,17 @@ def save_text_model(directory: Path, *, toy: bool, num_layers: int | None = None
         directory,
         {**config, "architectures": ["Qwen3ForCausalLM"], "rope_parameters": _ROPE,
          "model_type": "qwen3", "dtype": "float32" if toy else "bfloat16"},
+    )  # fmt: skip
+    return str(directory)
+
+
+def save_expert_model(directory: Path, *, toy: bool) -> str:
+    """The same with experts in every layer."""
+    fields = text_config(toy=toy) | (EXPERTS_TOY if toy else EXPERTS_30B)
+    _save(
+        directory,
+        {**fields, "architectures": ["Qwen3MoeForCausalLM"], "rope_parameters": _ROPE,
+         "model_type": "qwen3_moe", "dtype": "float32" if toy else "bfloat16"},
     )  # fmt: skip
     return str(directory)
 

@@ -1,5 +1,5 @@
-"""This file is about the engine on one device: a decode step against its floor, pictures, a mixed
-load, and role switches. Random weights of real shapes; prompts are random tokens.
+"""This file is about the engine on one device: pictures, a mixed load, and role switches. Random
+weights of real shapes; prompts are random tokens. Decode steps: `decode_cases`.
 """
 
 import statistics
@@ -11,8 +11,8 @@ from random import Random
 from typing import Any
 
 import torch
-from bench_models import save_text_model, save_vision_model
-from device_limits import Limits, progress, wait
+from bench_models import save_vision_model
+from device_limits import progress, wait
 
 from epidote_core.generation import GenerateRequest, MediaPixels
 from epidote_core.roles import Role
@@ -60,62 +60,6 @@ def engine_of(path: str, device: str, **given: Any) -> Engine:
     # prefix caching off: every round computes what it measures
     values = {"prefix_caching": False, "random_weights": True, "dtype": dtype, "device": device}
     return Engine(EngineConfig(model=path, **values | given))
-
-
-def decode_steps(
-    folder: Path, device: str, limits: Limits, *, toy: bool, quantization: str | None = None
-) -> dict[str, Any]:
-    """Time of a full decode step; its floor is one pass over the weights and the live KV."""
-    scale = TOY if toy else REAL
-    path = save_text_model(folder / "text", toy=toy)
-    # the first to be prefilled decode while the others still wait for their turn
-    new = scale.num_steps + 2 * scale.num_seqs + 20
-    per_seq = scale.context + new
-    engine = engine_of(
-        path, device, num_kv_blocks=scale.num_seqs * (per_seq // 16 + 2),
-        max_num_seqs=scale.num_seqs, max_batched_tokens=8192, chunk_tokens=4096,
-        max_model_len=None if toy else per_seq + 64, quantization=quantization,
-        **({"dtype": "float16"} if toy and quantization else {}),
-    )  # fmt: skip
-    rng = Random(0)
-    for number in range(scale.num_seqs):
-        engine.add(request_of(rng, f"{number}", scale.context, new))
-    began: set[str] = set()
-    while len(began) < scale.num_seqs:
-        began |= {e.request_id for e in engine.step() if isinstance(e, TokensOut)}
-    for _ in range(3):
-        engine.step()
-    times = []
-    wait(device)
-    for _ in range(scale.num_steps):
-        start_s = time.perf_counter()
-        engine.step()
-        times.append(time.perf_counter() - start_s)
-    running = engine._scheduler.running
-    assert len(running) == scale.num_seqs, "every sequence decodes to the end of the measurement"
-    step_s = statistics.median(times)
-    decoder = engine._spec.decoder
-    width = engine.kv_pool.tensor.element_size()
-    inner = decoder.intermediate * decoder.hidden * 3
-    heads = (2 * decoder.num_heads + 2 * decoder.num_kv_heads) * decoder.head_dim
-    weights = decoder.num_layers * (inner + heads * decoder.hidden)
-    weights += decoder.vocab * decoder.hidden  # the head; the embedding gives single rows
-    tokens = sum(len(seq.token_ids) for seq in running)
-    context = tokens / scale.num_seqs - len(times) / 2  # in the middle of the measurement
-    token = 2 * decoder.num_layers * decoder.num_kv_heads * decoder.head_dim
-    num_bytes = weights * (1 if quantization else width) + width * scale.num_seqs * context * token
-    floor_s = num_bytes / limits.copy_bytes_per_s
-    return {
-        "weights": quantization or str(engine.kv_pool.tensor.dtype).removeprefix("torch."),
-        "sequences": scale.num_seqs,
-        "context_tokens": context,
-        "step_s": step_s,
-        "slowest_step_s": max(times),
-        "tokens_per_s": scale.num_seqs / step_s,
-        "bytes": num_bytes,
-        "floor_s": floor_s,
-        "percent_of_floor": 100 * floor_s / step_s,
-    }
 
 
 def pictures(folder: Path, device: str, *, toy: bool) -> dict[str, Any]:

@@ -39,6 +39,12 @@ def test_kernels_and_engine(tmp_path: pathlib.Path) -> None:
     assert all(line["percent_of_limit"] > 0 for line in result["kernels"])
     engine = result["engine"]
     assert engine["decode"]["bytes"] > engine["decode_int8"]["bytes"] > 0
+    for kind in ("int8", "fp8"):  # a quarter of float32's live KV
+        coded = engine[f"decode_kv_{kind}"]
+        assert engine["decode"]["bytes"] > coded["bytes"] > 0
+        assert coded["kv"] == {"int8": "int8", "fp8": "float8_e4m3fn"}[kind]
+    experts = engine["decode_experts"]
+    assert 2 <= experts["experts_asked_per_layer"] <= 6  # three tokens ask two of eight each
     assert engine["pictures"]["ttft_s"] > 0
     assert engine["mixed_load"]["highest_rate_rps"] > 0
     switched = {(line["switch"], line["weights"]) for line in engine["role_switches"]}
