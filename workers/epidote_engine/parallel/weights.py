@@ -1,10 +1,11 @@
 """This file is about reading a rank's part of the weights and nothing else.
 
 safetensors gives slices of a tensor: of a model on eight ranks, each reads an eighth (and the
-norms), straight onto its device, one tensor at a time.
+norms), straight onto its device, one tensor at a time. Files are closed with the mapping.
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,15 +35,19 @@ class ShardedWeights(Mapping[str, Tensor]):
         self._checkpoint = Checkpoint(spec.path)
         self._shapes = language_shapes(spec)
         self._names = language_names(spec, self._checkpoint)
+        # each opened once: a header names thousands of tensors where there are many experts
+        self._opened: dict[Path, Any] = {}
         self.bytes_read = 0
 
     def __getitem__(self, name: str) -> Tensor:
         shape = self._shapes[name]
         stored = self._names[name]
-        with safe_open(self._checkpoint.file_of(stored), framework="pt", device="cpu") as file:
-            whole = self._checkpoint.slice_of(file, stored)
-            self._checkpoint.check_shape(stored, tuple(whole.get_shape()), shape)
-            part: Tensor = self._cut(name, whole, shape)
+        path = self._checkpoint.file_of(stored)
+        if path not in self._opened:
+            self._opened[path] = safe_open(path, framework="pt", device="cpu")
+        whole = self._checkpoint.slice_of(self._opened[path], stored)
+        self._checkpoint.check_shape(stored, tuple(whole.get_shape()), shape)
+        part: Tensor = self._cut(name, whole, shape)
         self.bytes_read += part.numel() * part.element_size()
         part = part.to(self._device)
         if name.endswith("o_proj.bias") and self._shards.rank:
