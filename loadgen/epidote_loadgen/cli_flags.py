@@ -36,7 +36,9 @@ Ratio = Annotated[
     float | None, typer.Option(help="Share of requests that keep it. (default: 0.99)")
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of arrivals and payloads. (default: 0)")]
-Processes = Annotated[int | None, typer.Option(min=1, help="Processes that send. (default: 1)")]
+Processes = Annotated[
+    int | None, typer.Option(min=1, help="Processes that send. (default: by the rate)")
+]
 Ray = Annotated[
     str, typer.Option(help="Spread the processes over this Ray cluster (auto, HOST:PORT).")
 ]

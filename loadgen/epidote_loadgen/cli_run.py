@@ -2,8 +2,9 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -73,29 +74,7 @@ def run(
 
     Example: epidote-loadgen run -t http://127.0.0.1:8000 --rps 20 --duration 60 --ttft-ms 1000
     """
-    given = Flags(
-        url=target,
-        model=model,
-        rps=rps,
-        users=users,
-        duration_s=duration,
-        num_requests=requests,
-        prompt_tokens=prompt_tokens,
-        output_tokens=output_tokens,
-        images=images,
-        questions=questions,
-        ttft_ms=ttft_ms,
-        tpot_ms=tpot_ms,
-        itl_ms=itl_ms,
-        e2e_ms=e2e_ms,
-        ratio=ratio,
-        seed=seed,
-        processes=processes,
-        max_in_flight=max_in_flight,
-        max_connections=max_connections,
-        watch=watch,
-        sets=tuple(sets or ()),
-    )
+    given = Flags.of(locals())
     files = Files(json=json_out, csv=csv_out, parquet=parquet_out, junit=junit_out, html=html_out)
     paths = OutputPaths(files=files, verdict=verdict_file)
     with exit_codes():
@@ -139,7 +118,8 @@ def replay(
 
     Example: epidote-loadgen replay conversations.csv -t http://127.0.0.1:8000 --speed 60
     """
-    arrivals: dict[str, Any] = {
+    given = Flags.of(locals(), requests=None)
+    arrivals = {
         "kind": "trace",
         "path": str(trace.absolute()),
         "format": trace_format.value,
@@ -149,22 +129,7 @@ def replay(
         "max_requests": requests,
         "max_bad_rows": max_bad_rows,
     }
-    given = Flags(
-        url=target,
-        model=model,
-        ttft_ms=ttft_ms,
-        tpot_ms=tpot_ms,
-        itl_ms=itl_ms,
-        e2e_ms=e2e_ms,
-        ratio=ratio,
-        seed=seed,
-        processes=processes,
-        max_in_flight=max_in_flight,
-        max_connections=max_connections,
-        watch=watch,
-        arrivals=arrivals,
-        sets=tuple(sets or ()),
-    )
+    given = replace(given, arrivals=arrivals)
     files = Files(json=json_out, csv=csv_out, parquet=parquet_out, junit=junit_out, html=html_out)
     paths = OutputPaths(files=files, verdict=verdict_file)
     with exit_codes():

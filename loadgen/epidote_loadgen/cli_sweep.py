@@ -60,22 +60,7 @@ def sweep(
 
     Example: epidote-loadgen sweep -t http://127.0.0.1:8000 --ttft-ms 1000 --probe 30
     """
-    given = Flags(
-        url=target,
-        model=model,
-        prompt_tokens=prompt_tokens,
-        output_tokens=output_tokens,
-        images=images,
-        questions=questions,
-        ttft_ms=ttft_ms,
-        tpot_ms=tpot_ms,
-        itl_ms=itl_ms,
-        e2e_ms=e2e_ms,
-        ratio=ratio,
-        seed=seed,
-        processes=processes,
-        sets=tuple(sets or ()),
-    )
+    given = Flags.of(locals())
     with exit_codes():
         file = run_file(config, given)
         check_writable({"--json": json_out})

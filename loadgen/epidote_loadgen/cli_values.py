@@ -1,6 +1,7 @@
 """This file is about turning flags into a run file: on top of one, or in place of one."""
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,14 @@ FLAG_OF = {
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """What the command line said; None and empty: nothing."""
+    """What the command line said, by the commands' parameters; None and empty: nothing."""
 
-    url: str = ""
+    target: str = ""
     model: str = ""
     rps: float | None = None
     users: int | None = None
-    duration_s: float | None = None
-    num_requests: int | None = None
+    duration: float | None = None
+    requests: int | None = None
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     images: int | None = None
@@ -66,7 +67,14 @@ class Flags:
     max_connections: int | None = None
     watch: str = ""
     arrivals: dict[str, Any] = field(default_factory=dict)  # a trace, in place of rates
-    sets: tuple[str, ...] = ()  # PATH=VALUE, the value as YAML
+    sets: Sequence[str] | None = None  # PATH=VALUE, the value as YAML
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any], **more: Any) -> "Flags":
+        """Of a command's parameters (its `locals()`, before anything else is assigned), where it
+        has them; `more` comes before."""
+        known = {f.name: said[f.name] for f in fields(cls) if f.name in said}
+        return cls(**known | more)
 
 
 def run_file(config: Path | None, flags: Flags) -> RunFile:
@@ -86,7 +94,7 @@ def run_file(config: Path | None, flags: Flags) -> RunFile:
         source = read_yaml(config)
         _fits_the_file(source, flags)
     else:
-        if not flags.url:
+        if not flags.target:
             raise InvalidConfig("--target: whom to test, as no run file says it")
         source = YamlSource(name=COMMAND_LINE, values=_quick(flags))
     said = FLAG_OF if config is None else {p: f for p, f in FLAG_OF.items() if p in overrides}
@@ -98,7 +106,7 @@ def run_file(config: Path | None, flags: Flags) -> RunFile:
 def _overrides(flags: Flags) -> dict[str, Any]:
     """Flags that change a run file, by dotted path."""
     named = {
-        "target.url": flags.url,
+        "target.url": flags.target,
         "target.model": flags.model,
         "seed": flags.seed,
         "limits.processes": flags.processes,
@@ -107,8 +115,8 @@ def _overrides(flags: Flags) -> dict[str, Any]:
         "watch.metrics_url": flags.watch,
         "arrivals.rate": flags.rps,
         "arrivals.users": flags.users,
-        "arrivals.duration_s": flags.duration_s,
-        "arrivals.num_requests": flags.num_requests,
+        "arrivals.duration_s": flags.duration,
+        "arrivals.num_requests": flags.requests,
     }
     found: dict[str, Any] = {
         path: value for path, value in named.items() if value not in (None, "")
@@ -121,7 +129,7 @@ def _overrides(flags: Flags) -> dict[str, Any]:
 def _sets(flags: Flags) -> dict[str, Any]:
     """What --set says, by dotted path."""
     found: dict[str, Any] = {}
-    for text in flags.sets:
+    for text in flags.sets or ():
         path, equals, value = text.partition("=")
         if not equals or not all(path.split(".")):
             raise InvalidConfig(f"--set: want PATH=VALUE, such as seed=7, got {text!r}")
@@ -166,7 +174,7 @@ def _quick(flags: Flags) -> dict[str, Any]:
     arrivals: dict[str, Any] = {"kind": "open", "rate": 10.0}
     if flags.users is not None:
         arrivals = {"kind": "closed"}
-    if flags.duration_s is None and flags.num_requests is None:
+    if flags.duration is None and flags.requests is None:
         # At the default rate and ratio 381 requests are what a perfect service needs to pass.
         arrivals["duration_s"] = 60.0
     limits = {

@@ -44,6 +44,8 @@ class Limits:
     max_connections: int | None = None  # requests beyond wait for one
     request_timeout_s: float = 300.0  # from the actual send to the last byte
     connect_timeout_s: float = 10.0
+    # From the start; then sending ends, as by an interrupt. None: the arrivals' own end.
+    run_timeout_s: float | None = None
     drain_s: float = 300.0  # after the last send; what is still open then is unfinished
     max_lateness_s: float = 0.05  # p99 of our own lateness; more voids the run
     realtime: bool = False  # senders at real-time priority, ahead of everything else on the host
@@ -53,9 +55,16 @@ class Limits:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: must be >= 1, got {value}")
-        for name in ("request_timeout_s", "connect_timeout_s", "drain_s", "max_lateness_s"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(f"{name}: must be > 0 s, got {getattr(self, name)}")
+        for name in (
+            "request_timeout_s",
+            "connect_timeout_s",
+            "run_timeout_s",
+            "drain_s",
+            "max_lateness_s",
+        ):
+            value = getattr(self, name)
+            if value is not None and not value > 0.0:
+                raise ValueError(f"{name}: must be > 0 s, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from epidote_core.modality import Modality
 from epidote_core.slo import Slo
+from epidote_loadgen.measures.nearest_rank import nearest_rank
 from epidote_loadgen.records import RequestAttributes, RequestRecord
 
 ITL_QUANTILE = 0.99  # of a request's own gaps: one stutter in a hundred tokens is forgiven
@@ -91,9 +92,7 @@ def high_gap_s(gaps_s: Sequence[float]) -> float | None:
     >>> high_gap_s([0.1, 0.5, 0.2])
     0.5
     """
-    if not gaps_s:
-        return None
-    return sorted(gaps_s)[math.ceil(ITL_QUANTILE * len(gaps_s)) - 1]
+    return nearest_rank(gaps_s, ITL_QUANTILE) if gaps_s else None
 
 
 @dataclass(frozen=True, kw_only=True)

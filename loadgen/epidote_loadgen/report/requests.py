@@ -65,9 +65,3 @@ class Bins:
         for number, group in self.groups(requests, at):
             counts[number] = len(group) / self.width_s
         return counts
-
-
-def quantile(values: Sequence[float], q: float) -> float:
-    """Nearest rank; `values` in any order, at least one."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(q * len(ordered)) - 1)]

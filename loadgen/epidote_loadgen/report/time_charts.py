@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from epidote_loadgen.measures.nearest_rank import nearest_rank
 from epidote_loadgen.records import RequestStatus
 from epidote_loadgen.report.frame import LEFT, Frame, Series
-from epidote_loadgen.report.requests import Bins, Row, quantile
+from epidote_loadgen.report.requests import Bins, Row
 from epidote_loadgen.report.scale import clock, percent, plain, seconds
 from epidote_loadgen.report.svg import area, dots, label, line, path, tag
 
@@ -90,7 +91,7 @@ def latency_chart(
         at, found = [], []
         for number, group in bins.groups(known, lambda row: row["intended_send_s"]):
             at.append(bins.middle_s(number))
-            found.append(quantile([row[field] for row in group], q))
+            found.append(nearest_rank([row[field] for row in group], q))
         points = [(frame.x(x), frame.y(max(FLOOR_S, y))) for x, y in zip(at, found, strict=True)]
         frame.layers.append(path(points, class_=f"stroke {colour}"))
         frame.series.append(Series(name=name, colour=colour, at=at, values=found, unit="s"))

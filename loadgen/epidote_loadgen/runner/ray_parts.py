@@ -85,8 +85,8 @@ def _join(address: str, *, deadline_s: float) -> None:
     thread.join(deadline_s)
     if thread.is_alive():
         raise ValueError(f"--ray {address}: did not let us in within {deadline_s:g} s")
-    for error in problems:
-        raise ValueError(f"--ray {address}: {_first_line(error)}") from error
+    for problem in problems:
+        raise ValueError(f"--ray {address}: {_first_line(problem)}") from problem
 
 
 class RayPart:

@@ -218,7 +218,7 @@ class _Run:
                     self._pipes.pop(pipe)
 
     def _obey_interrupt(self) -> None:
-        if self._interrupt.wants_stop and not self._told_stop:
+        if (self._interrupt.wants_stop or self._is_out_of_time()) and not self._told_stop:
             self._told_stop = True
             if self._start_s is None:
                 self._abandon()
@@ -227,6 +227,12 @@ class _Run:
                 self._tell(Command.STOP)
         if self._interrupt.wants_abandon:
             self._abandon()
+
+    def _is_out_of_time(self) -> bool:
+        timeout_s = self._plan.limits.run_timeout_s
+        if timeout_s is None or self._start_s is None:
+            return False
+        return time.monotonic() > self._start_s + timeout_s
 
     def _abandon(self) -> None:
         if not self._told_abandon:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from epidote_loadgen.outputs.request_columns import COLUMNS
 from epidote_loadgen.report.page import page
-from epidote_loadgen.report.requests import Bins, quantile, rows
+from epidote_loadgen.report.requests import Bins, rows
 from epidote_loadgen.report.scale import Scale, log_ticks, ticks
 from epidote_loadgen.report.svg import dots
 
@@ -311,11 +311,6 @@ def test_an_axis_has_a_tick_whatever_its_range(low: float, factor: float) -> Non
 @given(st.floats(1e-6, 1e3), st.floats(1.5, 1e6))
 def test_log_ticks_lie_inside(low: float, factor: float) -> None:
     assert all(low <= tick <= low * factor for tick in log_ticks(low, low * factor))
-
-
-def test_quantiles_are_nearest_ranks() -> None:
-    assert quantile([3.0, 1.0, 2.0], 0.5) == 2.0
-    assert quantile(list(map(float, range(100))), 0.99) == 98.0
 
 
 def test_rows_are_the_columns_turned() -> None:
