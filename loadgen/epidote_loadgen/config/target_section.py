@@ -78,6 +78,7 @@ class LimitsSection(Section):
     max_connections: Count | None = None
     request_timeout_s: Positive = 300.0
     connect_timeout_s: Positive = 10.0
+    run_timeout_s: Positive | None = None
     drain_s: Positive = 300.0
     max_lateness_s: Positive = 0.05
     realtime: bool = False

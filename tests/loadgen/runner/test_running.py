@@ -162,6 +162,16 @@ def test_an_interrupt_keeps_what_was_measured(quick: str) -> None:
     assert {record.status for record in result.records} == {RequestStatus.OK}
 
 
+def test_a_run_that_is_out_of_time_ends_as_if_interrupted(quick: str) -> None:
+    endless = plan(quick, duration_s=600.0)
+    bounded = replace(endless, limits=replace(endless.limits, run_timeout_s=2.0))
+    result = run(bounded)
+    assert result.interrupted
+    assert result.duration_s >= 2.0
+    assert 0 < len(result.records) < 60_000
+    assert {record.status for record in result.records} == {RequestStatus.OK}
+
+
 def test_a_second_interrupt_waits_for_nothing() -> None:
     interrupt = Interrupt()
 
