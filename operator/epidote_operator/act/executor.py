@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from epidote_core.errors import EpidoteError
-from epidote_core.roles import WorkerState
+from epidote_core.roles import Role, WorkerState
 from epidote_operator.act.hands import CannotAct, Hands
 from epidote_operator.act.switches import STUCK_S, Step, next_step
 from epidote_operator.status.fleet import Done, Fleet, FleetWorker, Outcome, SwitchIntent
@@ -22,6 +22,8 @@ from epidote_planner.decision import (
 )
 from epidote_planner.lane import Lane
 
+# A register takes a worker that stood in back at once, a drain and a change of weights long.
+REDUNDANT_S = 15.0
 NO_ADVICE = AdviseGateway(cache_pressure=0.0, lossy_pressure=0.0, shed_ratio=0.0)
 
 
@@ -57,18 +59,24 @@ class Executor:
             is_stuck = fleet.at_s > worker.adrift_since_s + self._drain_deadline_s + self._stuck_s
             return await self._replace(worker) if is_stuck else []
         if worker.intent is None:
-            return await self._heal(worker, fleet.at_s)
+            return await self._heal(worker, fleet)
         intent = worker.intent
+        stood_in = intent.source.role is Role.ALL
+        is_needed = stood_in and worker.redundant_since_s is None
         match next_step(worker, fleet.at_s, stuck_s=self._stuck_s):
-            case Step.ASK if self._hands.refusal(worker) is None:
+            case Step.ASK if self._hands.refusal(worker) is None and not is_needed:
                 await self._hands.ask_switch(worker, intent)
                 return []
             case Step.FINISH:
                 await self._hands.settle_switch(worker, intent.target, fleet.at_s)
                 return [Done(verb="Switched", what=_moved(worker, intent), is_start=False)]
             case Step.ASK | Step.ROLL_BACK:
-                why = self._hands.refusal(worker) or "the deadline has passed"
-                await self._hands.settle_switch(worker, intent.source, fleet.at_s)
+                is_late = fleet.at_s > intent.deadline_s
+                why = self._hands.refusal(worker) or (
+                    "the deadline has passed" if is_late else "every stage needs it"
+                )
+                home = intent.target if stood_in else intent.source
+                await self._hands.settle_switch(worker, home, fleet.at_s)
                 what = f"{_moved(worker, intent)}: {why}"
                 return [Done(verb="RolledBack", what=what, is_start=False)]
             case Step.REPLACE:
@@ -80,18 +88,37 @@ class Executor:
         await self._hands.remove_worker(worker, drain=False)
         return [Done(verb="Replace", what=f"{worker.name} (stuck)", is_start=False)]
 
-    async def _heal(self, worker: FleetWorker, now_s: float) -> list[Done]:
+    async def _heal(self, worker: FleetWorker, fleet: Fleet) -> list[Done]:
         """A worker in another role than its assignment, or off its routes, is put right.
 
         It came up in a role of its register's choice, or a switch was made by hand: where nobody
-        asked for something else, what it serves is what counts.
+        asked for something else, what it serves is what counts. One that stands in for others keeps
+        its assignment.
         """
         if worker.state is not WorkerState.ROUTABLE or worker.said is None:
             return []
-        if worker.said != worker.lane or not worker.is_labelled:
-            await self._hands.settle_switch(worker, worker.said, now_s)
-            return [Done(verb="Relabel", what=f"{worker.name} {worker.said}", is_start=False)]
-        return []
+        lane = worker.lane if worker.stands_in else worker.said
+        if lane != worker.lane or not worker.is_labelled:
+            await self._hands.settle_switch(worker, lane, fleet.at_s)
+            return [Done(verb="Relabel", what=f"{worker.name} {lane}", is_start=False)]
+        return await self._take_back(worker, fleet)
+
+    async def _take_back(self, worker: FleetWorker, fleet: Fleet) -> list[Done]:
+        """The register does this by itself; a worker that it forgot is ordered back, once.
+
+        Not while anybody else is between two roles: what the others serve is not certain then.
+        """
+        since_s, said = worker.redundant_since_s, worker.said
+        if since_s is None or said is None or fleet.at_s < since_s + REDUNDANT_S:
+            return []
+        if any(w.intent is not None or w.adrift_since_s is not None for w in fleet.staying):
+            return []
+        first = next(w for w in fleet.workers if w.redundant_since_s is not None)
+        if worker is not first:  # one at a time: each of two may be what makes the other redundant
+            return []
+        action = SwitchRole(worker=worker.name, source=said, target=worker.lane)
+        await self._switch(worker, action, fleet.at_s)
+        return [Done(verb=SwitchRole.__name__, what=describe(action))]
 
     async def _take(
         self, action: Action, fleet: Fleet, assigned: Counter[Lane], deferred: list[str]
@@ -106,6 +133,12 @@ class Executor:
                 worker = fleet.worker(action.worker)
                 if worker is None or worker.is_leaving or worker.intent is not None:
                     return []
+                if worker.said is not None and worker.said.role is Role.ALL:
+                    # It serves the target already; the register says when it may serve less.
+                    await self._hands.assign(worker, action.target, fleet.at_s)
+                    assigned[action.source] -= 1
+                    assigned[action.target] += 1
+                    return [Done(verb="Assign", what=f"{worker.name} {action.target}")]
                 if adrift := [w.name for w in fleet.staying if w.adrift_since_s is not None]:
                     raise CannotAct(  # where it goes is unknown: one switch more may be too many
                         f"{', '.join(adrift)} switches without having been asked by this operator; "
@@ -135,7 +168,7 @@ class Executor:
             await self._hands.assign(worker, action.target, now_s)
             return
         intent = SwitchIntent(
-            source=worker.lane,
+            source=action.source,
             target=action.target,
             epoch=worker.epoch,
             started_s=now_s,

@@ -7,9 +7,12 @@ written down and the intent dropped. Whoever looks at (intent, worker) can go on
     -----------------------------+------------------------+--------------------------------
     gone                         | FORGET                 | FORGET
     starting, routing role known | WAIT                   | ROLL_BACK
-    routable, epoch grew or      |                        |
-      role is the target         | FINISH                 | FINISH
+    routable in the new role     | FINISH                 | FINISH
+    routable in every role       | FINISH                 | FINISH
+      (stands in for others)     |                        |
     routable in the old role     | ASK (again)            | ROLL_BACK
+    routable in every role as    | ASK; epoch grew: it    | ROLL_BACK
+      before the switch          |   is needed, ROLL_BACK |
     draining                     | WAIT                   | WAIT, then REPLACE (stuck)
     switching, verifying         | WAIT                   | WAIT, then REPLACE (stuck)
     failed                       | FORGET: the planner replaces it
@@ -21,7 +24,7 @@ that still hangs is replaced, because it serves nobody and holds a GPU.
 
 from enum import StrEnum
 
-from epidote_core.roles import WorkerState
+from epidote_core.roles import Role, WorkerState
 from epidote_operator.spec.service_status import SwitchState
 from epidote_operator.status.fleet import FleetWorker
 
@@ -50,9 +53,12 @@ def next_step(worker: FleetWorker, now_s: float, *, stuck_s: float = STUCK_S) ->
         case WorkerState.STARTING:  # restarted in mid-switch: it may come up in either role
             return Step.ROLL_BACK if is_late else Step.WAIT
         case WorkerState.ROUTABLE:
-            if worker.said == intent.target:
+            stands_in = worker.said is not None and worker.said.role is Role.ALL
+            stood_in = intent.source.role is Role.ALL
+            if worker.said == intent.target or (stands_in and not stood_in):
                 return Step.FINISH
-            return Step.ROLL_BACK if is_late else Step.ASK
+            undone = stands_in and worker.epoch > intent.epoch
+            return Step.ROLL_BACK if is_late or undone else Step.ASK
         case _:
             return Step.REPLACE if now_s > intent.deadline_s + stuck_s else Step.WAIT
 

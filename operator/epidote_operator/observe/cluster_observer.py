@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from epidote_core.modality import Modality
+from epidote_core.roles import Role
 from epidote_core.slo import Slo
 from epidote_operator.observe.gateways import Gateways
 from epidote_operator.observe.observation import Observation
@@ -13,6 +14,7 @@ from epidote_operator.observe.prometheus import PrometheusSource
 from epidote_operator.observe.signals import role_signals
 from epidote_operator.observe.window import MetricsWindow
 from epidote_operator.resources.commands import HTTP_PORT
+from epidote_planner.lane import SPLIT_ROLES
 
 Pod = Mapping[str, Any]
 
@@ -30,7 +32,8 @@ class ServiceMemory:
 class ClusterObserver:
     """An `Observer` for one tick: the pods are those that an index has in memory.
 
-    `prometheus`: traffic is read from there, and the gateways tell about workers alone.
+    `prometheus`: traffic is read from there, and the gateways tell about workers alone. `stages`:
+    the roles that the model needs.
     """
 
     memory: ServiceMemory
@@ -39,6 +42,7 @@ class ClusterObserver:
     admin_key: str | None
     revision: str
     prometheus: PrometheusSource | None = None
+    stages: Collection[Role] = SPLIT_ROLES
 
     async def look(self, slos: Mapping[Modality, Slo], now_s: float) -> Observation:
         memory = self.memory
@@ -51,7 +55,12 @@ class ClusterObserver:
             traffic = memory.window.read(slos, now_s)
         return Observation(
             fleet=memory.pods.fleet(
-                self.workers, report, now_s, revision=self.revision, message=message
+                self.workers,
+                report,
+                now_s,
+                revision=self.revision,
+                message=message,
+                stages=self.stages,
             ),
             traffic=traffic,
             signals=role_signals(report) if report is not None else {},

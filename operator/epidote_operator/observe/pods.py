@@ -6,17 +6,17 @@ Pods are also there when the gateway is not: a fleet that can't be asked is take
 so that nobody is given up because somebody else is away.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from epidote_core.roles import WorkerState
+from epidote_core.roles import Role, WorkerState
 from epidote_operator.observe.gateway_client import FleetReport, WorkerReport
 from epidote_operator.resources.labels import REVISION
 from epidote_operator.resources.pod_notes import PodNotes, read_notes
 from epidote_operator.status.conditions import unix_time
 from epidote_operator.status.fleet import Fleet, FleetWorker
-from epidote_planner.lane import Lane
+from epidote_planner.lane import SPLIT_ROLES, Lane
 
 BETWEEN_ROLES = (WorkerState.DRAINING, WorkerState.SWITCHING, WorkerState.VERIFYING)
 NODE_ID = "epidote.dev/node-id"  # annotation: how the worker's own node is called
@@ -25,10 +25,11 @@ NODE_ID = "epidote.dev/node-id"  # annotation: how the worker's own node is call
 @dataclass
 class PodFleet:
     """Joins pods and workers; remembers since when a worker is missing from the gateway's list, or
-    switches without an intent."""
+    switches without an intent, or stands in for nobody."""
 
     _missing_since: dict[str, float] = field(default_factory=dict)  # by pod uid
     _adrift_since: dict[str, float] = field(default_factory=dict)
+    _redundant_since: dict[str, float] = field(default_factory=dict)
 
     def fleet(
         self,
@@ -38,23 +39,51 @@ class PodFleet:
         *,
         revision: str = "",
         message: str = "",
+        stages: Collection[Role] = SPLIT_ROLES,
     ) -> Fleet:
-        """The fleet now. `report` None: no gateway answered, `message` says why."""
+        """The fleet now. `report` None: no gateway answered, `message` says why.
+
+        `stages`: the roles that the model needs.
+        """
         listed = sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))
         uids = {pod["metadata"]["uid"] for pod in listed}
-        for kept in (self._missing_since, self._adrift_since):
+        for kept in (self._missing_since, self._adrift_since, self._redundant_since):
             for uid in kept.keys() - uids:
                 del kept[uid]
         reports = list(report.workers) if report is not None else []
+        workers = [
+            self._worker(pod, report is not None, _find(pod, reports), now_s, revision)
+            for pod in listed
+        ]
         return Fleet(
             at_s=now_s,
             is_known=report is not None,
             message=message,
             workers=tuple(
-                self._worker(pod, report is not None, _find(pod, reports), now_s, revision)
-                for pod in listed
+                self._with_redundancy(pod["metadata"]["uid"], worker, workers, stages, now_s)
+                for pod, worker in zip(listed, workers, strict=True)
             ),
         )
+
+    def _with_redundancy(
+        self,
+        uid: str,
+        worker: FleetWorker,
+        fleet: Collection[FleetWorker],
+        stages: Collection[Role],
+        now_s: float,
+    ) -> FleetWorker:
+        """A worker that stands in, with the time since when every stage but its own has others."""
+        others = [other for other in fleet if other is not worker]
+        is_routable = worker.state is WorkerState.ROUTABLE and not worker.is_leaving
+        if not (worker.stands_in and is_routable) or any(
+            role is not worker.lane.role and not any(other.serves_role(role) for other in others)
+            for role in stages
+        ):
+            self._redundant_since.pop(uid, None)
+            return worker
+        since_s = self._redundant_since.setdefault(uid, now_s)
+        return replace(worker, redundant_since_s=since_s)
 
     def _worker(
         self,
@@ -70,9 +99,11 @@ class PodFleet:
         state, since_s = self._state(pod, notes, is_known, report, now_s, created_s)
         own = (metadata.get("labels") or {}).get(REVISION, "")
         said = Lane(notes.lane.group, report.role) if report else None
-        # Whatever became of its notes, a worker without a switch of ours is what it says.
+        # Whatever became of its notes, a worker without a switch of ours is what it says. One that
+        # serves every stage stands in for others: it belongs where it did.
         believed = said is not None and notes.intent is None and state is not WorkerState.STARTING
-        lane = said if believed and said is not None else notes.lane
+        stands_in = said is not None and said.role is Role.ALL
+        lane = said if believed and said is not None and not stands_in else notes.lane
         return FleetWorker(
             name=metadata["name"],
             worker_id=report.worker_id if report else "",

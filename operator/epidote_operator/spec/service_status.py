@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from epidote_core.roles import Role
 from epidote_operator.spec.field_model import StatusModel, list_map
 from epidote_operator.spec.pool import PASS_THROUGH
 from epidote_operator.spec.role_bounds import RoleName
@@ -53,6 +54,23 @@ class Condition(StatusModel):
     """Generation of the spec that it was judged by."""
 
 
+class WorkerRole(StrEnum):
+    """What a worker serves: one role, or every one while others are missing."""
+
+    ENCODE = "Encode"
+    PREFILL = "Prefill"
+    DECODE = "Decode"
+    ALL = "All"
+
+    @classmethod
+    def of(cls, role: Role) -> "WorkerRole":
+        """
+        >>> WorkerRole.of(Role.ALL).value
+        'All'
+        """
+        return cls(role.value.capitalize())
+
+
 class RoleStatus(StatusModel):
     """Workers of one role."""
 
@@ -61,7 +79,9 @@ class RoleStatus(StatusModel):
     desired: int = 0
     """Workers the last decision wants in this role."""
     ready: int = 0
-    """Workers that serve it now."""
+    """Workers of it that serve now."""
+    stand_ins: int = 0
+    """Workers of other roles that serve this one as well, while it has none of its own."""
     switching: int = 0
     """Workers on their way into this role."""
 
@@ -82,9 +102,9 @@ class SwitchStatus(StatusModel):
 
     worker: str
     """Name of the worker's pod."""
-    from_role: RoleName
+    from_role: WorkerRole
     """Role it leaves."""
-    to_role: RoleName
+    to_role: WorkerRole
     """Role it takes."""
     epoch: int
     """The worker's epoch before the switch; it grows by one with each."""
@@ -174,7 +194,8 @@ class MultimodalServiceStatus(StatusModel):
     roles: Annotated[tuple[RoleStatus, ...], Field(json_schema_extra=list_map("name"))] = ()
     """Workers by role."""
     role_summary: str = ""
-    """Ready workers as encode/prefill/decode, for `kubectl get`."""
+    """Ready workers as encode/prefill/decode, for `kubectl get`; `+1` after a role that a worker of
+    another one serves as well."""
     gpus: GpuStatus = GpuStatus()
     """GPUs against the budget."""
     switches: Annotated[tuple[SwitchStatus, ...], Field(json_schema_extra=list_map("worker"))] = ()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from epidote_core.roles import Role, WorkerState
+from epidote_core.roles import WorkerState
 from epidote_operator.spec.scaling import ScalingMode
 from epidote_operator.spec.service_status import (
     Condition,
@@ -104,13 +104,16 @@ def _ready(facts: Facts) -> Finding:
     if not facts.fleet.is_known:
         return FALSE, "GatewayUnreachable", facts.fleet.message
     ready = facts.fleet.ready()
-    serving = {lane.role for lane in ready} | (
-        set(Role) if any(lane.role is Role.ALL for lane in ready) else set()
+    able = [worker for worker in facts.fleet.workers if worker.is_ready]
+    bare = sorted(
+        {str(lane) for lane in facts.lanes if not any(w.serves_role(lane.role) for w in able)}
     )
-    bare = sorted({str(lane) for lane in facts.lanes if lane.role not in serving})
     if bare:
         return FALSE, "NoRoutableWorker", f"no routable worker serves {', '.join(bare)}"
-    return TRUE, "EveryStageServed", f"{ready.total()} workers serve every stage"
+    told = f"{ready.total()} workers serve every stage"
+    if all_round := [worker.name for worker in able if worker.stands_in and worker.serves]:
+        told += f"; every one of {', '.join(all_round)}, in the place of missing workers"
+    return TRUE, "EveryStageServed", told
 
 
 def _progressing(facts: Facts) -> Finding:

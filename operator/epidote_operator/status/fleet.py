@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from epidote_core.roles import WorkerState
+from epidote_core.roles import Role, WorkerState
 from epidote_planner.lane import Lane
 from epidote_planner.snapshot import WorkerStatus
 
@@ -57,6 +57,7 @@ class FleetWorker:
     is: what it says of itself, or its assignment before it speaks and while it switches. `said` is
     the role it reports, None before it reports one. `adrift_since_s`: it has been between two roles
     since then without an intent of ours; somebody else asked, or the intent was lost.
+    `redundant_since_s`: it serves every stage, and since then others have served all but its own.
     """
 
     name: str
@@ -70,6 +71,7 @@ class FleetWorker:
     is_leaving: bool = False
     is_labelled: bool = True  # its pod's label and assignment say its lane
     adrift_since_s: float | None = None
+    redundant_since_s: float | None = None
     is_ready: bool = True  # its pod's readiness probe agrees that it serves
     is_outdated: bool = False  # made from an older revision of the spec
     num_running: int = 0
@@ -79,6 +81,19 @@ class FleetWorker:
     def serves(self) -> bool:
         """Whether it takes requests in its lane now."""
         return self.state is WorkerState.ROUTABLE and self.intent is None and not self.is_leaving
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether it serves every stage, though it belongs to one: others are missing.
+
+        The register has a lone survivor do that, and takes it back. `lane` is where it belongs.
+        """
+        said = self.said
+        return said is not None and said.role is Role.ALL and self.lane.role is not Role.ALL
+
+    def serves_role(self, role: Role) -> bool:
+        """Whether it takes requests of that role now."""
+        return self.serves and (self.stands_in or self.lane.role in (role, Role.ALL))
 
     def for_planner(self) -> WorkerStatus:
         """The planner counts a worker that switches for where it is going."""
@@ -121,12 +136,22 @@ class Fleet:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nobody who stays is on the way from one role to another."""
-        return all(w.intent is None and w.adrift_since_s is None for w in self.staying)
+        """Whether everybody who stays does what it is assigned to, and nothing else."""
+        return all(
+            w.intent is None and w.adrift_since_s is None and not w.stands_in for w in self.staying
+        )
 
     def ready(self) -> Counter[Lane]:
         """Workers that serve, by lane: the gateway routes to them, and their pods are ready."""
         return Counter(w.lane for w in self.workers if w.serves and w.is_ready)
+
+    def stand_ins(self, role: Role) -> tuple[FleetWorker, ...]:
+        """Ready workers that belong to another role and serve this one as well."""
+        return tuple(
+            w
+            for w in self.workers
+            if w.is_ready and w.lane.role is not role and w.serves_role(role)
+        )
 
     def switching(self) -> Counter[Lane]:
         """Switches under way, by where they lead."""

@@ -14,6 +14,7 @@ from epidote_operator.spec.service_status import (
     RolloutStatus,
     SwitchState,
     SwitchStatus,
+    WorkerRole,
 )
 from epidote_operator.status.conditions import Facts, conditions, timestamp
 from epidote_operator.status.decisions import decision_of, remembered
@@ -79,7 +80,7 @@ def render(
             "ready_workers": fleet.ready().total(),
             "desired_workers": plan.total if plan is not None else len(fleet.staying),
             "roles": roles,
-            "role_summary": "/".join(str(role.ready) for role in roles),
+            "role_summary": "/".join(_summary(role) for role in roles),
             "gpus": GpuStatus(
                 used=report.gpus_per_worker * num_pods, budget=report.policy.gpu_budget
             ),
@@ -104,12 +105,18 @@ def _role(role: Role, report: Report) -> RoleStatus:
 
     fleet = report.fleet
     wanted = dict(report.plan.targets) if report.plan is not None else dict(fleet.assigned())
+    ready = of_role(dict(fleet.ready()))
     return RoleStatus(
         name=RoleName.of(role),
         desired=of_role(wanted),
-        ready=of_role(dict(fleet.ready())),
+        ready=ready,
+        stand_ins=0 if ready else len(fleet.stand_ins(role)),
         switching=of_role(dict(fleet.switching())),
     )
+
+
+def _summary(role: RoleStatus) -> str:
+    return f"{role.ready}+{role.stand_ins}" if role.stand_ins else str(role.ready)
 
 
 def _switch(worker: FleetWorker, state: SwitchState | None) -> SwitchStatus:
@@ -117,8 +124,8 @@ def _switch(worker: FleetWorker, state: SwitchState | None) -> SwitchStatus:
     assert intent is not None, "only of workers that switch"
     return SwitchStatus(
         worker=worker.name,
-        from_role=RoleName.of(intent.source.role),
-        to_role=RoleName.of(intent.target.role),
+        from_role=WorkerRole.of(intent.source.role),
+        to_role=WorkerRole.of(intent.target.role),
         epoch=intent.epoch,
         state=state or SwitchState.ROUTABLE,
         started_at=timestamp(intent.started_s),

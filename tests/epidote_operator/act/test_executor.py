@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 from epidote_core.roles import Role, WorkerState
-from epidote_operator.act.executor import Executor
+from epidote_operator.act.executor import REDUNDANT_S, Executor
 from epidote_operator.act.fakes import PretendHands
 from epidote_operator.status.fleet import Fleet, FleetWorker
 from epidote_planner.decision import Action, AddWorkers, AdviseGateway, RemoveWorker, SwitchRole
 from epidote_planner.lane import Lane
 
 DECODE, ENCODE = Lane("default", Role.DECODE), Lane("default", Role.ENCODE)
+PREFILL, ALL = Lane("default", Role.PREFILL), Lane("default", Role.ALL)
 SWITCH = SwitchRole(worker="a", source=DECODE, target=ENCODE)
 
 
@@ -173,3 +174,41 @@ async def test_a_worker_on_its_way_unasked_is_waited_for_and_replaced_if_it_neve
     assert "b switches without having been asked" in outcome.failure
     assert hands.workers["a"].intent is None
     assert await run(hands, at_s=96.0) == ["remove_worker b now"]
+
+
+async def test_a_worker_that_stands_in_for_others_is_left_to_its_register() -> None:
+    hands = hands_with(worker("a", PREFILL, said=ALL), worker("b", ENCODE))
+    assert await run(hands) == []
+    assert not await matched(hands), "counts would make its role the wish"
+    assert hands.workers["a"].lane == PREFILL
+
+
+async def test_a_worker_that_stands_in_changes_its_assignment_and_not_what_it_serves() -> None:
+    hands = hands_with(worker("a", PREFILL, said=ALL), worker("b", ENCODE))
+    switch = SwitchRole(worker="a", source=PREFILL, target=DECODE)
+    assert await run(hands, switch) == ["assign a decode"]
+
+
+async def test_a_worker_that_its_register_forgot_is_taken_back_once() -> None:
+    forgotten = {"said": ALL, "redundant_since_s": 10.0}
+    hands = hands_with(worker("a", PREFILL, **forgotten), worker("b", ENCODE, **forgotten))
+    assert await run(hands, at_s=9.0 + REDUNDANT_S) == []
+    assert await run(hands, at_s=10.0 + REDUNDANT_S) == ["mark_switch a", "ask_switch a"]
+    assert await run(hands, at_s=11.0 + REDUNDANT_S) == ["settle_switch a prefill"]
+
+
+async def test_a_worker_that_is_needed_for_every_stage_again_stays() -> None:
+    hands = hands_with(worker("a", PREFILL, said=ALL, redundant_since_s=10.0))
+    hands.broken = {"ask_switch"}
+    await run(hands, at_s=10.0 + REDUNDANT_S)
+    hands.broken = set()
+    hands.workers["a"] = replace(hands.workers["a"], redundant_since_s=None)
+    assert await run(hands, at_s=11.0 + REDUNDANT_S) == ["settle_switch a prefill"]
+
+
+async def test_a_forgotten_worker_waits_while_somebody_switches() -> None:
+    hands = hands_with(
+        worker("a", PREFILL, said=ALL, redundant_since_s=10.0),
+        worker("b", state=WorkerState.DRAINING, adrift_since_s=25.0),
+    )
+    assert await run(hands, at_s=10.0 + REDUNDANT_S) == []

@@ -11,6 +11,7 @@ from epidote_operator.status.fleet import FleetWorker, SwitchIntent
 from epidote_planner.lane import Lane
 
 DECODE, ENCODE = Lane("default", Role.DECODE), Lane("default", Role.ENCODE)
+ALL = Lane("default", Role.ALL)
 INTENT = SwitchIntent(source=DECODE, target=ENCODE, epoch=4, started_s=100.0, deadline_s=130.0)
 WORKER = FleetWorker(
     name="w",
@@ -62,3 +63,24 @@ def test_what_the_status_shows(state: WorkerState, said: Lane, shown: SwitchStat
 
 def test_an_intent_survives_its_annotation() -> None:
     assert SwitchIntent.from_json(INTENT.to_json()) == INTENT
+
+
+def test_a_worker_that_stands_in_for_others_by_now_is_not_asked_again() -> None:
+    """It serves its new role as well as every other: the register says for how long."""
+    assert next_step(replace(WORKER, said=ALL, epoch=5), IN_TIME) is Step.FINISH
+
+
+@pytest.mark.parametrize(
+    ("epoch", "said", "at_s", "step"),
+    [
+        (4, ALL, IN_TIME, Step.ASK),
+        (5, DECODE, IN_TIME, Step.FINISH),
+        (6, ALL, IN_TIME, Step.ROLL_BACK),
+        (4, ALL, LATE, Step.ROLL_BACK),
+    ],
+)
+def test_a_worker_is_taken_back_from_every_stage_once(
+    epoch: int, said: Lane, at_s: float, step: Step
+) -> None:
+    back = replace(INTENT, source=ALL, target=DECODE)
+    assert next_step(replace(WORKER, intent=back, said=said, epoch=epoch), at_s) is step

@@ -158,3 +158,44 @@ def test_gateways_are_asked_where_they_run() -> None:
     assert gateway_urls([running, leaving, pending]) == ["http://10.0.0.1:8000"]
     running["status"]["podIP"] = "fd00::1"
     assert gateway_urls([running]) == ["http://[fd00::1]:8000"]
+
+
+PREFILL = Lane("default", Role.PREFILL)
+
+
+def prefill_pod(name: str = "p") -> dict[str, Any]:
+    notes = {ASSIGNMENT: assignment(PREFILL, 150.0)}
+    return pod(name, labels={ROLE: "prefill"}, annotations=notes)
+
+
+def test_a_worker_that_stands_in_for_others_belongs_where_it_did() -> None:
+    pods = [prefill_pod(), pod("e", annotations={ASSIGNMENT: assignment(ENCODE, 150.0)})]
+    workers = report(told("p", Role.ALL), told("e", Role.ENCODE))
+    fleet = PodFleet().fleet(pods, workers, 200.0)
+    stand_in = fleet.worker("p")
+    assert stand_in is not None
+    assert (stand_in.lane, stand_in.stands_in, stand_in.is_labelled) == (PREFILL, True, True)
+    assert [worker.name for worker in fleet.stand_ins(Role.DECODE)] == ["p"]
+    assert not fleet.stand_ins(Role.PREFILL), "there it is at home"
+    assert fleet.ready() == {PREFILL: 1, ENCODE: 1}
+    assert stand_in.for_planner().role is Role.PREFILL
+    assert stand_in.redundant_since_s is None, "nobody else decodes"
+
+
+def test_it_is_redundant_since_others_serve_every_stage_but_its_own() -> None:
+    fleet = PodFleet()
+    pods = [prefill_pod(), pod("d")]
+
+    def since(at_s: float, *others: WorkerReport, stages: tuple[Role, ...]) -> float | None:
+        heard = report(told("p", Role.ALL), *others)
+        found = fleet.fleet(pods, heard, at_s, stages=stages).worker("p")
+        assert found is not None
+        return found.redundant_since_s
+
+    text = (Role.PREFILL, Role.DECODE)
+    starts = told("d", state=WorkerState.STARTING)
+    assert since(200.0, starts, stages=text) is None
+    assert since(210.0, told("d"), stages=text) == 210.0
+    assert since(220.0, told("d"), stages=text) == 210.0
+    assert since(230.0, starts, stages=text) is None
+    assert since(240.0, told("d"), stages=(Role.ENCODE, *text)) is None, "nobody else encodes"
