@@ -46,7 +46,7 @@ class Executor:
                 await self._hands.advise(NO_ADVICE)
             for action in actions:
                 done += await self._take(action, fleet, assigned, deferred)
-            if fleet.is_known and _may_match(fleet, done):
+            if fleet.is_known and _may_match(fleet, done, assigned):
                 await self._hands.match_size(assigned)
         except EpidoteError as error:
             return Outcome(done=tuple(done), failure=str(error), deferred=tuple(deferred))
@@ -178,12 +178,16 @@ class Executor:
         await self._hands.ask_switch(worker, intent)
 
 
-def _may_match(fleet: Fleet, done: Iterable[Done]) -> bool:
+def _may_match(fleet: Fleet, done: Iterable[Done], assigned: Counter[Lane]) -> bool:
     """Whether the register may be told counts: only while it would switch nobody to reach them.
 
     Told in mid-switch it would take the worker under way for one of its old role, and switch
-    another one as well. The same goes for a worker that leaves, while another one is missing.
+    another one as well. The same goes for a worker that leaves, while another one is missing. And
+    with a role that has just lost its last worker: told fewer workers than stages it would have
+    everybody serve all of them, where one is enough until the replacement is there.
     """
+    if {lane.role for lane in fleet.assigned()} - {lane.role for lane in +assigned}:
+        return False
     if not fleet.is_settled or any(step.verb == SwitchRole.__name__ for step in done):
         return False
     starts = any(worker.state is WorkerState.STARTING for worker in fleet.staying)

@@ -212,3 +212,15 @@ async def test_a_forgotten_worker_waits_while_somebody_switches() -> None:
         worker("b", state=WorkerState.DRAINING, adrift_since_s=25.0),
     )
     assert await run(hands, at_s=10.0 + REDUNDANT_S) == []
+
+
+async def test_the_register_hears_no_counts_without_a_role_that_has_just_lost_its_last_worker() -> (
+    None
+):
+    """It would take two workers for too few to share three stages, and turn both round."""
+    dead = worker("d", state=WorkerState.FAILED)
+    gave_up = RemoveWorker(worker="d", lane=DECODE, gave_up=True)
+    hands = hands_with(dead, worker("e", ENCODE), worker("p", PREFILL))
+    assert not await matched(hands, gave_up)
+    hands = hands_with(dead, worker("e", ENCODE), worker("p", PREFILL))
+    assert await matched(hands, gave_up, AddWorkers(lane=DECODE, count=1))
