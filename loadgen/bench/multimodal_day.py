@@ -80,7 +80,8 @@ def contenders(profile: PerformanceProfile) -> dict[str, Contender]:
         "Epidote": Contender(
             grid={
                 "shed_load": (1.1, 1.2, NEVER),
-                "pool_smoothing_s": (60.0, 15.0, 180.0, 600.0, 1800.0),
+                "pool_smoothing_s": (60.0, 180.0),
+                "pool_steady_s": (600.0, 1800.0),
                 "burst_sigmas": (2.0, 1.0, 1.5, 3.0, 4.0),
                 "shrink_window_s": (300.0, 600.0),
                 "headroom_ratio": (0.1, 0.0),
@@ -217,6 +218,7 @@ def ours(profile: PerformanceProfile, values: Values) -> PlannerPolicy:
             burst_sigmas=values["burst_sigmas"],
             smoothing_s=15.0,
             pool_smoothing_s=values["pool_smoothing_s"],
+            pool_steady_s=values["pool_steady_s"],
         ),
         damping=DampingPolicy(shrink_window_s=values["shrink_window_s"]),
         capacity=CapacityPolicy(headroom_ratio=values["headroom_ratio"]),

@@ -45,7 +45,7 @@ def seconds(rps: float, change: float, repeats: int) -> tuple[int, float]:
     cluster.run(45, image_traffic(rps))
     memory = cluster.memory
     if change < 1.0 and memory is not None:  # the shrink window has passed: remove at once
-        memory = replace(memory, pool_needs=(), pool_need=None)
+        memory = replace(memory, pool_needs=(), pool_need=None, pool_steady=None)
     seen = snapshot(cluster.now_s + 10.0, cluster.fleet, (image_traffic(rps * change),))
     times = [took_s(seen, cluster.policy, memory) for _ in range(repeats)]
     return len(cluster.fleet), median(times)

@@ -4,7 +4,7 @@ Only the pool's size is damped with a window, because workers take minutes; role
 pool follow within seconds and are damped by dwell, cool-down and the gain of a switch.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import ceil
 
 from epidote_planner.forecast import Series, advance, forecast
@@ -17,23 +17,53 @@ NEGLIGIBLE = 0.02
 USUAL_ERRORS = 3.0  # times the typical shortfall of a forecast: higher peaks are news
 
 
+@dataclass(frozen=True, kw_only=True)
+class PoolNeed:
+    """The pool's need over time, smoothed twice: `quick` follows news, `steady` leaves out noise.
+
+    How long peaks last is a matter of the load, and not of ours to fix: a pool that follows peaks
+    which end before a worker starts pays for workers that come too late, and a pool that averages
+    them pays for an hour after the load has gone. Whichever forecast was lately nearer to what the
+    workers that it asked for then met is the one that counts.
+    """
+
+    quick: Series
+    steady: Series
+
+    @property
+    def better(self) -> Series:
+        return self.steady if self.steady.miss2 <= self.quick.miss2 else self.quick
+
+
 def remember_need(
     memory: PlannerMemory, need: float, now_s: float, policy: PlannerPolicy
-) -> Series:
-    """Follow the pool's need; its forecast must reach as far as a new worker's start-up."""
-    return advance(
-        memory.pool_need,
-        need,
-        at_s=now_s,
-        ahead_s=horizon_s(policy),
-        policy=replace(policy.demand, smoothing_s=policy.demand.pool_smoothing_s),
-        seasonal=True,
+) -> PoolNeed:
+    """Follow the pool's need; forecasts are judged by what a worker asked for then would meet."""
+
+    def follow(series: Series | None, smoothing_s: float) -> Series:
+        return advance(
+            series,
+            need,
+            at_s=now_s,
+            ahead_s=served_s(policy),
+            policy=replace(policy.demand, smoothing_s=smoothing_s),
+            seasonal=True,
+        )
+
+    return PoolNeed(
+        quick=follow(memory.pool_need, policy.demand.pool_smoothing_s),
+        steady=follow(memory.pool_steady, policy.demand.pool_steady_s),
     )
 
 
 def horizon_s(policy: PlannerPolicy) -> float:
     """How far ahead a decision about workers must look."""
     return policy.profile.startup_s + policy.tick_s
+
+
+def served_s(policy: PlannerPolicy) -> float:
+    """From asking for a worker to the middle of the window that it then stays at least."""
+    return horizon_s(policy) + policy.damping.shrink_window_s / 2
 
 
 def forecast_need(pool_need: Series, reserve: float, policy: PlannerPolicy) -> float:

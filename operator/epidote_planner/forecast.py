@@ -15,6 +15,8 @@ NUM_PROMISES = 16  # forecasts kept at a time until the future can judge them
 class Series:
     """What is remembered of a number. Plain values: it lives in a resource's status.
 
+    `since_s`: the first observation; the level is the plain mean until the series is as old as its
+    time constant, or the first of all observations would count for longest (None: long ago).
     `promises` are (due time, forecast) pairs; `error2` is the mean square of how far the truth
     came out above them. Forecasts that were too high cost money, not latency, and don't count.
     """
@@ -23,8 +25,10 @@ class Series:
     level: float
     slope: float = 0.0  # per second
     error2: float = 0.0
+    miss2: float = 0.0
     promises: tuple[tuple[float, float], ...] = ()
     season: tuple[float, ...] = ()
+    since_s: float | None = None
 
     @property
     def error(self) -> float:
@@ -37,6 +41,7 @@ class Series:
         return replace(
             self,
             at_s=self.at_s + back_s,
+            since_s=None if self.since_s is None else self.since_s + back_s,
             promises=tuple((due_s + back_s, value) for due_s, value in self.promises),
         )
 
@@ -56,15 +61,17 @@ def advance(
     """
     buckets = policy.season_buckets if seasonal and policy.season_s > 0.0 else 0
     if series is None:
-        return Series(at_s=at_s, level=value, season=(UNKNOWN,) * buckets)
+        return Series(at_s=at_s, level=value, season=(UNKNOWN,) * buckets, since_s=at_s)
     passed = at_s - series.at_s
     if passed <= 0.0:
         return series
     near = 1.0 - exp(-passed / policy.smoothing_s)
+    if series.since_s is not None:  # the n-th observation counts for 1/n at least
+        near = max(near, passed / (at_s - series.since_s + passed))
     far = 1.0 - exp(-passed / policy.trend_s)
     level = series.level + near * (value - series.level)
     slope = series.slope + far * ((level - series.level) / passed - series.slope)
-    error2, promises = _settle(series, value, at_s, passed, policy)
+    error2, miss2, promises = _settle(series, value, at_s, passed, policy)
     season = _remember(series.season, level, at_s, policy) if buckets else ()
     moved = replace(
         series,
@@ -72,6 +79,7 @@ def advance(
         level=level,
         slope=slope,
         error2=error2,
+        miss2=miss2,
         promises=promises,
         season=season,
     )
@@ -97,15 +105,16 @@ def forecast(series: Series, *, ahead_s: float, policy: DemandPolicy) -> float:
 
 def _settle(
     series: Series, value: float, at_s: float, passed: float, policy: DemandPolicy
-) -> tuple[float, tuple[tuple[float, float], ...]]:
-    """Compare the promises that fell due with the truth."""
+) -> tuple[float, float, tuple[tuple[float, float], ...]]:
+    """Compare the promises that fell due with the truth: error2, miss2, and those still open."""
     due = [promised for when, promised in series.promises if when <= at_s]
     kept = tuple(pair for pair in series.promises if pair[0] > at_s)
     if not due:
-        return series.error2, kept
+        return series.error2, series.miss2, kept
     share = 1.0 - exp(-passed / policy.error_s)
-    shortfall = max(0.0, value - due[-1])
-    return series.error2 + share * (shortfall * shortfall - series.error2), kept
+    over = value - due[-1]
+    error2 = series.error2 + share * (max(0.0, over) ** 2 - series.error2)
+    return error2, series.miss2 + share * (over * over - series.miss2), kept
 
 
 def _promise(

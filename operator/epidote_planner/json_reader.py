@@ -88,16 +88,21 @@ def a_series(data: object, path: str) -> Series:
         ValueError: a part of it is missing or cannot be.
     """
     items = a_mapping(data, path)
+    at_s, since_s = items.get("at_s"), items.get("since_s")
+    if since_s is not None:
+        a_number(since_s, f"{path}.since_s", most=a_number(at_s, f"{path}.at_s"))
     return Series(
-        at_s=a_number(items.get("at_s"), f"{path}.at_s"),
+        at_s=a_number(at_s, f"{path}.at_s"),
         level=a_number(items.get("level"), f"{path}.level", least=0.0),
         slope=a_number(items.get("slope"), f"{path}.slope"),
         error2=a_number(items.get("error2"), f"{path}.error2", least=0.0),
+        miss2=a_number(items.get("miss2", 0.0), f"{path}.miss2", least=0.0),
         promises=pairs(items.get("promises", ()), f"{path}.promises"),
         season=tuple(
             a_number(value, f"{path}.season", least=UNKNOWN)
             for value in a_list(items.get("season", ()), f"{path}.season")
         ),
+        since_s=since_s,
     )
 
 

@@ -45,6 +45,7 @@ class PlannerMemory:
     at_s: float | None = None
     modalities: Mapping[str, ModalityMemory] = field(default_factory=dict)
     pool_need: Series | None = None
+    pool_steady: Series | None = None  # the pool's need, smoothed for longer
     cache_hit_ratio: float = 0.0
     corrections: Mapping[str, float] = field(default_factory=dict)  # role -> observed / profile
     margins: Mapping[str, float] = field(default_factory=dict)  # "ttft", "tpot"
@@ -64,7 +65,7 @@ class PlannerMemory:
         """
         step_s = min(0.0, now_s - self.at_s) if self.at_s is not None else 0.0
         series = [item for known in self.modalities.values() for item in known.rates.values()]
-        series += [self.pool_need] if self.pool_need else []
+        series += [item for item in (self.pool_need, self.pool_steady) if item]
         if step_s == 0.0 and all(item.at_s <= now_s for item in series):
             return self
         blocked, overloaded = self.starts_blocked_until_s, self.overloaded_since_s
@@ -80,6 +81,7 @@ class PlannerMemory:
                 for name, known in self.modalities.items()
             },
             pool_need=self.pool_need.moved(step_s, now_s) if self.pool_need else None,
+            pool_steady=self.pool_steady.moved(step_s, now_s) if self.pool_steady else None,
             pool_needs=tuple((at_s + step_s, need) for at_s, need in self.pool_needs),
             last_switch_s={name: at_s + step_s for name, at_s in self.last_switch_s.items()},
             starts_blocked_until_s=None if blocked is None else blocked + step_s,
@@ -110,7 +112,7 @@ class PlannerMemory:
 def _read(data: Mapping[str, Any]) -> PlannerMemory:
     if data.get("version") != VERSION:
         raise ValueError(f"version: want {VERSION}, got {data.get('version')!r:.60}")
-    pool_need = data.get("pool_need")
+    pool_need, pool_steady = data.get("pool_need"), data.get("pool_steady")
     pool_needs = pairs(data.get("pool_needs", ()), "pool_needs")
     return PlannerMemory(
         at_s=a_time(data.get("at_s"), "at_s"),
@@ -119,6 +121,7 @@ def _read(data: Mapping[str, Any]) -> PlannerMemory:
             for name, item in a_mapping(data.get("modalities", {}), "modalities").items()
         },
         pool_need=a_series(pool_need, "pool_need") if pool_need is not None else None,
+        pool_steady=a_series(pool_steady, "pool_steady") if pool_steady is not None else None,
         cache_hit_ratio=_ratio(data, "cache_hit_ratio"),
         corrections=numbers(data.get("corrections"), "corrections", least=LEAST_CORRECTION),
         margins=numbers(data.get("margins"), "margins", least=-0.99),  # demand stays over 0

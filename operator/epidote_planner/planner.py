@@ -96,10 +96,10 @@ def plan(
     need = sum(budgeted.needs.values())
     pool_need = remember_need(memory, float(budgeted.wanted), now_s, policy)
     reserve = margins.get(RESERVE, 1.0)
-    expected = forecast_need(pool_need, reserve, policy)
+    expected = forecast_need(pool_need.better, reserve, policy)
     window = window_needs(
         memory,
-        whole_workers(lasting_need(need, expected, pool_need.error, reserve)),
+        whole_workers(lasting_need(need, expected, pool_need.better.error, reserve)),
         present=sum(before.values()),
         now_s=now_s,
         policy=policy,
@@ -166,7 +166,8 @@ def plan(
     renewed = PlannerMemory(
         at_s=now_s,
         modalities=seen.modalities,
-        pool_need=memory.pool_need if held_whole else pool_need,
+        pool_need=memory.pool_need if held_whole else pool_need.quick,
+        pool_steady=memory.pool_steady if held_whole else pool_need.steady,
         cache_hit_ratio=memory.cache_hit_ratio if held_whole else seen.cache_hit_ratio,
         corrections=corrections,
         margins=margins,

@@ -81,6 +81,7 @@ class DemandPolicy:
 
     smoothing_s: float = 30.0  # time constant of the level
     pool_smoothing_s: float = 60.0  # of the pool's need: peaks of seconds start no worker
+    pool_steady_s: float = 600.0  # the same where load only fluctuates: the better forecast counts
     trend_s: float = 300.0  # time constant of the slope
     error_s: float = 3600.0  # time constant of the forecast error
     season_s: float = 86_400.0  # length of the season; 0 switches it off
@@ -90,7 +91,7 @@ class DemandPolicy:
     silence_s: float = 900.0  # a modality without a request for so long has no demand at all
 
     def __post_init__(self) -> None:
-        for name in ("smoothing_s", "pool_smoothing_s", "trend_s", "error_s"):
+        for name in ("smoothing_s", "pool_smoothing_s", "pool_steady_s", "trend_s", "error_s"):
             require_number(f"demand.{name}", getattr(self, name), above=True)
         for name in ("season_s", "burst_sigmas", "silence_s"):
             require_number(f"demand.{name}", getattr(self, name))

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from math import sin, tau
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from epidote_core.roles import Role, WorkerState
 from epidote_core.slo import Slo, attainment
 from epidote_core.timing import RequestTiming
 from epidote_planner.correction import observe_corrections, observe_margins
+from epidote_planner.damping import PoolNeed, remember_need
 from epidote_planner.distribution import WEIGHTS, Distribution
 from epidote_planner.experts import ExpertLoad, ExpertMove, net_gain_s, worthwhile_move
 from epidote_planner.fakes import PROFILE, policy, snapshot, workers
@@ -26,6 +28,7 @@ from epidote_planner.groups import (
     share_spare,
 )
 from epidote_planner.lane import Lane
+from epidote_planner.memory import PlannerMemory
 from epidote_planner.policy import DemandPolicy, PressurePolicy
 from epidote_planner.pressure import NO_PRESSURE, advise
 from epidote_planner.snapshot import ServiceSample
@@ -75,6 +78,16 @@ def test_forecast_error_grows_with_surprises_and_only_with_bad_ones() -> None:
     assert error_of([10.0] * 60) == 0.0
     assert error_of([10.0] * 30 + [30.0] * 30) > 5.0
     assert error_of([30.0] * 30 + [10.0] * 30) < 2.0
+
+
+def test_young_series_is_the_mean_of_all_it_has_seen() -> None:
+    """Else the first of its observations would count for as long as the smoothing lasts."""
+    rules = DemandPolicy(smoothing_s=1800.0)
+    series: Series | None = None
+    for tick, value in enumerate([90.0, 10.0, 20.0, 40.0]):
+        series = advance(series, value, at_s=5.0 * tick, ahead_s=0.0, policy=rules)
+    assert series is not None
+    assert series.level == pytest.approx(40.0)
 
 
 def test_old_window_changes_nothing() -> None:
@@ -193,3 +206,24 @@ def test_planner_imports_without_anything_but_the_standard_library() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_smoother_forecast_counts_through_noise_and_the_quicker_one_after_a_step() -> None:
+    rules = policy()
+    random = Random(3)
+    memory = PlannerMemory()
+    now_s = 0.0
+
+    def follow(mean: float, ticks: int) -> PoolNeed:
+        nonlocal memory, now_s
+        for _ in range(ticks):
+            now_s += 10.0
+            found = remember_need(memory, mean + random.gauss(0.0, 1.5), now_s, rules)
+            memory = replace(memory, pool_need=found.quick, pool_steady=found.steady)
+        return found
+
+    noisy = follow(16.0, 720)
+    assert noisy.better is noisy.steady
+    fallen = follow(4.0, 60)  # ten minutes after the load has gone
+    assert fallen.better is fallen.quick
+    assert fallen.better.level < 6.0 < fallen.steady.level

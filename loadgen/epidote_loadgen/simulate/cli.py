@@ -142,9 +142,13 @@ def _advice_lines(found: Advice) -> list[str]:
     if found.is_coupled:
         named = "cheapest split" if found.meets_slo else "no split meets the SLO; nearest"
         return [
-            f"cheapest fleet: {found.coupled} workers without roles",
+            f"cheapest fleet: {_workers(found.coupled)} without roles",
             f"{named}: {workers}",
             f"limit: {found.limit}",
         ]
-    without = f"{found.coupled} workers" if found.coupled else "over three times as many"
+    without = _workers(found.coupled) if found.coupled else "over three times as many"
     return [f"cheapest fleet: {workers}", f"without roles: {without}", f"limit: {found.limit}"]
+
+
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count} workers"

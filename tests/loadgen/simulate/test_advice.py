@@ -65,4 +65,4 @@ def test_pool_without_roles_is_named_where_it_is_cheaper(
 ) -> None:
     load = ["--advise", "--rps", "0.2", "--images", "0", "--duration", "120"]
     assert main([*load, "--tpot", "0.5"]) == 0
-    assert capsys.readouterr().out.startswith("cheapest fleet: 1 workers without roles")
+    assert capsys.readouterr().out.startswith("cheapest fleet: 1 worker without roles")
