@@ -46,7 +46,7 @@ STROKES, STROKE_S, REST_S = 200, 0.02, 0.005
 
 def held_up() -> float:
     """Share of the moments at which a send would have been over `LATE_S` late, in [0, 1]."""
-    lost_s = 0.0
+    lost_s = spun_s = 0.0
     for _ in range(STROKES):
         time.sleep(REST_S)
         begun_s = last_s = time.monotonic()
@@ -54,7 +54,8 @@ def held_up() -> float:
             now_s = time.monotonic()
             lost_s += max(0.0, now_s - last_s - LATE_S)
             last_s = now_s
-    return lost_s / (STROKES * STROKE_S)
+        spun_s += last_s - begun_s
+    return lost_s / spun_s
 
 
 def held_up_at(*, realtime: bool) -> float:

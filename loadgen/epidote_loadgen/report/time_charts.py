@@ -183,6 +183,11 @@ def attainment_chart(requests: Sequence[Row], bins: Bins, classes: dict[str, Any
     return frame.html()
 
 
+def _count(value: float) -> str:
+    """No half requests on an axis."""
+    return plain(value) if value.is_integer() else ""
+
+
 def errors_chart(requests: Sequence[Row], bins: Bins) -> str:
     """Requests without a good end by kind, stacked; "" where all ended well."""
     kinds = sorted({row["status"] for row in requests if row["status"] != OK})
@@ -200,7 +205,7 @@ def errors_chart(requests: Sequence[Row], bins: Bins) -> str:
         x_high=bins.end_s,
         y_high=1.1 * highest,
         x_label=clock,
-        y_label=plain,
+        y_label=_count,
     )
     below = [0.0] * bins.count
     at = [bins.middle_s(i) for i in range(bins.count)]

@@ -7,7 +7,6 @@ parent that is gone (end of the pipe) means ABANDON.
 
 import asyncio
 import gc
-import os
 import signal
 import sys
 import threading
@@ -22,6 +21,7 @@ from epidote_loadgen.plan import RunPlan
 from epidote_loadgen.runner.fast_loop import run_fast
 from epidote_loadgen.runner.outbox import Outbox
 from epidote_loadgen.runner.part import PartControl, run_part
+from epidote_loadgen.runner.precedence import take_precedence
 from epidote_loadgen.runner.preparing import PayloadFailed
 from epidote_loadgen.runner.self_watch import PartWatch
 
@@ -89,7 +89,7 @@ def main(pipe: Connection) -> None:
     last: Done | Failed
     try:
         if work.plan.limits.realtime:
-            _take_precedence()
+            take_precedence()
         last = Done(work.part, run_fast(_run(work, pipe, outbox)))
     except (InvalidTarget, ValueError) as error:
         last = Failed(work.part, str(error), is_usage=True)
@@ -102,21 +102,6 @@ def main(pipe: Connection) -> None:
     outbox.flush()
     with suppress(OSError):  # the parent is gone
         pipe.send(last)
-
-
-def _take_precedence() -> None:
-    """Real-time priority for this process, payloads and all: nothing ordinary keeps it waiting.
-
-    Raises:
-        ValueError: the system has none, or refuses.
-    """
-    try:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-    except (AttributeError, OSError) as error:
-        raise ValueError(
-            f"limits.realtime: not to be had here ({getattr(error, 'strerror', 'no such call')}); "
-            "on Linux it takes root, CAP_SYS_NICE or `ulimit -r`"
-        ) from error
 
 
 async def _run(work: Work, pipe: Connection, outbox: Outbox) -> PartWatch:

@@ -14,6 +14,7 @@ from epidote_loadgen.client.dispatcher import Dispatcher
 from epidote_loadgen.plan import Limits, RunPlan
 from epidote_loadgen.records import RequestRecord
 from epidote_loadgen.runner.pacing import ClosedPacer, OpenPacer
+from epidote_loadgen.runner.precedence import give_precedence
 from epidote_loadgen.runner.preparing import Preparer
 from epidote_loadgen.runner.self_watch import LagMeter, PartWatch, waited_for_cpu_s
 
@@ -63,7 +64,7 @@ async def run_part(plan: RunPlan, part: int, num_parts: int, control: PartContro
     with contextlib.ExitStack() as stack:
         preparer = executor = None
         if isinstance(plan.arrivals, ClosedLoop):
-            executor = ThreadPoolExecutor(1, "payloads")
+            executor = ThreadPoolExecutor(1, "payloads", give_precedence)
             # Without waiting: a payload that takes long must not hold up the end.
             stack.callback(executor.shutdown, wait=False, cancel_futures=True)
         else:

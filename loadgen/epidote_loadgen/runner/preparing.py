@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from epidote_loadgen.records import PlannedRequest, Slot, Workload
+from epidote_loadgen.runner.precedence import give_precedence
 
 MAX_AHEAD = 4096  # requests
 MAX_AHEAD_BYTES = 128 << 20
@@ -103,6 +104,7 @@ class Preparer:
             time.sleep(max(0.0, room_s) + PAST_S)
 
     def _run(self) -> None:
+        give_precedence()
         try:
             for slot in self._slots:
                 self._give_way()
