@@ -224,25 +224,26 @@ def forms(number: str) -> Iterator[Form]:
     integers = ("num_pairs", "num_runs", "num_tiles", "num_experts")
     for num_experts, top_k in ((64, 6), (128, 8), (256, 8)):
         block = {"BLOCK_EXPERTS": power_of_two(num_experts)}
-        yield Form(
-            name=f"moe_route experts={num_experts} top_k={top_k}",
-            kernel=moe_route_kernel,
-            types={
-                "logits_ptr": f"*{number}",
-                "weights_ptr": "*fp32",
-                "experts_ptr": "*i32",
-                **dict.fromkeys(("num_tokens", "logits_stride", "num_experts"), "i32"),
-            },
-            constants={
-                **block,
-                "TOP_K": top_k,
-                "RENORMALISE": True,
-                "BLOCK_TOKENS": max(1, 1024 // block["BLOCK_EXPERTS"]),
-                "BLOCK_K": power_of_two(top_k),
-            },
-            num_warps=4,
-            num_stages=3,
-        )
+        for renormalise in (True, False):
+            yield Form(
+                name=f"moe_route experts={num_experts} top_k={top_k} sum={renormalise:d}",
+                kernel=moe_route_kernel,
+                types={
+                    "logits_ptr": f"*{number}",
+                    "weights_ptr": "*fp32",
+                    "experts_ptr": "*i32",
+                    **dict.fromkeys(("num_tokens", "logits_stride", "num_experts"), "i32"),
+                },
+                constants={
+                    **block,
+                    "TOP_K": top_k,
+                    "RENORMALISE": renormalise,
+                    "BLOCK_TOKENS": max(1, 1024 // block["BLOCK_EXPERTS"]),
+                    "BLOCK_K": power_of_two(top_k),
+                },
+                num_warps=4,
+                num_stages=3,
+            )
         counting: tuple[str, ...] = ("experts_ptr", "counts_ptr")
         yield Form(
             name=f"moe_count experts={num_experts}",

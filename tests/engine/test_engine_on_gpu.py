@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 
-ARCHITECTURES = (Architecture.QWEN3, Architecture.LLAMA)
+ARCHITECTURES = (Architecture.QWEN3, Architecture.LLAMA, Architecture.QWEN3_MOE)
 
 
 def requests(temperature: float) -> list[GenerateRequest]:
@@ -75,6 +75,38 @@ def test_released_weights_leave_the_device_and_come_back(tmp_path: Path) -> None
     engine.set_role(Role.ALL)
     again = serve(engine, requests(0.0))
     assert {k: v.token_ids for k, v in again.items()} == {k: v.token_ids for k, v in want.items()}
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_codes_of_one_byte_say_nearly_what_the_cpus_say(kind: str, tmp_path: Path) -> None:
+    save_tiny_model(tmp_path / "tiny", Architecture.QWEN3, seed=5)
+    told = []
+    for device in ("cpu", "cuda"):
+        config = EngineConfig(
+            model=str(tmp_path / "tiny"), dtype="float32", num_kv_blocks=200, device=device,
+            kv_cache_dtype=kind, chunk_tokens=16,
+        )  # fmt: skip
+        request = GenerateRequest(
+            request_id="a",
+            prompt_token_ids=tuple(range(40)),
+            sampling=SamplingParams(max_tokens=1, temperature=0.0, logprobs=3, ignore_eos=True),
+        )
+        told.append(dict(serve(Engine(config), [request])["a", 0].logprobs[0].top))
+    assert told[0] == pytest.approx(told[1], abs=0.02)  # a code more or less, where they round
+
+
+def test_tokens_per_expert_are_counted_in_graphs_too(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path / "tiny", Architecture.QWEN3_MOE, seed=5)
+    counts = []
+    for device in ("cpu", "cuda"):
+        config = EngineConfig(
+            model=str(tmp_path / "tiny"), dtype="float32", num_kv_blocks=200, device=device,
+            count_expert_tokens=True, overlap_steps=False,
+        )  # fmt: skip
+        engine = Engine(config)
+        serve(engine, requests(0.0))
+        counts.append(engine.expert_tokens())
+    assert counts[0] == counts[1]
 
 
 def test_the_kv_pool_takes_what_is_free(tmp_path: Path) -> None:

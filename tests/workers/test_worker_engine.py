@@ -181,6 +181,21 @@ async def test_samples_do_not_depend_on_the_split_nor_on_resumption(
                     assert whole[i][:cut] + rest[i] == whole[i]
 
 
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+async def test_kv_of_one_byte_travels_and_changes_nothing(
+    model: Model, tmp_path: Path, kind: str
+) -> None:
+    """Prefill's codes, read with the scales that decode has measured itself."""
+    roles = {"a": ALL, **SPLITS["1E1P1D"]}
+    async with fleet_of(model, tmp_path, roles, kv_cache_dtype=kind) as fleet:
+        for asked in model.asked[:3]:
+            one = Route(prefill="a", decode="a", encode=tuple((p.key, "a") for p in asked.pixels))
+            split = Route(prefill="p", decode="d", encode=tuple((p.key, "e") for p in asked.pixels))
+            whole = await fleet.ask(asked.request, one, asked.pixels)
+            assert len(whole[0]) == NUM_TOKENS
+            assert await fleet.ask(asked.request, split, asked.pixels) == whole
+
+
 async def test_streams_survive_switches_in_all_six_directions(model: Model, tmp_path: Path) -> None:
     roles = {"e1": E, "e2": E, "p1": P, "p2": P, "d1": D, "d2": D}
     if not model.has_encoder:
