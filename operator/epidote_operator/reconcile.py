@@ -5,11 +5,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from epidote_operator.act.events import tell
+from epidote_operator.act.events import tell, warn
 from epidote_operator.act.executor import Executor, describe
+from epidote_operator.act.fleet_keys import SpoiltSecret
 from epidote_operator.act.keeping import KeptObjects
 from epidote_operator.act.kuberay_hands import KubeRayHands
 from epidote_operator.act.kubernetes_hands import Asked, KubernetesHands
+from epidote_operator.act.ownership import NameTaken, is_worker_of, take_back
 from epidote_operator.act.switches import STUCK_S, switch_state
 from epidote_operator.cache_policies import CachePolicies, Judged
 from epidote_operator.kube import paths
@@ -33,11 +35,10 @@ from epidote_operator.spec.parsing import parse_service
 from epidote_operator.spec.planner_policy import planner_policy
 from epidote_operator.spec.scaling import ScalingMode
 from epidote_operator.spec.service_status import (
-    ConditionType,
     MultimodalServiceStatus,
     RolloutStatus,
 )
-from epidote_operator.status.conditions import FALSE, renewed
+from epidote_operator.status.notices import Trouble, ready_news, refused, troubled
 from epidote_operator.status.persistence import (
     dumped,
     later,
@@ -73,6 +74,7 @@ class ServiceState:
     next_memory: ServiceMemory = field(default_factory=ServiceMemory)  # of a new revision
     next_asked: Asked = field(default_factory=Asked)
     told_policy: dict[str, str] = field(default_factory=dict)  # digests by gateway
+    taken_back: set[str] = field(default_factory=set)  # uids of pods that were orphans
     latest: Manifest | None = None  # the resource as our last patch left it
 
     async def aclose(self) -> None:
@@ -106,6 +108,7 @@ class Reconciler:
         """
         resource = newest(resource, state.latest)
         before = MultimodalServiceStatus.model_validate(resource.get("status") or {})
+        generation = resource["metadata"].get("generation")
         refusal: InvalidSpec | None = None
         raw = resource["spec"]
         try:
@@ -113,16 +116,29 @@ class Reconciler:
         except InvalidSpec as error:
             refusal = error
             if before.last_good_spec is None:
-                told = self._refused(before, error, resource, now_s)
-                return await self._write(resource, told, state)
+                return await self._write(resource, refused(before, error, generation, now_s), state)
             raw = before.last_good_spec
             spec = parse_service(raw)
         fleet = self._fleet(resource, spec)
         self.metrics.show_promise(fleet.namespace, fleet.name, spec.slo.slo())
+        event = await state.kept.ensure_keys(
+            self.api, fleet, has_fleet=bool(before.revision), now_s=now_s
+        )
+        troubles: list[Trouble] = [t for t in (state.kept.keys_trouble,) if t is not None]
+        if state.kept.keys is None:  # without keys of its own no part of a fleet may start
+            told = troubled(before, before, troubles, generation, now_s)
+            await self._write(resource, told, state)
+            if (news := ready_news(told, before)) is not None:
+                await warn(self.api, resource, *news, now_s)
+            return told
+        fleet = replace(
+            fleet, revision=revision_of(spec, self.settings.defaults, state.kept.keys.generation)
+        )
+        await take_back(self.api, fleet, self._worker_pods(fleet), state.taken_back)
         serving = before.revision or fleet.revision
         rolls = serving != fleet.revision
         policy = self._policy(fleet)
-        await state.kept.ensure(
+        troubles += await state.kept.ensure(
             self.api,
             fleet,
             desired_workers=before.desired_workers,
@@ -133,14 +149,24 @@ class Reconciler:
         done = await self._tick(fleet, state, before, now_s, serving)
         rollout: RolloutStatus | None = None
         if rolls:
-            serving, rollout = await self._roll(fleet, state, before, done, now_s, serving)
+            try:
+                serving, rollout = await self._roll(fleet, state, before, done, now_s, serving)
+            except NameTaken as error:  # the Service is somebody else's: clients can't be shifted
+                troubles.append(error)
+                rollout = before.rollout
         else:
             await self._clean_up(fleet)
         await self._spread_policy(fleet, state, now_s)
         status = await self._report(resource, fleet, done, before, raw, now_s, serving, rollout)
+        status = troubled(status, before, troubles, generation, now_s)
         if refusal is not None:
-            status = self._refused(status, refusal, resource, now_s)
-        return await self._write(resource, status, state)
+            status = refused(status, refusal, generation, now_s)
+        await self._write(resource, status, state)
+        if event:
+            await warn(self.api, resource, SpoiltSecret.reason, event, now_s)
+        if troubles and (news := ready_news(status, before)) is not None:
+            await warn(self.api, resource, *news, now_s)
+        return status
 
     def _fleet(self, resource: Manifest, spec: MultimodalServiceSpec) -> Fleet:
         metadata, defaults = resource["metadata"], self.settings.defaults
@@ -204,7 +230,7 @@ class Reconciler:
         where = (fleet.namespace, fleet.name)
         return ClusterObserver(
             memory=memory,
-            workers=of_revision(self.pods(*where, Component.WORKER), revision),
+            workers=of_revision(list(self._worker_pods(fleet).values()), revision),
             gateways=of_revision(self.pods(*where, Component.GATEWAY), revision),
             admin_key=state.kept.admin_key,
             revision=fleet.revision,
@@ -246,9 +272,9 @@ class Reconciler:
         return KubeRayHands(**common, cluster=cluster, revision=revision)
 
     def _worker_pods(self, fleet: Fleet) -> dict[str, Manifest]:
-        """By name, of both revisions."""
+        """By name, of both revisions; without those that carry our labels and are another's."""
         pods = self.pods(fleet.namespace, fleet.name, Component.WORKER)
-        return {pod["metadata"]["name"]: dict(pod) for pod in pods}
+        return {pod["metadata"]["name"]: dict(pod) for pod in pods if is_worker_of(pod, fleet.uid)}
 
     def _most(self, fleet: Fleet) -> int | None:
         """Pods at once, both revisions together; None without a GPU budget."""
@@ -294,7 +320,7 @@ class Reconciler:
         await clean_up(
             self.api,
             fleet,
-            self.pods(fleet.namespace, fleet.name, Component.WORKER),
+            list(self._worker_pods(fleet).values()),
             self.pods(fleet.namespace, fleet.name, Component.GATEWAY),
         )
 
@@ -331,7 +357,7 @@ class Reconciler:
                 gpus_per_worker=spec.pool.gpus,
                 generation=resource["metadata"].get("generation"),
                 rollout=rollout,
-                num_pods=len(self.pods(fleet.namespace, fleet.name, Component.WORKER)),
+                num_pods=len(self._worker_pods(fleet)),
             ),
             before,
         )
@@ -354,28 +380,6 @@ class Reconciler:
                 "url": gateway_url(fleet),
                 "last_good_spec": dict(raw),
             }
-        )
-
-    def _refused(
-        self,
-        status: MultimodalServiceStatus,
-        error: InvalidSpec,
-        resource: Manifest,
-        now_s: float,
-    ) -> MultimodalServiceStatus:
-        """Ready is False for the spec's sake; the fleet of the last good spec serves on."""
-        known = {condition.type: condition for condition in status.conditions}
-        generation = resource["metadata"].get("generation")
-        ready = renewed(
-            ConditionType.READY.value,
-            (FALSE, "InvalidSpec", str(error)),
-            known.get(ConditionType.READY.value),
-            now_s=now_s,
-            generation=generation,
-        )
-        conditions = {**known, ConditionType.READY.value: ready}
-        return status.model_copy(
-            update={"conditions": tuple(conditions.values()), "observed_generation": generation}
         )
 
     async def _write(

@@ -9,11 +9,12 @@ import pytest
 from epidote_operator.cache_policies import CachePolicies
 from epidote_operator.observe import cluster_observer
 from epidote_operator.reconcile import Reconciler, ServiceState
+from epidote_operator.resources.fleet_values import owner_reference
 from epidote_operator.resources.labels import Component, labels, role_labels
 from epidote_operator.resources.revision import revision_of
 from epidote_operator.settings import Settings
 from epidote_operator.spec.parsing import parse_service
-from epidote_operator.status.persistence import MEMORY_S
+from epidote_operator.status.persistence import MEMORY_S, dumped
 from epidote_operator.telemetry import OperatorMetrics
 from epidote_operator.testing.service_story import service_manifest
 from epidote_operator.testing.tick_cost import READY, SHARE, serve_gateway
@@ -35,10 +36,16 @@ class PretendApi:
         self.reads.append(path)
         return self.stored.get(path)
 
+    async def request(self, method: str, path: str, **params: Any) -> dict[str, Any]:
+        """A list of what other revisions have left: nothing."""
+        self.reads.append(path)
+        return {"items": []}
+
     async def apply(self, path: str, body: dict[str, Any], **more: Any) -> dict[str, Any]:
         self.writes.append(f"apply {path.rpartition('/')[2]}")
-        self.stored[path] = body
-        return body
+        uid = self.stored.get(path, {}).get("metadata", {}).get("uid", path)
+        self.stored[path] = found = {**body, "metadata": {**body["metadata"], "uid": uid}}
+        return found
 
     async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         self.writes.append(f"create {path.rpartition('/')[2]}")
@@ -72,8 +79,7 @@ class Service:
         before = self.resource.get("status") or {}
         status = await self.reconciler.reconcile(self.resource, self.state, self.now_s)
         if any(write == "merge status" for write in self.api.writes):
-            after = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-            self.resource["status"] = {**before, **after}
+            self.resource["status"] = {**before, **dumped(status)}
             self.resource["metadata"]["resourceVersion"] = str(self.api.version)
             self.state.latest = None
         return list(self.api.writes)
@@ -94,6 +100,7 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
                 "uid": f"uid-{number}",
                 "creationTimestamp": "1970-01-01T00:00:00Z",
                 "labels": labels(NAME, Component.WORKER, revision) | role_labels(SHARE[number]),
+                "ownerReferences": [owner_reference(NAME, "u")],
             },
             "status": {"phase": "Running", "podIP": "127.0.0.1", "conditions": [READY]},
         }
@@ -151,3 +158,72 @@ async def test_another_number_of_workers_touches_the_disruption_budget_alone(
     assert "apply quiet-worker" in (writes := await service.tick(1.0))
     assert [line for line in writes if line.startswith("apply")] == ["apply quiet-worker"]
     assert service.api.reads == []
+
+
+def ready(service: Service) -> tuple[str, str]:
+    """Reason and message of Ready."""
+    (found,) = [c for c in service.resource["status"]["conditions"] if c["type"] == "Ready"]
+    return found["reason"], found["message"]
+
+
+async def test_a_service_of_a_user_is_left_alone_and_the_fleet_serves_on(service: Service) -> None:
+    path = f"/api/v1/namespaces/default/services/{NAME}"
+    theirs = {"metadata": {"name": NAME, "uid": "x"}, "spec": {"selector": {"app": "mine"}}}
+    service.api.stored[path] = theirs
+    writes = await service.tick()
+    assert service.api.stored[path] is theirs
+    assert f"apply {NAME}-gateway" in writes, "the rest is there"
+    assert ready(service)[0] == "NameTaken"
+    assert f"Service '{NAME}' must be free" in ready(service)[1]
+    assert writes.count("create events") == 2, "the decision, and the warning"
+    assert service.resource["status"]["readyWorkers"] == NUM_WORKERS
+    await settled(service)
+    assert await service.tick(1.0) == [], "it is told once"
+    del service.api.stored[path]
+    assert await service.tick() == [f"apply {NAME}", "merge status"]
+    assert ready(service)[0] == "EveryStageServed"
+
+
+async def test_a_secret_of_somebody_else_is_named_and_nothing_is_made(service: Service) -> None:
+    path = f"/api/v1/namespaces/default/secrets/{NAME}-internal"
+    service.api.stored[path] = {"metadata": {"name": f"{NAME}-internal", "uid": "x"}, "data": {}}
+    assert await service.tick() == ["merge status", "create events"]
+    assert ready(service)[0] == "NameTaken"
+    assert await service.tick() == []
+
+
+async def test_a_lost_secret_is_made_again_while_the_operator_lives(service: Service) -> None:
+    await settled(service)
+    path = f"/api/v1/namespaces/default/secrets/{NAME}-internal"
+    del service.api.stored[path]
+    writes = await service.tick(400.0)
+    assert (writes.count("create secrets"), writes.count("create events")) == (1, 1)
+    assert path in service.api.stored
+    assert "rollout" not in service.resource["status"]
+
+
+async def test_new_keys_roll_the_fleet(service: Service) -> None:
+    """Nobody knows the old ones: an heir found the Secret gone."""
+    await settled(service)
+    del service.api.stored[f"/api/v1/namespaces/default/secrets/{NAME}-internal"]
+    await service.state.aclose()
+    service.state = ServiceState()
+    writes = await service.tick()
+    assert writes.count("create pods") > 0
+    assert (
+        service.resource["status"]["rollout"]["revision"] != service.resource["status"]["revision"]
+    )
+
+
+async def test_orphaned_workers_are_owned_again_once(service: Service) -> None:
+    (pod, *_) = service.reconciler.pods("default", NAME, Component.WORKER)
+    del pod["metadata"]["ownerReferences"]  # type: ignore[attr-defined]
+    assert (await service.tick()).count(f"merge {NAME}-worker-0") == 1
+    assert (await service.tick()).count(f"merge {NAME}-worker-0") == 0
+
+
+async def test_pods_of_another_owner_are_no_workers_of_ours(service: Service) -> None:
+    (pod, *_) = service.reconciler.pods("default", NAME, Component.WORKER)
+    pod["metadata"]["ownerReferences"] = [owner_reference(NAME, "earlier")]
+    await settled(service)
+    assert service.resource["status"]["workers"] == NUM_WORKERS - 1

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from epidote_operator.act.objects import apply_all, ensure_secret, path_of, policy_versions
+from epidote_operator.act.fleet_keys import FleetKeys, SpoiltSecret, ensure_keys
+from epidote_operator.act.objects import apply_ours, path_of, policy_versions
+from epidote_operator.act.ownership import NameTaken
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.resources.cache_config import cache_config_map
 from epidote_operator.resources.fleet_objects import revision_objects, shared_objects
@@ -25,11 +27,38 @@ REAPPLY_S = 300.0  # objects that somebody changed or deleted come back within t
 class KeptObjects:
     """What one operator process knows to have applied for one service."""
 
-    admin_key: str | None = None
-    _wanted: tuple[object, ...] = ()  # what the last manifests were made from
+    keys: FleetKeys | None = None
+    keys_trouble: NameTaken | SpoiltSecret | None = None  # with the Secret, when last looked at
+    _wanted: tuple[object, ...] = ()  # what the last manifests were made from; (): look again
     _applied: dict[str, str] = field(default_factory=dict)  # digests by path
+    _uids: dict[str, str] = field(default_factory=dict)  # of objects known to be ours, by path
     _due_s: float = float("-inf")  # when everything is applied again
     _versions: tuple[str, ...] | None = None
+
+    @property
+    def admin_key(self) -> str | None:
+        return None if self.keys is None else self.keys.admin_key
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether it is time to look after everything, whatever is known of it."""
+        return now_s >= self._due_s
+
+    async def ensure_keys(
+        self, api: KubeApi, fleet: Fleet, *, has_fleet: bool, now_s: float
+    ) -> str:
+        """Have `keys`, and know what is wrong with their Secret; returns what to tell, if anything.
+
+        Looks when everything is looked after, and as long as something is wrong. See `fleet_keys`.
+        """
+        if self.keys is not None and self.keys_trouble is None and not self.is_due(now_s):
+            return ""
+        try:
+            found = await ensure_keys(api, fleet, self.keys, has_fleet=has_fleet)
+        except (NameTaken, SpoiltSecret) as error:
+            self.keys_trouble = error
+            return ""
+        self.keys, self.keys_trouble = found.keys, None
+        return found.event
 
     async def ensure(
         self,
@@ -40,10 +69,11 @@ class KeptObjects:
         shifts: bool,
         policy: Mapping[str, Any] | None,
         now_s: float,
-    ) -> None:
+    ) -> tuple[NameTaken, ...]:
         """Apply what is not known to be there. `policy`: of the response cache, if one is named.
 
-        `shifts`: the Service leads to this revision; else the rollout does that, later.
+        `shifts`: the Service leads to this revision; else the rollout does that, later. Returned is
+        what could not be written because others hold its name; the next call looks again.
 
         Raises:
             KubeError: what was applied before it stays known; the next call goes on from there.
@@ -55,14 +85,12 @@ class KeptObjects:
             shifts,
             None if policy is None else digest(dict(policy)),
         )
-        is_due = now_s >= self._due_s
+        is_due = self.is_due(now_s)
         if wanted == self._wanted and not is_due:
-            return
+            return ()
         if is_due:
             self._applied.clear()
             self._versions = None
-        if self.admin_key is None or is_due:
-            self.admin_key = await ensure_secret(api, fleet)
         if self._versions is None:
             self._versions = await policy_versions(api)
         objects = [] if policy is None else [cache_config_map(fleet, policy)]
@@ -72,11 +100,16 @@ class KeptObjects:
         objects += revision_objects(fleet)
         if shifts:
             objects.append(gateway_service(fleet))
+        taken: list[NameTaken] = []
         for manifest in objects:
-            await self._apply(api, manifest)
-        self._wanted = wanted
+            try:
+                await self._apply(api, manifest)
+            except NameTaken as error:  # the rest of the fleet is none the worse for it
+                taken.append(error)
+        self._wanted = () if taken else wanted
         if is_due:
             self._due_s = now_s + _spread_s(fleet.uid)
+        return tuple(taken)
 
     async def _apply(self, api: KubeApi, manifest: Manifest) -> None:
         path, known = path_of(manifest), digest(manifest)
@@ -84,7 +117,8 @@ class KeptObjects:
             return
         if manifest["kind"] == "RayCluster":  # how many and whom not is the hands' to say
             manifest = with_scale_of(manifest, await api.get(path))
-        await apply_all(api, [manifest])
+        uid = self._uids.pop(path, "")
+        self._uids[path] = await apply_ours(api, manifest, uid)
         self._applied[path] = known
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from epidote_core.errors import EpidoteError
 from epidote_core.roles import Role
 from epidote_operator.act.hands import CannotAct
+from epidote_operator.act.ownership import is_ours
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.kube.errors import Conflict
@@ -24,6 +25,7 @@ from epidote_planner.lane import Lane
 
 logger = logging.getLogger(__name__)
 
+MAX_FOREIGN = 64  # pods of others that are called like workers, before we give up
 REGISTER = ""  # the register's call among those of workers, whose names are never empty
 
 MakePod = Callable[[str, Lane, float], Manifest]  # name, lane, now
@@ -97,21 +99,35 @@ class KubernetesHands:
         await self._patch(worker, settled(lane, worker.since_s))
 
     async def add_workers(self, lane: Lane, count: int, now_s: float) -> int:
-        """Make pods under free names; one that exists already counts as made."""
+        """Make pods under free names; one that exists already counts as made, if it is ours."""
         taken = {*self.pods, *self.made}
         room = count
         if self.max_pods is not None:
             room = min(count, max(0, self.max_pods - len(taken)))
-        names = free_names(self.service, taken, room)
-        for name in names:
+        for _ in range(room):
+            name = await self._make(lane, taken, now_s)
+            taken.add(name)
+            self.made.add(name)
+        return room
+
+    async def _make(self, lane: Lane, taken: set[str], now_s: float) -> str:
+        """One pod under the first free name. Names that others hold are added to `taken`."""
+        for _ in range(MAX_FOREIGN):
+            (name,) = free_names(self.service, taken, 1)
             body = self.make_pod(name, lane, now_s)
             try:
                 await self.api.create(paths.collection("v1", "pods", self.namespace), body)
             except Conflict as conflict:
                 if not conflict.already_exists:
                     raise
-            self.made.add(name)
-        return len(names)
+                found = await self.api.get(paths.pod(self.namespace, name))
+                if found is None or not is_ours(found, body):
+                    taken.add(name)
+                    continue
+            return name
+        raise CannotAct(
+            f"no free name for a worker: {MAX_FOREIGN} pods of others are called like {name}"
+        )
 
     async def remove_worker(self, worker: FleetWorker, *, drain: bool) -> None:
         """Deletion with the drain's time: the worker drains on SIGTERM, the node kills it after."""

@@ -1,17 +1,16 @@
 """This file is about the objects around the workers: applied when they change, and now and then.
 
 Server-side apply: fields that others own stay theirs, and what we apply twice changes nothing.
+Objects of others are not written at all: `ownership` has the rules.
 """
 
-import secrets
-from base64 import b64decode
 from collections.abc import Iterable
 
+from epidote_operator.act.ownership import demand_ours
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
-from epidote_operator.kube.errors import Conflict
-from epidote_operator.resources.fleet_values import Fleet
-from epidote_operator.resources.protection import POLICY_V1, internal_secret
+from epidote_operator.kube.errors import ApiRefused
+from epidote_operator.resources.protection import POLICY_V1
 
 PLURALS = {
     "ConfigMap": "configmaps",
@@ -39,32 +38,51 @@ def path_of(manifest: Manifest) -> str:
 
 
 async def apply_all(api: KubeApi, manifests: Iterable[Manifest]) -> None:
-    """Apply them in order; the first failure ends it, and the next tick begins again."""
-    for manifest in manifests:
-        await api.apply(path_of(manifest), manifest)
+    """Apply them in order; the first failure ends it, and the next tick begins again.
 
-
-async def ensure_secret(api: KubeApi, fleet: Fleet) -> str:
-    """The fleet's internal Secret, made with random keys if there is none; returns the admin key.
-
-    Never changed afterwards: workers of different ages must agree on it.
+    Raises:
+        NameTaken: one of them is there and isn't ours.
     """
-    path = paths.item("v1", "secrets", fleet.namespace, fleet.secret)
+    for manifest in manifests:
+        await apply_ours(api, manifest)
+
+
+async def apply_ours(api: KubeApi, manifest: Manifest, uid: str = "") -> str:
+    """Make or change an object that is ours; returns its uid.
+
+    `uid`: of the object that is known to be ours. It goes along as a condition, so that nobody need
+    look first, and one that took its place is left alone.
+
+    Raises:
+        NameTaken: it is there and isn't ours; nothing was written.
+    """
+    path = path_of(manifest)
+    known = uid or await _our_uid(api, path, manifest)
+    try:
+        applied = await api.apply(path, _conditional(manifest, known))
+    except ApiRefused as refused:
+        if not known or refused.status not in (409, 422):
+            raise
+        present = await _our_uid(api, path, manifest)
+        if present == known:
+            raise  # it was refused for something else
+        applied = await api.apply(path, _conditional(manifest, present))
+    return str(applied["metadata"].get("uid", ""))
+
+
+async def _our_uid(api: KubeApi, path: str, manifest: Manifest) -> str:
+    """The uid of the object there, "" if there is none. Raises `NameTaken`."""
     found = await api.get(path)
     if found is None:
-        body = internal_secret(
-            fleet, admin_key=secrets.token_urlsafe(32), ray_token=secrets.token_hex(32)
-        )
-        try:
-            found = await api.create(paths.collection("v1", "secrets", fleet.namespace), body)
-        except Conflict:  # made a moment ago, by an operator that did not live to see it
-            found = await api.request("GET", path)
-    return _decoded(found, "admin-key")
+        return ""
+    demand_ours(found, manifest)
+    return str(found["metadata"].get("uid", ""))
 
 
-def _decoded(secret: Manifest, key: str) -> str:
-
-    return b64decode(secret["data"][key]).decode()
+def _conditional(manifest: Manifest, uid: str) -> Manifest:
+    if not uid:
+        return manifest
+    return {**manifest, "metadata": {**manifest["metadata"], "uid": uid}}
 
 
 async def policy_versions(api: KubeApi) -> tuple[str, ...]:

@@ -15,7 +15,10 @@ from epidote_operator.resources.labels import COMPONENT, LOAD_TEST, SERVICE
 from epidote_operator.spec.field_model import GROUP, VERSION
 
 NAMES = ("pods", "services", "cache_policies", "load_tests", "jobs")
-POD_METADATA = ("name", "namespace", "uid", "labels", "annotations", "creationTimestamp")
+POD_METADATA = (
+    *("name", "namespace", "uid", "labels", "annotations", "creationTimestamp"),
+    "ownerReferences",
+)
 
 
 def register(registry: kopf.OperatorRegistry) -> None:
