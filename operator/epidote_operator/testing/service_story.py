@@ -5,9 +5,10 @@ listed instead of watched, and a life can be ended in the middle of a tick.
 """
 
 import asyncio
+import contextlib
 import copy
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,6 +195,17 @@ async def worker_pods(api: KubeApi, name: str) -> Pods:
     path = paths.collection("v1", "pods", NAMESPACE)
     listed = await api.request("GET", path, params={"labelSelector": wanted})
     return {pod["metadata"]["name"]: pod for pod in listed["items"]}
+
+
+@contextlib.asynccontextmanager
+async def service_of_its_own(api: KubeApi, manifest: Manifest) -> AsyncIterator[str]:
+    """Made, and deleted with all of its pods however the block ends; its name."""
+    name = manifest["metadata"]["name"]
+    await api.apply(paths.service(NAMESPACE, name), manifest)
+    try:
+        yield name
+    finally:
+        await delete_service(api, name)
 
 
 async def delete_service(api: KubeApi, name: str) -> None:

@@ -1,5 +1,6 @@
 """A CachePolicy on a real cluster: what is applied, the gateways follow, within a tick."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -12,8 +13,8 @@ from epidote_operator.testing.fixtures import IMAGE
 from epidote_operator.testing.service_story import (
     NAMESPACE,
     OperatorLife,
-    delete_service,
     service_manifest,
+    service_of_its_own,
     settled,
 )
 
@@ -37,11 +38,19 @@ def policy(**changes: Any) -> dict[str, Any]:
     }
 
 
-async def test_a_changed_policy_reaches_the_gateway_at_the_next_tick(api: KubeApi) -> None:
+@pytest.fixture
+async def service(api: KubeApi) -> AsyncIterator[str]:
+    manifest = service_manifest(NAME, IMAGE, cache={"policyName": POLICY})
+    async with service_of_its_own(api, manifest) as name:
+        yield name
+    await api.delete(PATH)
+
+
+async def test_a_changed_policy_reaches_the_gateway_at_the_next_tick(
+    api: KubeApi, service: str
+) -> None:
     await api.apply(PATH, policy())
-    plural = paths.collection(paths.API_VERSION, "multimodalservices", NAMESPACE)
-    await api.create(plural, service_manifest(NAME, IMAGE, cache={"policyName": POLICY}))
-    operator = OperatorLife(api, NAME)
+    operator = OperatorLife(api, service)
     await operator.until(settled(1, 1, 2), "the fleet serves")
     (url,) = operator.state.memory.gateways.all
     key = {"Authorization": f"Bearer {operator.state.kept.admin_key}"}
@@ -67,5 +76,3 @@ async def test_a_changed_policy_reaches_the_gateway_at_the_next_tick(api: KubeAp
     ready = next(c for c in status["conditions"] if c["type"] == "Ready")
     assert (ready["status"], ready["reason"]) == ("False", "InvalidSpec")
     await operator.end()
-    await delete_service(api, NAME)
-    await api.delete(PATH)

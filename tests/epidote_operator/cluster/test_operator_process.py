@@ -20,9 +20,9 @@ from epidote_operator.testing.fixtures import IMAGE
 from epidote_operator.testing.service_story import (
     NAMESPACE,
     change_service,
-    delete_service,
     get_service,
     service_manifest,
+    service_of_its_own,
     settled,
     until_true,
     worker_pods,
@@ -77,10 +77,8 @@ class Process:
 
 @pytest.fixture
 async def service(api: KubeApi) -> AsyncIterator[str]:
-    path = paths.collection(paths.API_VERSION, "multimodalservices", NAMESPACE)
-    await api.create(path, service_manifest(NAME, IMAGE))
-    yield NAME
-    await delete_service(api, NAME)
+    async with service_of_its_own(api, service_manifest(NAME, IMAGE)) as name:
+        yield name
 
 
 async def status(api: KubeApi) -> MultimodalServiceStatus:
