@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from epidote_operator.act.events import tell, warn
 from epidote_operator.act.executor import Executor, describe
 from epidote_operator.act.fleet_keys import SpoiltSecret
-from epidote_operator.act.keeping import KeptObjects
+from epidote_operator.act.keeping import REAPPLY_S, KeptObjects
 from epidote_operator.act.kuberay_hands import KubeRayHands
 from epidote_operator.act.kubernetes_hands import Asked, KubernetesHands
 from epidote_operator.act.ownership import NameTaken, is_worker_of, take_back
@@ -25,7 +25,7 @@ from epidote_operator.resources.labels import Component, label_selector, selecto
 from epidote_operator.resources.new_worker import new_worker
 from epidote_operator.resources.pods import GRACE_S
 from epidote_operator.resources.revision import revision_of
-from epidote_operator.rolling import Rolling, clean_up, of_revision
+from epidote_operator.rolling import Rolling, clean_up, of_revision, planner_decides
 from epidote_operator.settings import Settings
 from epidote_operator.spec.cache_policy import PolicyUserStatus
 from epidote_operator.spec.cluster import Provider
@@ -75,6 +75,7 @@ class ServiceState:
     next_asked: Asked = field(default_factory=Asked)
     told_policy: dict[str, str] = field(default_factory=dict)  # digests by gateway
     taken_back: set[str] = field(default_factory=set)  # uids of pods that were orphans
+    swept: tuple[set[str], float] = (set(), 0.0)  # revisions that alone are there, look again when
     latest: Manifest | None = None  # the resource as our last patch left it
 
     async def aclose(self) -> None:
@@ -155,7 +156,8 @@ class Reconciler:
                 troubles.append(error)
                 rollout = before.rollout
         else:
-            await self._clean_up(fleet)
+            rollout = await self._complete(fleet, state, before, done, now_s)
+        await self._clean_up(fleet, state, serving, now_s)
         await self._spread_policy(fleet, state, now_s)
         status = await self._report(resource, fleet, done, before, raw, now_s, serving, rollout)
         status = troubled(status, before, troubles, generation, now_s)
@@ -235,6 +237,7 @@ class Reconciler:
             admin_key=state.kept.admin_key,
             revision=fleet.revision,
             prometheus=self._prometheus(fleet, state),
+            stages={lane.role for lane in planner_policy(fleet.spec).lanes},
         )
 
     def _prometheus(self, fleet: Fleet, state: ServiceState) -> PrometheusSource | None:
@@ -294,13 +297,10 @@ class Reconciler:
         policy = planner_policy(fleet.spec)
         observer = self._observer(fleet, state, state.next_memory, fleet.revision)
         new = (await observer.look(slos_of(policy), now_s)).fleet
-        rolling = Rolling(
-            api=self.api,
-            values=fleet,
-            hands_old=self._hands(fleet, state.memory, state.asked, serving),
-            hands_new=self._hands(fleet, state.next_memory, state.next_asked, fleet.revision),
-            surge=fleet.spec.rollout.max_surge_workers,
-            deadline_s=float(fleet.spec.rollout.progress_deadline_seconds),
+        rolling = self._rolling(
+            fleet,
+            self._hands(fleet, state.memory, state.asked, serving),
+            self._hands(fleet, state.next_memory, state.next_asked, fleet.revision),
         )
         old, lanes = done.observation.fleet, wanted_lanes(before, policy)
         move, rollout = await rolling.step(old, new, lanes, before.rollout, now_s)
@@ -314,15 +314,52 @@ class Reconciler:
         state.next_memory, state.next_asked = ServiceMemory(), Asked()
         await old_asked.aclose()
         await old_memory.gateways.aclose()
-        return fleet.revision, None
+        return fleet.revision, rollout
 
-    async def _clean_up(self, fleet: Fleet) -> None:
-        await clean_up(
+    def _rolling(self, fleet: Fleet, old: KubernetesHands, new: KubernetesHands) -> Rolling:
+        return Rolling(
+            api=self.api,
+            values=fleet,
+            hands_old=old,
+            hands_new=new,
+            surge=fleet.spec.rollout.max_surge_workers,
+            deadline_s=float(fleet.spec.rollout.progress_deadline_seconds),
+        )
+
+    async def _complete(
+        self,
+        fleet: Fleet,
+        state: ServiceState,
+        before: MultimodalServiceStatus,
+        done: Tick,
+        now_s: float,
+    ) -> RolloutStatus | None:
+        """What a rollout had no room for; None: nothing is left of one, or the planner goes on."""
+        rollout = before.rollout
+        if rollout is None or planner_decides(done, fleet.spec.scaling.mode):
+            return None
+        hands = self._hands(fleet, state.memory, state.asked, fleet.revision)
+        wanted = wanted_lanes(before, planner_policy(fleet.spec))
+        seen = done.observation.fleet
+        return await self._rolling(fleet, hands, hands).complete(seen, wanted, rollout, now_s)
+
+    async def _clean_up(
+        self, fleet: Fleet, state: ServiceState, serving: str, now_s: float
+    ) -> None:
+        """Looks for objects without pods when the revisions are new to us, and now and then."""
+        kept, (swept, due_s) = {serving, fleet.revision}, state.swept
+        is_left = await clean_up(
             self.api,
             fleet,
             list(self._worker_pods(fleet).values()),
             self.pods(fleet.namespace, fleet.name, Component.GATEWAY),
+            keep=kept,
+            looks=swept != kept or now_s >= due_s,
         )
+        if is_left:
+            state.swept = set(), now_s
+        elif swept != kept or now_s >= due_s:
+            state.swept = kept, now_s + REAPPLY_S
 
     async def _report(
         self,

@@ -10,6 +10,7 @@ from epidote_operator.act.kubernetes_hands import KubernetesHands
 from epidote_operator.act.objects import apply_all
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi
+from epidote_operator.loop import Tick
 from epidote_operator.resources.fleet_values import Fleet as FleetValues
 from epidote_operator.resources.head import gateway_service
 from epidote_operator.resources.kuberay import API_VERSION as RAY_API
@@ -21,7 +22,9 @@ from epidote_operator.resources.labels import (
     Component,
 )
 from epidote_operator.spec.cluster import Provider
+from epidote_operator.spec.scaling import ScalingMode
 from epidote_operator.spec.service_status import RolloutStatus
+from epidote_operator.status.conditions import timestamp
 from epidote_operator.status.fleet import Fleet
 from epidote_operator.status.rollout import RolloutMove, RolloutStep, next_move, progress
 from epidote_planner.decision import AddWorkers
@@ -50,6 +53,12 @@ class Rolling:
     surge: int
     deadline_s: float  # without progress
 
+    @property
+    def room(self) -> int:
+        """Workers that may be started now; pods of both revisions count until they are gone."""
+        most = self.hands_new.max_pods
+        return 1_000_000 if most is None else max(0, most - len(self.hands_new.pods))
+
     async def step(
         self,
         old: Fleet,
@@ -62,21 +71,17 @@ class Rolling:
         status = progress(
             before,
             revision=self.values.revision,
+            wanted=wanted,
             ready=new.ready().total(),
             old=len(old.staying),
             deadline_s=self.deadline_s,
             now_s=now_s,
         )
-        if status.failed:
-            for worker in new.staying:
-                if worker.state is WorkerState.STARTING:
-                    await self.hands_new.remove_worker(worker, drain=False)
-        most = self.hands_new.max_pods
-        room = 1_000_000 if most is None else most - len(old.workers) - len(new.workers)
+        await self._give_up(status, new)
         # Labels of new workers that came up in another role are put right.
         executor = Executor(self.hands_new, drain_deadline_s=float(self.hands_new.grace_s))
         surge = 0 if status.failed else self.surge
-        move = next_move(old, new, wanted, surge=surge, room=max(0, room))
+        move = next_move(old, new, wanted, surge=surge, room=self.room)
         starts: tuple[AddWorkers, ...] = ()
         if move.step is RolloutStep.START and move.lane is not None:
             starts = (AddWorkers(lane=move.lane, count=move.count),)
@@ -85,38 +90,104 @@ class Rolling:
             await self.hands_old.remove_worker(move.worker, drain=True)
         if move.step is RolloutStep.SHIFT:
             await apply_all(self.api, [gateway_service(self.values)])
+            done = {"shifted": True, "progressed_at": timestamp(now_s)}
+            status = status.model_copy(update=done)
         return move, status
+
+    async def complete(
+        self,
+        fleet: Fleet,
+        wanted: Mapping[Lane, int],
+        before: RolloutStatus,
+        now_s: float,
+    ) -> RolloutStatus | None:
+        """After the shift, or where the change was taken back: start who is missing still.
+
+        None: nobody is.
+        """
+        ready = fleet.ready()
+        num_old = len(self.hands_new.pods) - len(fleet.workers)
+        if fleet.is_known and all(ready[lane] >= count for lane, count in wanted.items()):
+            return None
+        status = progress(
+            before,
+            revision=self.values.revision,
+            wanted=wanted,
+            ready=ready.total(),
+            old=max(0, num_old),
+            deadline_s=self.deadline_s,
+            now_s=now_s,
+            shifted=True,
+        )
+        await self._give_up(status, fleet)
+        nobody, surge = Fleet(at_s=now_s), 0 if status.failed else self.surge
+        move = next_move(nobody, fleet, wanted, surge=surge, room=self.room)
+        if move.step is RolloutStep.START and move.lane is not None:
+            await self.hands_new.add_workers(move.lane, move.count, now_s)
+        return status
+
+    async def _give_up(self, status: RolloutStatus, new: Fleet) -> None:
+        if not status.failed:
+            return
+        for worker in new.staying:
+            if worker.state is WorkerState.STARTING:
+                await self.hands_new.remove_worker(worker, drain=False)
+
+
+def planner_decides(done: Tick, mode: ScalingMode) -> bool:
+    """Whether the number of workers is the planner's: it scales, and has metrics to do it by."""
+    plan = done.plan
+    held = plan is None or any(hold.lane is None for hold in plan.holds)
+    return mode is ScalingMode.AUTO and not held
 
 
 async def clean_up(
-    api: KubeApi, values: FleetValues, workers: Collection[Pod], gateways: Collection[Pod]
+    api: KubeApi,
+    values: FleetValues,
+    workers: Collection[Pod],
+    gateways: Collection[Pod],
+    *,
+    keep: Collection[str],
+    looks: bool,
 ) -> bool:
-    """Take away what is left of other revisions; True while something is.
+    """Take away what is left of revisions other than `keep`; True while something is, or may be.
 
-    Gateways first: they end their streams, for which they need their workers.
+    Gateways first: they end their streams, for which they need their workers. Pods may be gone
+    before their owners are: `looks` asks the API server for those as well.
     """
-    old_gateways = [pod for pod in gateways if revision_of_pod(pod) != values.revision]
-    old_workers = [pod for pod in workers if revision_of_pod(pod) != values.revision]
-    if not old_gateways and not old_workers:
+    old_gateways = [pod for pod in gateways if revision_of_pod(pod) not in keep]
+    old_workers = [pod for pod in workers if revision_of_pod(pod) not in keep]
+    if not old_gateways and not old_workers and not looks:
         return False
-    others = f"{SERVICE}={values.name},{REVISION}!={values.revision},{REVISION}"
+    others = f"{SERVICE}={values.name},{REVISION},{REVISION} notin ({','.join(sorted(keep))})"
     deployments = paths.collection("apps/v1", "deployments", values.namespace)
-    kuberay = values.spec.cluster.provider is Provider.KUBERAY
-    clusters = paths.collection(RAY_API, RAY_CLUSTERS, values.namespace)
     if old_gateways:
         only = f"{others},{COMPONENT}={Component.GATEWAY.value}"
-        await api.delete_all(deployments, only)
+        await _delete_ours(api, deployments, only, values.uid)
         return True
-    if kuberay:  # it would replace the pods
-        await api.delete_all(clusters, others)
+    found = 0
+    if values.spec.cluster.provider is Provider.KUBERAY:  # it would replace the pods
+        clusters = paths.collection(RAY_API, RAY_CLUSTERS, values.namespace)
+        found += await _delete_ours(api, clusters, others, values.uid)
     for pod in old_workers:
         if "deletionTimestamp" not in pod["metadata"]:
             path = paths.pod(values.namespace, pod["metadata"]["name"])
             await api.delete(path, uid=pod["metadata"]["uid"])
     if all("deletionTimestamp" in pod["metadata"] for pod in old_workers):
-        await api.delete_all(deployments, others)
+        found += await _delete_ours(api, deployments, others, values.uid)
         services = paths.collection("v1", "services", values.namespace)
-        listed = await api.request("GET", services, params={"labelSelector": others})
-        for service in listed["items"]:  # old servers can't delete Services by label
-            await api.delete(f"{services}/{service['metadata']['name']}")
-    return True
+        found += await _delete_ours(api, services, others, values.uid)
+    return bool(old_workers or found)
+
+
+async def _delete_ours(api: KubeApi, collection: str, label_selector: str, uid: str) -> int:
+    """Delete what the service owns among the objects with these labels; how many there were."""
+    listed = await api.request("GET", collection, params={"labelSelector": label_selector})
+    ours = [
+        item["metadata"]
+        for item in listed["items"]
+        if any(owner["uid"] == uid for owner in item["metadata"].get("ownerReferences") or ())
+    ]
+    for metadata in ours:
+        await api.delete(f"{collection}/{metadata['name']}", uid=metadata["uid"])
+    return len(ours)

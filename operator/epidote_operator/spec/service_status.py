@@ -170,6 +170,10 @@ class RolloutStatus(StatusModel):
     """Workers of it that serve."""
     old_workers: int
     """Workers of the revision that it replaces."""
+    wanted: dict[str, int] = Field(default_factory=dict)
+    """Workers that the service shall have in the end, by lane: as many as when the change began."""
+    shifted: bool = False
+    """Whether clients reach the new revision already, and only the rest of its workers is missing."""
     progressed_at: Timestamp
     """When either of these numbers changed last."""
     failed: bool = False

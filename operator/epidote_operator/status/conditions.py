@@ -123,9 +123,15 @@ def _progressing(facts: Facts) -> Finding:
     if (rollout := facts.rollout) is not None and rollout.failed:
         told = (
             f"revision {rollout.revision} has come no further since {rollout.progressed_at}, "
-            f"{rollout.ready_workers} workers ready; {rollout.old_workers} old ones serve on"
+            f"{rollout.ready_workers} workers ready; {rollout.old_workers} old ones are there"
         )
         return FALSE, "ProgressDeadlineExceeded", told
+    if rollout is not None:
+        told = (
+            f"{rollout.ready_workers} of {sum(rollout.wanted.values())} workers of revision "
+            f"{rollout.revision} are ready; {rollout.old_workers} older ones are there"
+        )
+        return TRUE, "RollingUpdate", told
     if outdated:
         return TRUE, "RollingUpdate", f"{len(outdated)} workers are of an older revision"
     if starting:

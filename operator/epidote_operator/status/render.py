@@ -78,7 +78,7 @@ def render(
             ),
             "workers": num_pods,
             "ready_workers": fleet.ready().total(),
-            "desired_workers": plan.total if plan is not None else len(fleet.staying),
+            "desired_workers": sum(_targets(report).values()),
             "roles": roles,
             "role_summary": "/".join(_summary(role) for role in roles),
             "gpus": GpuStatus(
@@ -99,16 +99,23 @@ def render(
     return status, decision if is_new else None
 
 
+def _targets(report: Report) -> dict[Lane, int]:
+    """Workers wanted: a rollout's while there is one, else the plan's; without one, those there."""
+    rollout = report.rollout
+    if rollout is not None and rollout.wanted:
+        return {lane: rollout.wanted.get(str(lane), 0) for lane in report.policy.lanes}
+    return dict(report.plan.targets if report.plan is not None else report.fleet.assigned())
+
+
 def _role(role: Role, report: Report) -> RoleStatus:
     def of_role(counts: dict[Lane, int]) -> int:
         return sum(count for lane, count in counts.items() if lane.role is role)
 
     fleet = report.fleet
-    wanted = dict(report.plan.targets) if report.plan is not None else dict(fleet.assigned())
     ready = of_role(dict(fleet.ready()))
     return RoleStatus(
         name=RoleName.of(role),
-        desired=of_role(wanted),
+        desired=of_role(_targets(report)),
         ready=ready,
         stand_ins=0 if ready else len(fleet.stand_ins(role)),
         switching=of_role(dict(fleet.switching())),

@@ -11,7 +11,11 @@ A rollout that has not moved for `progressDeadlineSeconds` has failed: its worke
 up leave, so that their GPUs return to the budget, and nothing more is started until the spec
 changes.
 
-After the shift the old gateways end their streams, then the old workers leave.
+After the shift the old gateways end their streams, then the old workers leave, and those that the
+new revision had no room for start.
+
+How many there shall be is fixed when the rollout begins, and kept in its status: the old fleet gets
+smaller meanwhile, which is no reason for a smaller new one.
 """
 
 from collections import Counter
@@ -81,35 +85,51 @@ def progress(
     before: RolloutStatus | None,
     *,
     revision: str,
+    wanted: Mapping[Lane, int],
     ready: int,
     old: int,
     deadline_s: float,
     now_s: float,
+    shifted: bool = False,
 ) -> RolloutStatus:
     """How far the rollout has come; another revision begins anew."""
-    if before is None or (before.revision, before.ready_workers, before.old_workers) != (
-        revision,
-        ready,
-        old,
-    ):
-        return RolloutStatus(
-            revision=revision,
-            ready_workers=ready,
-            old_workers=old,
-            progressed_at=timestamp(now_s),
-        )
+    now = RolloutStatus(
+        revision=revision,
+        ready_workers=ready,
+        old_workers=old,
+        wanted={str(lane): count for lane, count in wanted.items()},
+        shifted=shifted,
+        progressed_at=timestamp(now_s),
+    )
+    if before is None or _place(before) != _place(now):
+        return now
     failed = now_s - unix_time(before.progressed_at) > deadline_s
-    return before.model_copy(update={"failed": failed})
+    return now.model_copy(update={"progressed_at": before.progressed_at, "failed": failed})
+
+
+def _place(rollout: RolloutStatus) -> tuple[object, ...]:
+    return (rollout.revision, rollout.ready_workers, rollout.old_workers, rollout.shifted)
 
 
 def wanted_lanes(before: MultimodalServiceStatus, policy: PlannerPolicy) -> dict[Lane, int]:
-    """What the new fleet shall have: the last decision's counts, the minima at least.
+    """What the new fleet shall have: what the rollout began with, else the last decision's counts.
 
-    With several groups a role's count is shared out evenly: the planner moves workers later.
+    Another change in the middle of a rollout keeps the first one's counts. Bounds hold, those of
+    the pool as well. With several groups a role's count is shared out evenly: the planner moves
+    workers later.
     """
+    kept = before.rollout.wanted if before.rollout is not None else {}
     desired = {role.name.role: role.desired for role in before.roles}
     sharers = Counter(lane.role for lane in policy.lanes)
-    return {
-        lane: max(policy.bounds(lane).least, desired.get(lane.role, 0) // sharers[lane.role])
-        for lane in policy.lanes
-    }
+    wanted = {}
+    for lane in policy.lanes:
+        bounds = policy.bounds(lane)
+        count = kept.get(str(lane), desired.get(lane.role, 0) // sharers[lane.role])
+        wanted[lane] = min(max(count, bounds.least), bounds.most)
+    while sum(wanted.values()) > policy.max_workers:
+        spare = {lane: count - policy.bounds(lane).least for lane, count in wanted.items()}
+        lane = max(spare, key=lambda lane: (spare[lane], lane))
+        if spare[lane] <= 0:
+            break
+        wanted[lane] -= 1
+    return wanted

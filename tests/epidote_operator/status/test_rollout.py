@@ -73,7 +73,7 @@ def test_no_old_worker_leaves_while_nobody_can_tell_of_the_new_ones() -> None:
 
 def test_a_rollout_has_failed_when_it_has_not_moved_for_its_deadline() -> None:
     def at(now_s: float, before: RolloutStatus | None, **now: object) -> RolloutStatus:
-        seen = {"revision": "b", "ready": 1, "old": 4, **now}
+        seen = {"revision": "b", "wanted": WANTED, "ready": 1, "old": 4, **now}
         return progress(before, deadline_s=60.0, now_s=now_s, **seen)  # type: ignore[arg-type]
 
     begun = at(1000.0, None)

@@ -1,0 +1,226 @@
+"""Rollouts tick by tick, without metrics to scale by, and what is taken away after them."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from epidote_core.roles import Role, WorkerState
+from epidote_operator.act.fakes import PretendHands
+from epidote_operator.resources.fleet_values import Fleet as FleetValues
+from epidote_operator.rolling import Rolling, clean_up
+from epidote_operator.spec.parsing import parse_service
+from epidote_operator.spec.scaling import ScalingMode
+from epidote_operator.spec.service_status import MultimodalServiceStatus, RolloutStatus
+from epidote_operator.status.fleet import Fleet, FleetWorker, Outcome
+from epidote_operator.status.render import Report, render
+from epidote_operator.status.rollout import RolloutStep, wanted_lanes
+from epidote_operator.testing.service_story import service_manifest
+from epidote_planner.fakes import policy
+from epidote_planner.lane import Lane
+
+E, P, D = (Lane("default", role) for role in (Role.ENCODE, Role.PREFILL, Role.DECODE))
+POLICY = policy()
+
+
+def values(revision: str) -> FleetValues:
+    spec = parse_service(service_manifest("web", "none")["spec"])
+    return FleetValues(name="web", namespace="default", uid="u", spec=spec, revision=revision)
+
+
+@dataclass
+class RevisionHands(PretendHands):
+    """Hands on one revision, under a budget of pods that both share."""
+
+    everybody: "Service | None" = None
+    grace_s: int = 30
+
+    @property
+    def max_pods(self) -> int | None:
+        return None if self.everybody is None else self.everybody.budget
+
+    @property
+    def pods(self) -> dict[str, FleetWorker]:
+        assert self.everybody is not None
+        return {**self.everybody.old.workers, **self.everybody.new.workers}
+
+    async def add_workers(self, lane: Lane, count: int, now_s: float) -> int:
+        assert self.everybody is not None
+        self.room = max(0, self.everybody.budget - len(self.pods))
+        return await super().add_workers(lane, count, now_s)
+
+    def a_tick_later(self) -> None:
+        """Whoever was told to leave is gone, whoever started serves."""
+        self.workers = {
+            name: replace(worker, state=WorkerState.ROUTABLE, said=worker.lane)
+            for name, worker in self.workers.items()
+            if not worker.is_leaving
+        }
+
+
+@dataclass
+class Service:
+    """A service in mode Off, by hand: two revisions and the status."""
+
+    budget: int
+    old: RevisionHands = field(default_factory=RevisionHands)
+    new: RevisionHands = field(default_factory=RevisionHands)
+    status: MultimodalServiceStatus = field(default_factory=MultimodalServiceStatus)
+    now_s: float = 1000.0
+
+    def __post_init__(self) -> None:
+        self.old.everybody = self.new.everybody = self
+
+    def show(self, fleet: Fleet, rollout: RolloutStatus | None) -> None:
+        report = Report(
+            now_s=self.now_s,
+            fleet=fleet,
+            plan=None,
+            outcome=Outcome(),
+            mode=ScalingMode.OFF,
+            policy=POLICY,
+            rollout=rollout,
+        )
+        self.status = render(report, self.status)[0]
+
+    async def roll(self, *, num_ticks: int = 60) -> None:
+        """Until the rollout is over."""
+        api: Any = SilentApi()
+        rolling = Rolling(
+            api=api,
+            values=values("b"),
+            hands_old=self.old,  # type: ignore[arg-type]
+            hands_new=self.new,  # type: ignore[arg-type]
+            surge=1,
+            deadline_s=600.0,
+        )
+        has_shifted = False
+        for _ in range(num_ticks):
+            self.now_s += 10.0
+            wanted = wanted_lanes(self.status, POLICY)
+            old, new = self.old.fleet(self.now_s), self.new.fleet(self.now_s)
+            if not has_shifted:
+                before = self.status.rollout
+                move, rollout = await rolling.step(old, new, wanted, before, self.now_s)
+                has_shifted = move.step is RolloutStep.SHIFT
+                self.show(old, rollout)
+            else:
+                left = self.status.rollout
+                if left is not None:
+                    left = await rolling.complete(new, wanted, left, self.now_s)
+                self.show(new, left)
+                for worker in old.staying:
+                    await self.old.remove_worker(worker, drain=True)
+                if left is None and not old.workers:
+                    return
+            self.old.a_tick_later()
+            self.new.a_tick_later()
+        pytest.fail(f"not over after {num_ticks} ticks: {self.status.rollout}")
+
+
+class SilentApi:
+    async def apply(self, path: str, body: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return body
+
+    async def get(self, path: str, **_: Any) -> None:
+        return None
+
+
+def served_by(*lanes: Lane) -> dict[str, FleetWorker]:
+    return {
+        f"old-{number}": FleetWorker(
+            name=f"old-{number}", lane=lane, said=lane, state=WorkerState.ROUTABLE, since_s=0.0
+        )
+        for number, lane in enumerate(lanes)
+    }
+
+
+@pytest.mark.parametrize("budget", [6, 7, 12])
+async def test_a_rollout_without_a_planner_ends_with_as_many_workers_as_it_began_with(
+    budget: int,
+) -> None:
+    """Old workers that make room for new ones do not lower what is wanted."""
+    service = Service(budget)
+    service.old.workers = served_by(E, P, D, D, D, D)
+    service.show(service.old.fleet(0.0), None)
+    await service.roll()
+    assert service.new.fleet(0.0).ready() == {E: 1, P: 1, D: 4}
+    assert [role.desired for role in service.status.roles] == [1, 1, 4]
+
+
+async def test_what_is_wanted_outlives_the_operator_and_a_second_change() -> None:
+    service = Service(6)
+    service.old.workers = served_by(E, P, D)  # three have left already
+    begun = RolloutStatus(
+        revision="another",
+        ready_workers=0,
+        old_workers=3,
+        wanted={"encode": 1, "prefill": 1, "decode": 4},
+        progressed_at="1970-01-01T00:00:00Z",
+    )
+    service.show(service.old.fleet(0.0), begun)
+    read = MultimodalServiceStatus.model_validate_json(
+        service.status.model_dump_json(by_alias=True)
+    )
+    assert wanted_lanes(read, POLICY) == {E: 1, P: 1, D: 4}
+    await service.roll()
+    assert service.new.fleet(0.0).ready() == {E: 1, P: 1, D: 4}
+
+
+def test_bounds_that_were_lowered_meanwhile_hold() -> None:
+    begun = RolloutStatus(
+        revision="b",
+        ready_workers=0,
+        old_workers=6,
+        wanted={"encode": 2, "prefill": 1, "decode": 4},
+        progressed_at="1970-01-01T00:00:00Z",
+    )
+    smaller = replace(POLICY, gpu_budget=5)
+    assert wanted_lanes(MultimodalServiceStatus(rollout=begun), smaller) == {E: 2, P: 1, D: 2}
+
+
+# What is left of other revisions
+
+
+@dataclass
+class Objects:
+    """An API server's Deployments and Services, found by path."""
+
+    stored: dict[str, dict[str, Any]]
+    calls: list[str] = field(default_factory=list)
+
+    async def request(self, method: str, path: str, *, params: Any = None) -> dict[str, Any]:
+        self.calls.append(f"{method} {path}")
+        assert params["labelSelector"].endswith("notin (new)")
+        found = [item for key, item in self.stored.items() if key.rpartition("/")[0] == path]
+        return {"items": found}
+
+    async def delete(self, path: str, *, uid: str = "", **_: Any) -> bool:
+        assert self.stored[path]["metadata"]["uid"] == uid
+        del self.stored[path]
+        return True
+
+
+def left(kind: str, name: str, owner: str) -> tuple[str, dict[str, Any]]:
+    group = "/apis/apps/v1" if kind == "deployments" else "/api/v1"
+    metadata = {"name": name, "uid": f"uid-{name}", "ownerReferences": [{"uid": owner}]}
+    return f"{group}/namespaces/default/{kind}/{name}", {"metadata": metadata}
+
+
+async def test_a_head_whose_pods_left_between_two_looks_is_found_and_taken_away() -> None:
+    uid = values("new").uid
+    api = Objects(
+        dict(
+            [
+                left("deployments", "web-head-old", uid),
+                left("services", "web-head-old", uid),
+                left("services", "theirs", "another"),
+            ]
+        )
+    )
+    args: Any = (api, values("new"), [], [])
+    assert not await clean_up(*args, keep={"new"}, looks=False)
+    assert not api.calls, "at rest it costs nothing"
+    assert await clean_up(*args, keep={"new"}, looks=True)
+    assert [path.rpartition("/")[2] for path in api.stored] == ["theirs"]
+    assert not await clean_up(*args, keep={"new"}, looks=True), "nothing is left"
