@@ -12,7 +12,10 @@ from epidote_operator.spec.load_test import LoadTestSpec
 
 CONFIG = "/etc/epidote-loadgen"
 TERMINATION_MESSAGE = "/dev/termination-log"  # Kubernetes' own default
-GRACE_S = 60  # time to write down what was measured when the Job's deadline has come
+GRACE_S = 60  # for what is open, and to write down what was measured
+# The load generator ends a run itself when its time is over. This is for one that does not: later
+# by the longest that an image may take to come, since the Job's clock begins before its pod's.
+LATER_S = 900
 
 
 def load_test_objects(
@@ -25,7 +28,11 @@ def load_test_objects(
         "labels": load_test_labels(name),
         "ownerReferences": [owner_reference(name, uid, LoadTestSpec.kind)],
     }
-    config = {**spec.config, "target": {**_target(spec), "url": url}}
+    config = {
+        **spec.config,
+        "target": {**dict(spec.config.get("target", {})), "url": url},
+        "limits": _limits(spec),
+    }
     return [
         {
             "apiVersion": "v1",
@@ -42,9 +49,18 @@ def load_test_objects(
     ]
 
 
-def _target(spec: LoadTestSpec) -> dict[str, Any]:
-    given = spec.config.get("target", {})
-    return dict(given) if isinstance(given, dict) else {}
+def _limits(spec: LoadTestSpec) -> Any:
+    """The configuration's, with the end that `timeoutSeconds` sets, or a sooner one of its own.
+
+    What is no object is left for the load generator to refuse.
+    """
+    given = spec.config.get("limits", {})
+    if not isinstance(given, dict):
+        return given
+    sooner = given.get("run_timeout_s", spec.timeout_seconds)
+    if isinstance(sooner, int | float):
+        sooner = min(sooner, spec.timeout_seconds)
+    return {**given, "run_timeout_s": sooner}
 
 
 def _job(name: str, config_map: str, spec: LoadTestSpec, defaults: Defaults) -> Manifest:
@@ -52,7 +68,7 @@ def _job(name: str, config_map: str, spec: LoadTestSpec, defaults: Defaults) -> 
     job: Manifest = {
         # A run that ended is a result, whatever its verdict: a second try would hide a miss.
         "backoffLimit": 0,
-        "activeDeadlineSeconds": spec.timeout_seconds + GRACE_S,
+        "activeDeadlineSeconds": spec.timeout_seconds + LATER_S,
         "template": with_template(pod, spec.template),
     }
     if spec.ttl_seconds_after_finished is not None:

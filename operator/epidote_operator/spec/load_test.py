@@ -51,7 +51,8 @@ class LoadTestSpec(SpecModel):
     wait_seconds: Annotated[int, Field(ge=0, le=DAY_SECONDS)] = 1800
     """How long to wait for the service to be Ready. After it, the test has failed."""
     timeout_seconds: Annotated[int, Field(ge=1, le=7 * DAY_SECONDS)] = 7200
-    """Longest run. What was measured by then is reported."""
+    """Longest run, from its first request. What was measured by then is reported and judged: it can
+    miss the SLO, but not meet it, since the rest was never tried."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """Image with the load generator. Default: the operator's own setting."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=365 * DAY_SECONDS)] | None = None
@@ -120,7 +121,8 @@ class LoadTestStatus(StatusModel):
     job_name: str = ""
     """The Job."""
     report_config_map: str = ""
-    """ConfigMap with the report, where one was kept. The pod's log has all of it, too."""
+    """ConfigMap with the report (`report.json`; its `leftOut` names fields that are too large) and
+    what else the load generator said (`messages.txt`). The pod's log has all of it, too."""
     started_at: Timestamp | None = None
     """When the Job was created."""
     finished_at: Timestamp | None = None

@@ -43,9 +43,10 @@ def target() -> Iterator[str]:
         server.wait()
 
 
-def manifest(name: str, url: str, ttft_ms: int) -> dict[str, Any]:
+def manifest(name: str, url: str, ttft_ms: int, **spec: Any) -> dict[str, Any]:
+    """`spec` replaces whole fields."""
     objective = {"ttft_ms": ttft_ms, "ratio": 0.9}
-    return {
+    made: dict[str, Any] = {
         "apiVersion": paths.API_VERSION,
         "kind": "LoadTest",
         "metadata": {"name": name, "namespace": NAMESPACE},
@@ -60,6 +61,8 @@ def manifest(name: str, url: str, ttft_ms: int) -> dict[str, Any]:
             },
         },
     }
+    made["spec"] |= spec
+    return made
 
 
 async def run_to_its_end(api: KubeApi, name: str) -> LoadTestStatus:
@@ -119,4 +122,44 @@ async def test_a_jobs_verdict_gates_a_rollout_and_its_report_stays(
     kept = paths.item("v1", "configmaps", NAMESPACE, status.report_config_map)
     report = json.loads((await api.request("GET", kept))["data"]["report.json"])
     assert report["verdict"]["outcome"] == verdict.value.upper()
+    await api.delete(f"{plural}/{name}")
+
+
+async def test_a_run_beyond_its_time_ends_with_what_it_measured(
+    cluster: LocalCluster, api: KubeApi, target: str
+) -> None:
+    plural = paths.collection(paths.API_VERSION, "loadtests", NAMESPACE)
+    test = manifest("endless", target, 20 * TTFT_MS, timeoutSeconds=3)
+    test["spec"]["config"]["arrivals"]["duration_s"] = 3600
+    await api.create(plural, test)
+    status = await run_to_its_end(api, "endless")
+    assert (status.phase, status.verdict) == (LoadTestPhase.FINISHED, Verdict.INCONCLUSIVE)
+    assert status.summary.startswith("timeoutSeconds (3) were over: interrupted")
+    assert status.objectives[0].requests > 10
+    await api.delete(f"{plural}/endless")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "reason", "said"),
+    [
+        ("typo", {"config": {"arrivals": {"rate": "many"}}}, "InvalidConfig", "arrivals"),
+        ("shape", {"template": {"spec": {"tolerations": "x"}}}, "InvalidSpec", "tolerations"),
+        ("stranger", {"template": {"spec": {"dnsPolicy": "Nope"}}}, "InvalidSpec", "dnsPolicy"),
+    ],
+)
+async def test_what_cannot_run_says_why_in_its_status_and_in_an_event(
+    api: KubeApi, target: str, name: str, changes: dict[str, Any], reason: str, said: str
+) -> None:
+    plural = paths.collection(paths.API_VERSION, "loadtests", NAMESPACE)
+    await api.create(plural, manifest(name, target, TTFT_MS, **changes))
+    status = await run_to_its_end(api, name)
+    assert status.phase is LoadTestPhase.FAILED
+    assert said in status.summary
+    assert {condition.reason for condition in status.conditions} == {reason}
+    events = await api.request(
+        "GET",
+        paths.collection("v1", "events", NAMESPACE),
+        params={"fieldSelector": f"involvedObject.name={name},type=Warning"},
+    )
+    assert [event["reason"] for event in events["items"]] == [reason]
     await api.delete(f"{plural}/{name}")

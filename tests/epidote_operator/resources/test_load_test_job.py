@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer
 import yaml
 
 from epidote_loadgen.cli import app as loadgen
 from epidote_loadgen.config.run_file import RunFile
+from epidote_loadgen.runner.running import STOP_S
 from epidote_operator.resources.fleet_values import Defaults
 from epidote_operator.resources.load_test_job import load_test_command, load_test_objects
 from epidote_operator.spec.parsing import parse_load_test
@@ -28,6 +30,7 @@ def test_the_configuration_is_the_users_with_the_target_filled_in() -> None:
     assert yaml.safe_load(config["data"]["run.yaml"]) == {
         "seed": 7,
         "target": {"url": "http://chat:8000"},
+        "limits": {"run_timeout_s": 7200},
     }
 
 
@@ -63,6 +66,21 @@ def test_a_finished_run_is_never_repeated() -> None:
     assert job["spec"]["backoffLimit"] == 0
     assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
     assert job["spec"]["activeDeadlineSeconds"] > 600
+
+
+@pytest.mark.parametrize(("given", "found"), [({}, 600), ({"drain_s": 5}, 600), (60, 60)])
+def test_the_run_itself_knows_when_its_time_is_over(given: Any, found: int) -> None:
+    """The Job's own deadline would throw away what was measured."""
+    limits = given if isinstance(given, dict) else {"run_timeout_s": given}
+    config, job = objects(timeoutSeconds=600, config={"limits": limits})
+    told = yaml.safe_load(config["data"]["run.yaml"])["limits"]
+    assert told == {**limits, "run_timeout_s": found}
+    assert job["spec"]["activeDeadlineSeconds"] > 600 + STOP_S
+
+
+def test_limits_that_are_none_are_left_for_the_load_generator_to_refuse() -> None:
+    config, _ = objects(config={"limits": "none"})
+    assert yaml.safe_load(config["data"]["run.yaml"])["limits"] == "none"
 
 
 def test_both_objects_belong_to_the_load_test() -> None:
