@@ -41,11 +41,6 @@ class PretendApi:
         self.reads.append(path)
         return {"items": []}
 
-    async def request(self, method: str, path: str, **params: Any) -> dict[str, Any]:
-        """A list of what other revisions have left: nothing."""
-        self.reads.append(path)
-        return {"items": []}
-
     async def apply(self, path: str, body: dict[str, Any], **more: Any) -> dict[str, Any]:
         self.writes.append(f"apply {path.rpartition('/')[2]}")
         uid = self.stored.get(path, {}).get("metadata", {}).get("uid", path)
