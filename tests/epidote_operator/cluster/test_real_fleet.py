@@ -12,7 +12,6 @@ import yaml
 
 from epidote_loadgen.pictures import ImageFormat, draw, encode, sample_scene
 from epidote_loadgen.questions import QuestionType, ask
-from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi
 from epidote_operator.testing.client_traffic import traffic
 from epidote_operator.testing.cluster import LocalCluster
@@ -21,7 +20,7 @@ from epidote_operator.testing.service_story import (
     NAMESPACE,
     OperatorLife,
     change_service,
-    delete_service,
+    service_of_its_own,
     settled,
     until_true,
 )
@@ -78,9 +77,16 @@ async def right_answers(url: str, model: str, count: int) -> int:
 async def test_the_demo_sample_serves_switches_a_role_and_leaves_nothing_behind(
     cluster: LocalCluster, api: KubeApi
 ) -> None:
-    document = sample()
-    name = document["metadata"]["name"]
-    await api.apply(paths.service(NAMESPACE, name), document)
+    async with service_of_its_own(api, sample()) as name:
+        await serves_and_switches(cluster, api, name)
+
+    async def no_process() -> bool:
+        return not processes_of(cluster, name)
+
+    await until_true(no_process, "no process of the fleet is left")
+
+
+async def serves_and_switches(cluster: LocalCluster, api: KubeApi, name: str) -> None:
     operator = OperatorLife(api, name)
     await operator.until(settled(1, 1, 2), "the fleet serves", patience_s=PATIENCE_S)
     (url,) = operator.state.memory.gateways.all
@@ -97,9 +103,3 @@ async def test_the_demo_sample_serves_switches_a_role_and_leaves_nothing_behind(
     assert tally.failures == []
     assert any("decode→" in action for d in status.decisions for action in d.actions)
     await operator.end()
-    await delete_service(api, name)
-
-    async def no_process() -> bool:
-        return not processes_of(cluster, name)
-
-    await until_true(no_process, "no process of the fleet is left")
