@@ -16,6 +16,7 @@ from epidote_operator.local import LocalOperator, LocalTick
 from epidote_operator.service_document import ServiceDocument, read_service
 from epidote_operator.settings import InvalidSettings, Settings
 from epidote_operator.showing import as_json, line_of, plan_json, plan_text, status_json
+from epidote_operator.spec.invalid import InvalidSpec
 
 EXIT_USAGE, EXIT_UNREACHABLE = 2, 3
 app = typer.Typer(
@@ -79,14 +80,22 @@ def explain(
 
     Example: epidote-operator explain demo -n serving
     """
-    if file is None:
-        work = explain_in_cluster(name, namespace, window_s=window)
-    else:
-        work = explain_locally(_read(file, name).spec, gateway, admin_key, window_s=window)
+    remark = ""
     try:
-        plan = asyncio.run(work)
+        if file is None:
+            prometheus = Settings.from_env(os.environ).prometheus_url
+            plan, remark = asyncio.run(
+                explain_in_cluster(name, namespace, window_s=window, prometheus_url=prometheus)
+            )
+        else:
+            spec = _read(file, name).spec
+            plan = asyncio.run(explain_locally(spec, gateway, admin_key, window_s=window))
+    except (InvalidSettings, InvalidSpec) as error:
+        _fail(str(error), EXIT_USAGE)
     except EpidoteError as error:
         _fail(str(error), EXIT_UNREACHABLE)
+    if remark:
+        typer.echo(f"warning: {remark}", err=True)
     actions = tuple(describe(action) for action in plan.actions)
     typer.echo(
         as_json({**plan_json(plan), "actions": list(actions)}) if json else plan_text(plan, actions)

@@ -15,10 +15,12 @@ from epidote_operator.observe.local_observer import LocalObserver
 from epidote_operator.observe.observation import Observer
 from epidote_operator.observe.prometheus import source_for
 from epidote_operator.resources.labels import Component, label_selector, selector
+from epidote_operator.spec.invalid import InvalidSpec
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
 from epidote_operator.spec.parsing import parse_service
 from epidote_operator.spec.planner_policy import planner_policy
 from epidote_operator.spec.service_status import MultimodalServiceStatus
+from epidote_operator.status.persistence import read_memory
 from epidote_planner import Plan, PlannerMemory, PlannerPolicy, plan
 
 
@@ -46,41 +48,72 @@ async def explain_locally(
         await gateway.aclose()
 
 
-async def explain_in_cluster(name: str, namespace: str | None, *, window_s: float) -> Plan:
-    """Of a service in the cluster that the credentials point at, by its own memory.
+async def explain_in_cluster(
+    name: str, namespace: str | None, *, window_s: float, prometheus_url: str = ""
+) -> tuple[Plan, str]:
+    """Of a service in the cluster that the credentials point at, by its own memory; and a remark.
 
     Reads pods, the fleet's internal Secret, and the gateways at their pods' addresses: run it where
-    those can be reached. Changes nothing.
+    those can be reached. Changes nothing. `prometheus_url`: for services that name none.
 
     Raises:
         KubeError: no credentials, no such service, or no permission.
+        InvalidSpec: the spec is invalid, and none before it was good.
     """
     credentials = find_credentials()
     where = namespace or credentials.namespace
-    memory = ServiceMemory()
     async with KubeApi.connected(credentials) as api:
-        resource = await api.request("GET", paths.service(where, name))
-        spec = parse_service(resource["spec"])
-        status = MultimodalServiceStatus.model_validate(resource.get("status") or {})
-        secret = await api.get(paths.item("v1", "secrets", where, f"{name}-internal"))
-        key = b64decode(secret["data"]["admin-key"]).decode() if secret else None
-
-        async def pods(component: Component) -> list[Manifest]:
-            wanted = label_selector(selector(name, component))
-            path = paths.collection("v1", "pods", where)
-            listed = await api.request("GET", path, params={"labelSelector": wanted})
-            return list(listed["items"])
-
-        observer = ClusterObserver(
-            memory=memory,
-            workers=await pods(Component.WORKER),
-            gateways=await pods(Component.GATEWAY),
-            admin_key=key,
-            revision=status.revision,
-            prometheus=source_for(spec.metrics, where, name, default_url=""),
+        return await explain_with(
+            api, where, name, window_s=window_s, prometheus_url=prometheus_url
         )
-        try:
-            remembered = PlannerMemory.from_json(status.memory)
-            return await next_plan(observer, planner_policy(spec), remembered, window_s=window_s)
-        finally:
-            await memory.gateways.aclose()
+
+
+async def explain_with(
+    api: KubeApi, where: str, name: str, *, window_s: float, prometheus_url: str
+) -> tuple[Plan, str]:
+    """As `explain_in_cluster`."""
+    resource = await api.request("GET", paths.service(where, name))
+    status = MultimodalServiceStatus.model_validate(resource.get("status") or {})
+    spec, remark = spec_in_force(resource["spec"], status)
+    secret = await api.get(paths.item("v1", "secrets", where, f"{name}-internal")) or {}
+    key = secret.get("data", {}).get("admin-key")
+
+    async def pods(component: Component) -> list[Manifest]:
+        # While another revision comes up, the one that serves is decided about.
+        wanted = label_selector(selector(name, component, status.revision or None))
+        path = paths.collection("v1", "pods", where)
+        listed = await api.request("GET", path, params={"labelSelector": wanted})
+        return list(listed["items"])
+
+    policy, memory = planner_policy(spec), ServiceMemory()
+    observer = ClusterObserver(
+        memory=memory,
+        workers=await pods(Component.WORKER),
+        gateways=await pods(Component.GATEWAY),
+        admin_key=b64decode(key).decode() if key else None,
+        revision=status.revision,
+        prometheus=source_for(spec.metrics, where, name, default_url=prometheus_url),
+        stages={lane.role for lane in policy.lanes},
+    )
+    try:
+        decided = await next_plan(observer, policy, read_memory(status.memory), window_s=window_s)
+        return decided, remark
+    finally:
+        await memory.gateways.aclose()
+
+
+def spec_in_force(
+    raw: Manifest, status: MultimodalServiceStatus
+) -> tuple[MultimodalServiceSpec, str]:
+    """What the operator follows: the spec, or the last good one, and a remark that it does.
+
+    Raises:
+        InvalidSpec: there is no good one.
+    """
+    try:
+        return parse_service(raw), ""
+    except InvalidSpec as error:
+        if status.last_good_spec is None:
+            raise
+        remark = f"the spec is invalid, and the last good one is followed: {error}"
+        return parse_service(status.last_good_spec), remark

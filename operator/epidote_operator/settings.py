@@ -1,5 +1,6 @@
 """This file is about what a deployer tells the operator: `EPIDOTE_OPERATOR_*`, read once."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -8,6 +9,29 @@ from epidote_core.errors import EpidoteError
 from epidote_operator.resources.fleet_values import Defaults
 
 PREFIX = "EPIDOTE_OPERATOR_"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a number may be."""
+
+    least: float
+    most: float = math.inf
+
+    def admits(self, value: Any) -> bool:
+        return not isinstance(value, int | float) or self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        upper = "" if self.most == math.inf else f" and at most {self.most:g}"
+        return f"at least {self.least:g}{upper}"
+
+
+ANY = Bounds(-math.inf)
+BOUNDS = {
+    "http_port": Bounds(0, 65_535),
+    "lease_seconds": Bounds(1, 3600),  # it is renewed every third of it
+    "tick_seconds": Bounds(0, 3600),
+}
 
 
 class InvalidSettings(EpidoteError):
@@ -51,6 +75,8 @@ class Settings:
                 )
             name = known[variable]
             changes[name] = _read(variable, text, getattr(cls, name))
+            if not (bounds := BOUNDS.get(name, ANY)).admits(changes[name]):
+                raise InvalidSettings(f"{variable}: must be {bounds}, got {text!r}")
         return replace(cls(), **changes)
 
     @property

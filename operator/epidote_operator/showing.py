@@ -75,7 +75,7 @@ def plan_text(plan: Plan, actions: tuple[str, ...]) -> str:
     for step in plan.trace:
         values = ", ".join(f"{name} {value:g}" for name, value in step.values.items())
         told = " ".join(part for part in (values, step.note) if part)
-        lines.append(f"{step.name:<10}{told}")
+        lines.append(f"{step.name:<9} {told}")
     return "\n".join(lines)
 
 

@@ -18,6 +18,14 @@ def test_hold_is_shown_with_the_field_that_could_not_be() -> None:
     assert "everything: MetricsMissing (traffic.image.arrival_rps)" in plan_text(decided, ())
 
 
+def test_every_step_stands_apart_from_its_figures() -> None:
+    decided = plan(snapshot(10.0, workers(2, 2, 1), (image_traffic(5.0),)), policy())
+    text = plan_text(decided, ())
+    assert decided.trace
+    for step in decided.trace:
+        assert f"\n{step.name} " in text
+
+
 def test_memory_that_could_not_be_read_is_shown_with_the_steps() -> None:
     memory = PlannerMemory.from_json({"version": 9})
     decided = plan(snapshot(10.0, workers(2, 2, 1), (image_traffic(5.0),)), policy(), memory)

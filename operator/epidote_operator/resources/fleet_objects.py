@@ -1,12 +1,10 @@
 """This file is about the whole set of a fleet's objects, in an order that is safe to apply."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from epidote_operator.resources.fleet_values import Fleet, Manifest
 from epidote_operator.resources.head import (
     gateway_deployment,
-    gateway_service,
     head_deployment,
     head_service,
 )
@@ -18,23 +16,6 @@ from epidote_operator.resources.protection import (
     service_account,
 )
 from epidote_operator.spec.cluster import Provider
-
-
-@dataclass(frozen=True, kw_only=True)
-class ObjectKey:
-    """What tells an object from all others of its namespace."""
-
-    api_version: str
-    kind: str
-    name: str
-
-    @classmethod
-    def of(cls, manifest: Manifest) -> "ObjectKey":
-        return cls(
-            api_version=manifest["apiVersion"],
-            kind=manifest["kind"],
-            name=manifest["metadata"]["name"],
-        )
 
 
 def shared_objects(
@@ -55,14 +36,3 @@ def revision_objects(fleet: Fleet) -> list[Manifest]:
     if fleet.spec.cluster.provider is Provider.KUBERAY:
         return [head_service(fleet), ray_cluster(fleet, workers=0), gateway_deployment(fleet)]
     return [head_service(fleet), head_deployment(fleet), gateway_deployment(fleet)]
-
-
-def fleet_objects(
-    fleet: Fleet, *, desired_workers: int, api_versions: Collection[str] = (POLICY_V1,)
-) -> list[Manifest]:
-    """Everything but the internal Secret (made once, with random keys) and the worker pods."""
-    return [
-        *shared_objects(fleet, desired_workers=desired_workers, api_versions=api_versions),
-        *revision_objects(fleet),
-        gateway_service(fleet),
-    ]

@@ -9,7 +9,6 @@ SERVICE = "epidote.dev/service"
 COMPONENT = "epidote.dev/component"
 ROLE = "epidote.dev/role"
 REVISION = "epidote.dev/revision"
-SPEC_HASH = "epidote.dev/spec-hash"  # annotation: what the object was made from
 LOAD_TEST = "epidote.dev/load-test"
 KEYS = "epidote.dev/keys"  # annotation: the Secret replaces one that other pods were made with
 INTEROP_ROLE = "llm-d.ai/role"  # gateways made for llm-d route by it

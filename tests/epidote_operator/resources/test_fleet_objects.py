@@ -1,6 +1,6 @@
 """What a service becomes: owned, labelled, restricted, and equal for equal specs."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from random import Random
 from typing import Any
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from epidote_core.roles import Role
 from epidote_operator.resources.commands import head_command
-from epidote_operator.resources.fleet_objects import ObjectKey, fleet_objects, revision_objects
+from epidote_operator.resources.fleet_objects import revision_objects, shared_objects
 from epidote_operator.resources.fleet_values import Defaults, Fleet, Manifest
 from epidote_operator.resources.head import (
     gateway_service,
@@ -21,7 +21,7 @@ from epidote_operator.resources.head import (
 from epidote_operator.resources.kuberay import ray_cluster, with_scale_of
 from epidote_operator.resources.labels import ROLE, Component, label_selector, selector
 from epidote_operator.resources.pods import worker_pod
-from epidote_operator.resources.protection import internal_secret
+from epidote_operator.resources.protection import POLICY_V1, internal_secret
 from epidote_operator.resources.revision import revision_of
 from epidote_operator.spec.parsing import parse_service
 from epidote_operator.testing.generated_services import service
@@ -51,6 +51,19 @@ def changed(part: str, **fields: Any) -> Spec:
     return {**MINIMAL, part: {**MINIMAL.get(part, {}), **fields}}
 
 
+def key_of(manifest: Manifest) -> tuple[str, str, str]:
+    """What tells an object from all others of its namespace."""
+    return manifest["apiVersion"], manifest["kind"], manifest["metadata"]["name"]
+
+
+def fleet_objects(
+    built: Fleet, *, desired_workers: int, api_versions: Collection[str] = (POLICY_V1,)
+) -> list[Manifest]:
+    """Everything but the internal Secret and the worker pods."""
+    shared = shared_objects(built, desired_workers=desired_workers, api_versions=api_versions)
+    return [*shared, *revision_objects(built), gateway_service(built)]
+
+
 def every_manifest(built: Fleet) -> list[Manifest]:
     objects = fleet_objects(built, desired_workers=3)
     return [
@@ -78,7 +91,7 @@ def pod_specs(manifest: Any) -> Iterator[Manifest]:
 def test_every_object_is_owned_labelled_and_named_once(seed: int) -> None:
     built = fleet(service(Random(seed)))
     manifests = every_manifest(built)
-    assert len({ObjectKey.of(item) for item in manifests}) == len(manifests)
+    assert len({key_of(item) for item in manifests}) == len(manifests)
     for item in manifests:
         metadata = item["metadata"]
         assert [owner["uid"] for owner in metadata["ownerReferences"]] == ["uid-1"]
@@ -229,10 +242,10 @@ def test_the_operators_new_default_image_is_a_new_revision() -> None:
 
 def test_two_revisions_share_no_object_but_the_service() -> None:
     old, new = fleet(), fleet(changed("model", uri="builtin://smollm2"))
-    one = {ObjectKey.of(item) for item in revision_objects(old)}
-    other = {ObjectKey.of(item) for item in revision_objects(new)}
+    one = {key_of(item) for item in revision_objects(old)}
+    other = {key_of(item) for item in revision_objects(new)}
     assert not one & other
-    assert ObjectKey.of(gateway_service(old)) == ObjectKey.of(gateway_service(new))
+    assert key_of(gateway_service(old)) == key_of(gateway_service(new))
     assert gateway_service(old)["spec"]["selector"] != gateway_service(new)["spec"]["selector"]
 
 

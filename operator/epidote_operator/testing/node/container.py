@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,18 @@ def timestamp() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _hides_programs(path: str) -> bool:
-    """Whether a volume there would cover this interpreter or our own files (a checkout in /tmp).
+def hides_programs(path: str, images: Iterable[str]) -> bool:
+    """Whether a volume there would cover this interpreter, our own files (a checkout in /tmp) or a
+    folder that stands for an image.
 
     Such a volume is left out: the pod then shares that folder with the machine.
     """
-    ours = (Path(sys.prefix), Path(sys.executable), Path(__file__).resolve())
+    ours = (
+        Path(sys.prefix),
+        Path(sys.executable),
+        Path(__file__).resolve(),
+        *(Path(folder).resolve() for folder in images),
+    )
     return any(place.is_relative_to(path) for place in ours)
 
 
@@ -149,7 +155,11 @@ class Container:
         if program is None:
             raise ValueError(f"container {self.name}: no program {arguments[0]!r} in its image")
         arguments[0] = program
-        mounts = [m for m in spec.get("volumeMounts", []) if not _hides_programs(m["mountPath"])]
+        mounts = [
+            mount
+            for mount in spec.get("volumeMounts", [])
+            if not hides_programs(mount["mountPath"], self._images.values())
+        ]
         mounts.sort(key=self._hides_us)
         script = "".join(
             f"mkdir -p {shlex.quote(mount['mountPath'])} && "
