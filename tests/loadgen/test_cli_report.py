@@ -67,6 +67,16 @@ def test_damage_deep_inside_a_run_is_told_by_its_file(tmp_path: Path) -> None:
     assert not path.with_suffix(".html").exists()
 
 
+def test_an_exit_code_that_is_none_of_ours_is_not_passed_on(tmp_path: Path) -> None:
+    path = saved(tmp_path / "run.json", e2e_s=0.5)
+    run = json.loads(path.read_text())
+    run["verdict"]["exit_code"] = 77
+    path.write_text(json.dumps(run))
+    done = invoke("report", path)
+    assert done.exit_code == 2
+    assert "damaged: verdict.exit_code: want 0 to 4, found 77" in done.stderr
+
+
 def invoke(*arguments: object) -> Any:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 

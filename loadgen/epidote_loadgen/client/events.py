@@ -3,9 +3,11 @@
 Server-sent events as the HTML standard has them (section 9.2), with OpenAI's chunks as data.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+
+from epidote_loadgen.bounds import MOST_TOKENS
 
 MAX_EVENT_BYTES = 8 << 20  # a stream that never ends an event is not an event stream
 
@@ -27,13 +29,17 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
+# A count that can't be is no count: a negative one would make any pace look good.
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]
+
+
 class _PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
+    cached_tokens: _Tokens | None = None
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: _Tokens | None = None
+    completion_tokens: _Tokens | None = None
     prompt_tokens_details: _PromptDetails | None = None
 
 

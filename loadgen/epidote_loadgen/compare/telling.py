@@ -15,11 +15,12 @@ WORDS = {True: ("better", "green"), False: ("worse", "red"), None: ("no differen
 def told(comparison: Comparison) -> RenderableType:
     """What was asked differently, then every figure with its verdict."""
     table = Table(show_edge=False)
-    for name in ("class", "figure"):
-        table.add_column(name, no_wrap=True)
+    table.add_column("class", overflow="fold")
+    table.add_column("figure", no_wrap=True)
     for name in ("before", "after", "change", "interval of the change"):
         table.add_column(name, justify="right")
-    table.add_column("")
+    # Whole in a narrow terminal, too: the others fold.
+    table.add_column("", no_wrap=True, min_width=max(len(word) for word, _ in WORDS.values()))
     for figure in comparison.figures:
         word, colour = WORDS[figure.is_better]
         found = figure.difference

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from epidote_loadgen.outputs.document import SCHEMA, Document
+from epidote_loadgen.verdict.verdict import ExitCode
 
 # What every document has, and of which type; enough to tell a damaged one from a whole one.
 _SECTIONS: dict[str, dict[str, type | tuple[type, ...]]] = {
@@ -84,6 +85,9 @@ def _problems(value: dict[str, Any]) -> Iterator[str]:
             if not isinstance(inside.get(name), kind):
                 wanted = _NAMES.get(kind, "a mapping") if isinstance(kind, type) else "a number"
                 yield f"{section}.{name}: want {wanted}, found {_shown(inside, name)}"
+    code = value["verdict"]["exit_code"]
+    if code not in iter(ExitCode):
+        yield f"verdict.exit_code: want {min(ExitCode):d} to {max(ExitCode):d}, found {code}"
     columns = value["requests"]
     num = len(columns["index"])
     for name, column in columns.items():

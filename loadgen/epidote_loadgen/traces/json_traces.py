@@ -88,7 +88,12 @@ def own(line: str) -> TraceRow:
 def _object(line: str) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError:
+        if "\\ud" in line.lower():  # half a character, escaped: it could never be sent
+            json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        found = error.object[error.start : error.end]
+        raise BadRow("row", "whole characters", found) from None
+    except (ValueError, RecursionError):
         raise BadRow("row", "a JSON object", line.strip()) from None
     if not isinstance(row, dict):
         raise BadRow("row", "a JSON object", line.strip())

@@ -62,10 +62,11 @@ def _first_line(file: TextIO) -> str:
 
 
 def _open(path: Path) -> TextIO:
-    """As UTF-8; a byte that is none becomes a surrogate, for its row alone to be refused."""
+    """As UTF-8, which a byte order mark may begin; a byte that is none becomes a surrogate, for its
+    row alone to be refused."""
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", errors="surrogateescape", newline="")
-    return path.open(encoding="utf-8", errors="surrogateescape", newline="")
+        return gzip.open(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="")
+    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 def _checked(text: str) -> str:

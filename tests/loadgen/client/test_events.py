@@ -109,6 +109,8 @@ def test_data_over_several_lines_is_one_event() -> None:
         b"data: [1, 2]\n\n",
         b'data: {"choices": 5}\n\n',
         b"data: \xff\xfe\n\n",
+        b'data: {"usage": {"completion_tokens": -5}}\n\n',
+        b'data: {"usage": {"completion_tokens": 1000000000000}}\n\n',
         b"<html>\n<body>hello</body>\n\n",
     ],
 )

@@ -264,3 +264,27 @@ def test_a_header_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"t_s,text_tokens,output_tokens\xff\n1,2,3\n")
     with pytest.raises(TraceError, match="line 1: row: want UTF-8"):
         list(read_rows(path, bad=BadRows(path=path, allowed=9)))
+
+
+@pytest.mark.parametrize(
+    ("messages", "complaint"),
+    [
+        ('[{"role": "user", "content": "\\uD800 hi"}]', "line 2: row: want whole characters"),
+        ("[" * 100_000 + "]" * 100_000, "line 2: row: want a JSON object"),
+    ],
+)
+def test_messages_that_could_never_be_sent_are_a_bad_row(
+    tmp_path: Path, messages: str, complaint: str
+) -> None:
+    good = '{"at_s": 0, "output_tokens": 3, "messages": [{"content": "\\ud83d\\ude00"}]}\n'
+    path = tmp_path / "own.jsonl"
+    path.write_text(good + good.partition("[")[0] + messages + "}\n" + good)
+    with pytest.raises(TraceError, match=complaint):
+        list(read_rows(path))
+    assert len(list(read_rows(path, bad=BadRows(path=path, allowed=1)))) == 2
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text(SERVEGEN, encoding="utf-8-sig")
+    assert len(list(read_rows(path))) == 3
