@@ -88,7 +88,8 @@ class ServiceState:
 class Reconciler:
     """Brings services to what they ask for, one tick at a time.
 
-    `hands` may wrap what acts, for tests that break it. `stuck_s`: see `act.switches`.
+    `hands` may wrap what acts, for tests that break it. `stuck_s`: see `act.switches`. `may_act` is
+    asked before every order to a gateway, as `api` asks before every write.
     """
 
     api: KubeApi
@@ -98,6 +99,7 @@ class Reconciler:
     policies: CachePolicies
     hands: Callable[[KubernetesHands], Any] = lambda hands: hands
     stuck_s: float = STUCK_S
+    may_act: Callable[[], bool] = lambda: True
 
     async def reconcile(
         self, resource: Manifest, state: ServiceState, now_s: float
@@ -267,6 +269,7 @@ class Reconciler:
             "make_pod": lambda name, lane, at_s: new_worker(fleet, name, lane, at_s),
             "asked": asked,
             "grace_s": fleet.spec.scaling.drain_deadline_seconds + GRACE_S,
+            "may_act": self.may_act,
             "max_pods": None if revision != fleet.revision else self._most(fleet),
         }
         if fleet.spec.cluster.provider is not Provider.KUBERAY:

@@ -60,6 +60,7 @@ class KubernetesHands:
     grace_s: int
     made: set[str] = field(default_factory=set)  # names of this tick
     max_pods: int | None = None  # the GPU budget in workers, those that leave included
+    may_act: Callable[[], bool] = lambda: True  # False: another operator may lead by now
 
     async def mark_switch(self, worker: FleetWorker, intent: SwitchIntent) -> None:
         self.asked.refused.pop(worker.name, None)
@@ -179,6 +180,7 @@ class KubernetesHands:
             if value == 0.0 and self.asked.advice.get(path, 0.0) == 0.0:
                 continue
             for gateway in self.gateways.values():
+                self._demand_leadership()
                 try:
                     await gateway.put(path, {name: value})
                 except GatewayRefused as refused:
@@ -194,9 +196,14 @@ class KubernetesHands:
             raise CannotAct(f"experts were not moved to {action.move.name}: {refused}") from refused
 
     def _gateway(self) -> GatewayClient:
+        self._demand_leadership()
         for gateway in self.gateways.values():
             return gateway
         raise CannotAct("no gateway can be reached")
+
+    def _demand_leadership(self) -> None:
+        if not self.may_act():
+            raise CannotAct("not done: another operator may lead by now")
 
     def _uid(self, worker: FleetWorker) -> str:
         pod = self.pods.get(worker.name)

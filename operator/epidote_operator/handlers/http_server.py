@@ -1,28 +1,29 @@
 """This file is about the operator's own HTTP: metrics for Prometheus, health for the kubelet."""
 
-from collections.abc import Callable
-
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from epidote_operator.handlers.health import Health
 from epidote_operator.telemetry import OperatorMetrics
 
 
 async def serve_http(
-    metrics: OperatorMetrics, is_ready: Callable[[], bool], host: str, port: int
+    metrics: OperatorMetrics, health: Health, host: str, port: int
 ) -> web.AppRunner:
-    """Serve `/metrics`, `/healthz` (the loop turns) and `/readyz` (the caches are filled)."""
+    """Serve `/metrics`, `/healthz` and `/readyz`.
+
+    Healthy: every loop comes round. Ready: that, the caches are filled, and the lease is heard of.
+    """
 
     async def get_metrics(_: web.Request) -> web.Response:
         body = generate_latest(metrics.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def healthz(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+        return _told(health.stalled())
 
     async def readyz(_: web.Request) -> web.Response:
-        ready = is_ready()
-        return web.Response(text="ok\n" if ready else "starting\n", status=200 if ready else 503)
+        return _told(health.unready())
 
     app = web.Application()
     app.router.add_get("/metrics", get_metrics)
@@ -32,3 +33,7 @@ async def serve_http(
     await runner.setup()
     await web.TCPSite(runner, host, port).start()
     return runner
+
+
+def _told(trouble: str) -> web.Response:
+    return web.Response(text=f"{trouble or 'ok'}\n", status=503 if trouble else 200)

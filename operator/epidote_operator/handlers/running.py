@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -15,6 +16,7 @@ import kopf
 
 from epidote_operator.cache_policies import CachePolicies
 from epidote_operator.handlers import admission, indexing
+from epidote_operator.handlers.health import Health, watch_over
 from epidote_operator.handlers.http_server import serve_http
 from epidote_operator.handlers.load_test_ticker import LoadTestTicker
 from epidote_operator.handlers.ticker import Key, Ticker
@@ -83,13 +85,17 @@ def log_in(**kwargs: Any) -> kopf.ConnectionInfo | None:
 
     Kopf's own knows a pod's server by its DNS name only; every other client by the environment.
     """
-    if not (SERVICE_ACCOUNT / "token").exists():
+    if not SERVICE_ACCOUNT.is_dir():
         return kopf.login_with_kubeconfig(**kwargs)
-    account = from_service_account()
+    try:
+        account = from_service_account()
+        token = (SERVICE_ACCOUNT / "token").read_text().strip()
+    except OSError as error:  # a rotation may bring it back
+        raise kopf.TemporaryError(f"the account can't be read: {error}", delay=1.0) from error
     return kopf.ConnectionInfo(
         server=account.server,
         ca_path=str(SERVICE_ACCOUNT / "ca.crt"),
-        token=(SERVICE_ACCOUNT / "token").read_text().strip(),
+        token=token,
         default_namespace=account.namespace,
     )
 
@@ -120,17 +126,27 @@ async def run_until(
 ) -> None:
     """Run the operator until `stop`. `ready` is set when the caches are filled.
 
-    Raises what ends kopf, such as credentials that the API server refuses.
+    Raises:
+        PartEnded: kopf (credentials that the API server refuses, say) or one of our loops.
     """
     caches, metrics = Caches(), OperatorMetrics()
     kopf_ready, kopf_stop = asyncio.Event(), asyncio.Event()
     webhook = WebhookSettings.from_env(os.environ) if settings.webhook else None
-    async with KubeApi.connected(credentials) as api:
+    health = Health(time.monotonic, is_ready=ready.is_set)
+    async with AsyncExitStack() as stack:
+        own_api = await stack.enter_async_context(KubeApi.connected(credentials))
         if webhook is not None:  # kopf's server reads the certificates when it starts
-            await refresh(api, webhook, now=datetime.now(UTC))
-        leader = _leader(settings, api) if settings.leader_election else None
+            await refresh(own_api, webhook, now=datetime.now(UTC))
+        leader = _leader(settings, own_api, health) if settings.leader_election else None
+
+        def leads() -> bool:
+            return leader is None or leader.is_leader
+
+        # What only the leader may write goes through this one.
+        api = await stack.enter_async_context(KubeApi.connected(credentials, may_write=leads))
         reconciler = Reconciler(
             api=api,
+            may_act=leads,
             pods=caches.pods,
             settings=settings,
             metrics=metrics,
@@ -143,6 +159,7 @@ async def run_until(
             leader=leader,
             clock=time.time,
             tick_s=settings.tick_seconds,
+            turn=partial(health.turn, "ticker"),
         )
         load_tests = LoadTestTicker(
             load_tests=LoadTests(
@@ -152,7 +169,7 @@ async def run_until(
                 defaults=settings.defaults,
             ),
             listed=partial(caches.listed, "load_tests"),
-            is_active=lambda: ticker.is_active,
+            is_active=leads,
             clock=time.time,
         )
         kopf_task = asyncio.create_task(
@@ -163,22 +180,25 @@ async def run_until(
                 namespaces=settings.namespaces,
                 ready_flag=kopf_ready,
                 stop_flag=kopf_stop,
-            )
+            ),
+            name="kopf",
         )
         tasks: list[asyncio.Task[Any]] = []
         http = None
         if settings.http_port:
-            http = await serve_http(metrics, ready.is_set, settings.http_host, settings.http_port)
+            http = await serve_http(metrics, health, settings.http_host, settings.http_port)
         try:
             await _first(kopf_task, kopf_ready.wait(), stop.wait())
-            ready.set()
-            if leader is not None:
-                tasks.append(asyncio.create_task(leader.run()))
-            tasks.append(asyncio.create_task(ticker.run()))
-            tasks.append(asyncio.create_task(load_tests.run()))
-            if webhook is not None:
-                tasks.append(asyncio.create_task(keep_fresh(api, webhook)))
-            await _first(kopf_task, stop.wait())
+            if kopf_ready.is_set():
+                ready.set()
+                if leader is not None:
+                    tasks.append(asyncio.create_task(leader.run(), name="leader election"))
+                tasks.append(asyncio.create_task(ticker.run(), name="ticker"))
+                tasks.append(asyncio.create_task(load_tests.run(), name="load tests"))
+                if webhook is not None:
+                    fresh = keep_fresh(own_api, webhook)
+                    tasks.append(asyncio.create_task(fresh, name="webhook certificates"))
+            await watch_over([kopf_task, *tasks], stop)
         finally:
             for task in reversed(tasks):
                 task.cancel()
@@ -190,8 +210,6 @@ async def run_until(
             await asyncio.wait([kopf_task], timeout=10.0)
             if http is not None:
                 await http.cleanup()
-        if kopf_task.done() and not kopf_task.cancelled() and not stop.is_set():
-            kopf_task.result()
 
 
 async def _first(*works: Any) -> None:
@@ -202,9 +220,9 @@ async def _first(*works: Any) -> None:
             task.cancel()
 
 
-def _leader(settings: Settings, api: KubeApi) -> LeaderElection:
+def _leader(settings: Settings, api: KubeApi, health: Health) -> LeaderElection:
     identity = settings.identity or f"{socket.gethostname()}-{os.getpid()}"
-    return LeaderElection(
+    election = LeaderElection(
         api=api,
         namespace=settings.namespace,
         name=settings.lease_name,
@@ -213,7 +231,10 @@ def _leader(settings: Settings, api: KubeApi) -> LeaderElection:
         lease_s=settings.lease_seconds,
         renew_s=settings.lease_seconds / 5,
         safety_s=settings.lease_seconds / 3,
+        turn=partial(health.turn, "leader election"),
     )
+    health.lease_trouble = election.trouble
+    return election
 
 
 def run_operator(

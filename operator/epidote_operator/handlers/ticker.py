@@ -9,7 +9,8 @@ from typing import Any
 from epidote_core.errors import EpidoteError
 from epidote_operator.kube.api import Manifest
 from epidote_operator.kube.leader import LeaderElection
-from epidote_operator.reconcile import Reconciler, ServiceState
+from epidote_operator.reconcile import Reconciler
+from epidote_operator.service_state import ServiceState
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Ticker:
     clock: Callable[[], float]
     is_caught_up: Callable[[Key], Awaitable[bool]]  # asked before a service's first tick
     tick_s: float = 0.0  # instead of the services' own, if > 0
+    turn: Callable[[], None] = lambda: None  # called each time the loop comes round
     _entries: dict[Key, _Entry] = field(default_factory=dict)
 
     @property
@@ -49,29 +51,25 @@ class Ticker:
         return self.leader is None or self.leader.is_leader
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. A leader no more drops what it does, and what it knows: it may be old
+        when it leads again."""
         limit = asyncio.Semaphore(MAX_AT_ONCE)
         try:
             while True:
+                self.turn()
                 self.reconciler.metrics.leads.set(self.is_active)
                 if self.is_active:
                     await self._look(limit)
+                else:
+                    await self._drop(list(self._entries))
                 await asyncio.sleep(LOOK_S)
         finally:
-            for entry in self._entries.values():
-                if entry.task is not None:
-                    entry.task.cancel()
-                await entry.state.aclose()
+            await self._drop(list(self._entries))
 
     async def _look(self, limit: asyncio.Semaphore) -> None:
         now_s = self.clock()
         listed = dict(self.services())
-        for key in [key for key in self._entries if key not in listed]:
-            entry = self._entries.pop(key)
-            if entry.task is not None:
-                entry.task.cancel()
-            await entry.state.aclose()
-            self.reconciler.metrics.forget(*key)
+        await self._drop([key for key in self._entries if key not in listed])
         for key, resource in listed.items():
             if "deletionTimestamp" in resource["metadata"]:
                 continue
@@ -80,6 +78,16 @@ class Ticker:
             if entry.task is None and (now_s >= entry.due_s or changed):
                 entry.generation = resource["metadata"].get("generation")
                 entry.task = asyncio.create_task(self._tick(key, resource, entry, limit))
+
+    async def _drop(self, keys: Iterable[Key]) -> None:
+        """End what is under way for these services, and forget them."""
+        for key in keys:
+            entry = self._entries.pop(key)
+            if (task := entry.task) is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            await entry.state.aclose()
+            self.reconciler.metrics.forget(*key)
 
     async def _tick(
         self, key: Key, resource: Manifest, entry: _Entry, limit: asyncio.Semaphore

@@ -5,7 +5,7 @@ Manifests are plain dicts: the server validates them, and unknown fields survive
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from epidote_operator.kube.errors import (
     ApiUnreachable,
     Conflict,
     Expired,
+    NotLeading,
     TooManyRequests,
 )
 
@@ -29,10 +30,20 @@ MAX_WAIT_S = 5.0  # longer than this a tick does not wait for a busy server
 
 
 class KubeApi:
-    """One identity at one API server. `num_calls` counts requests, watches included."""
+    """One identity at one API server. `num_calls` counts requests, watches included.
 
-    def __init__(self, credentials: Credentials, *, timeout_s: float = 15.0) -> None:
+    `may_write` is asked right before every request that changes something.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        timeout_s: float = 15.0,
+        may_write: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.credentials = credentials
+        self._may_write = may_write
         self.num_calls = 0
         self._http = httpx.AsyncClient(
             base_url=credentials.server,
@@ -48,8 +59,10 @@ class KubeApi:
 
     @classmethod
     @asynccontextmanager
-    async def connected(cls, credentials: Credentials) -> AsyncIterator["KubeApi"]:
-        api = cls(credentials)
+    async def connected(
+        cls, credentials: Credentials, *, may_write: Callable[[], bool] = lambda: True
+    ) -> AsyncIterator["KubeApi"]:
+        api = cls(credentials, may_write=may_write)
         try:
             yield api
         finally:
@@ -178,7 +191,7 @@ class KubeApi:
         Nothing else is retried: the next tick observes again and decides afresh.
 
         Raises:
-            ApiUnreachable, ApiRefused and its kinds.
+            ApiUnreachable, ApiRefused and its kinds, NoCredentials, NotLeading.
         """
         try:
             return await self._once(method, path, params, body, content_type)
@@ -211,6 +224,8 @@ class KubeApi:
         if body is not None:
             headers["Content-Type"] = content_type
             content = json.dumps(body).encode()
+        if method != "GET" and not self._may_write():
+            raise NotLeading(f"{method} {path}: not sent, another operator may lead by now")
         self.num_calls += 1
         try:
             answer = await self._http.request(

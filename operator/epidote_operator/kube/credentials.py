@@ -33,7 +33,15 @@ class Credentials:
     context: str = ""
 
     def headers(self) -> dict[str, str]:
-        token = self.token_file.read_text().strip() if self.token_file else self.token
+        """What proves who we are.
+
+        Raises:
+            NoCredentials: the token can't be read now; a rotation may bring it back.
+        """
+        try:
+            token = self.token_file.read_text().strip() if self.token_file else self.token
+        except (OSError, UnicodeDecodeError) as error:
+            raise NoCredentials(f"{self.token_file}: the token can't be read: {error}") from error
         return {"Authorization": f"Bearer {token}"} if token else {}
 
 

@@ -11,6 +11,10 @@ class ApiUnreachable(KubeError):
     """No answer: nothing is known of what happened to the request."""
 
 
+class NotLeading(KubeError):
+    """A write that was not sent: another operator may lead by now."""
+
+
 class ApiRefused(KubeError):
     """The server answered with an error. `status` is HTTP's, `reason` Kubernetes' own word."""
 

@@ -34,22 +34,34 @@ class LeaderElection:
     lease_s: float = LEASE_S
     renew_s: float = RENEW_S
     safety_s: float = SAFETY_S
+    turn: Callable[[], None] = lambda: None  # called each time the loop comes round
     _renewed_s: float = float("-inf")
     _seen: tuple[str, str] = ("", "")  # holder and renewal as last seen
     _seen_s: float = float("-inf")
+    _heard_s: float = float("-inf")  # when the lease was read or written last
 
     @property
     def is_leader(self) -> bool:
         """Whether we may act now."""
         return self.monotonic() - self._renewed_s < self.lease_s - self.safety_s
 
+    def trouble(self) -> str:
+        """Why nobody here knows who leads; "": the lease was heard of lately."""
+        silent_s = self.monotonic() - self._heard_s
+        if silent_s < 2 * self.lease_s:
+            return ""
+        since = f"for {silent_s:.0f} s" if silent_s != float("inf") else "yet"
+        return f"the lease {self.name} could not be read or renewed {since}"
+
     async def run(self) -> None:
         """Try to become and stay the leader, until cancelled; `release` should follow."""
         while True:
+            self.turn()
             was_leader = self.is_leader
             try:
                 await self.attempt()
-            except KubeError as error:  # away: the lease runs out by itself
+                self._heard_s = self.monotonic()
+            except KubeError as error:  # away, or no token: the lease runs out by itself
                 logger.warning("lease not renewed", extra={"error": str(error)})
             if was_leader != self.is_leader:
                 logger.info("leadership changed", extra={"leads": self.is_leader})
