@@ -144,14 +144,20 @@ async def run_until(
 
         # What only the leader may write goes through this one.
         api = await stack.enter_async_context(KubeApi.connected(credentials, may_write=leads))
+        policies = CachePolicies(api, partial(caches.one, "cache_policies"), leads)
         reconciler = Reconciler(
             api=api,
             may_act=leads,
             pods=caches.pods,
             settings=settings,
             metrics=metrics,
-            policies=CachePolicies(api, partial(caches.one, "cache_policies")),
+            policies=policies,
         )
+
+        async def tidy() -> None:
+            services = (service for _, service in caches.listed("services"))
+            await policies.tidy(caches.listed("cache_policies"), services, time.time())
+
         ticker = Ticker(
             reconciler=reconciler,
             services=partial(caches.listed, "services"),
@@ -160,6 +166,7 @@ async def run_until(
             clock=time.time,
             tick_s=settings.tick_seconds,
             turn=partial(health.turn, "ticker"),
+            tidy=tidy,
         )
         load_tests = LoadTestTicker(
             load_tests=LoadTests(

@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 LOOK_S = 0.25
 TICK_TIMEOUT_S = 60.0  # longer than any deadline of the calls in it
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 1.0, 60.0
+TIDY_S, TIDY_TIMEOUT_S = 10.0, 30.0
 MAX_AT_ONCE = 16  # ticks wait for networks, not for this process
 DEFAULT_TICK_S = 10.0
 
@@ -44,6 +45,8 @@ class Ticker:
     is_caught_up: Callable[[Key], Awaitable[bool]]  # asked before a service's first tick
     tick_s: float = 0.0  # instead of the services' own, if > 0
     turn: Callable[[], None] = lambda: None  # called each time the loop comes round
+    tidy: Callable[[], Awaitable[None]] | None = None  # what is nobody's tick, every `TIDY_S`
+    _tidied_s: float = float("-inf")
     _entries: dict[Key, _Entry] = field(default_factory=dict)
 
     @property
@@ -60,6 +63,7 @@ class Ticker:
                 self.reconciler.metrics.leads.set(self.is_active)
                 if self.is_active:
                     await self._look(limit)
+                    await self._tidy()
                 else:
                     await self._drop(list(self._entries))
                 await asyncio.sleep(LOOK_S)
@@ -78,6 +82,16 @@ class Ticker:
             if entry.task is None and (now_s >= entry.due_s or changed):
                 entry.generation = resource["metadata"].get("generation")
                 entry.task = asyncio.create_task(self._tick(key, resource, entry, limit))
+
+    async def _tidy(self) -> None:
+        if self.tidy is None or self.clock() < self._tidied_s + TIDY_S:
+            return
+        self._tidied_s = self.clock()
+        try:
+            async with asyncio.timeout(TIDY_TIMEOUT_S):
+                await self.tidy()
+        except (EpidoteError, TimeoutError) as error:  # the next time tries again
+            logger.warning("not tidied up", extra={"error": repr(error)})
 
     async def _drop(self, keys: Iterable[Key]) -> None:
         """End what is under way for these services, and forget them."""

@@ -14,7 +14,7 @@ from epidote_operator.spec.service_status import (
 )
 from epidote_operator.status.conditions import FALSE, Finding, renewed
 
-READY = ConditionType.READY.value
+READY, POLICY = ConditionType.READY.value, ConditionType.CACHE_POLICY.value
 
 
 class Trouble(Protocol):
