@@ -67,7 +67,8 @@ def _service(new: Spec, old: Spec | None) -> Ruling:
 
 def _policy(new: Spec, old: Spec | None) -> Ruling:
     found = parse_cache_policy(new)
-    return Ruling(warnings=tuple(f"spec.{warning}" for warning in found.unfindable()))
+    told = (*found.unfindable(), *cache_policy.without_effect(found))
+    return Ruling(warnings=tuple(f"spec.{warning}" for warning in told))
 
 
 def _load_test(new: Spec, old: Spec | None) -> Ruling:

@@ -11,7 +11,25 @@ from epidote_operator.spec.service_status import Condition, Timestamp
 PLURAL = "cachepolicies"
 KIND = "CachePolicy"
 
-__all__ = ["KIND", "PLURAL", "CachePolicySpec", "CachePolicyStatus", "PolicyUserStatus"]
+__all__ = [
+    "KIND",
+    "PLURAL",
+    "CachePolicySpec",
+    "CachePolicyStatus",
+    "PolicyUserStatus",
+    "without_effect",
+]
+
+
+def without_effect(policy: CachePolicySpec) -> list[str]:
+    """What to tell the owner: load adaptations that can't lower their category's threshold."""
+    return [
+        f"categories[{number}].loadAdaptation.thresholdFloor: {load.threshold_floor:g} is not "
+        f"below the threshold ({category.threshold:g}), so thresholdStep changes nothing"
+        for number, category in enumerate(policy.categories)
+        if (load := category.load_adaptation).threshold_step > 0.0
+        and load.threshold_floor >= category.threshold
+    ]
 
 
 class PolicyUserStatus(StatusModel):

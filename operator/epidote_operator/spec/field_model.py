@@ -16,6 +16,15 @@ DAY_SECONDS = 86_400
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 # Names of objects that may hold dots (Secrets, ConfigMaps, our own kinds).
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", max_length=253)]
+# [HOST[:PORT]/]NAME[:TAG][@DIGEST]; what of it a registry has, only the registry knows.
+ImageName = Annotated[
+    str,
+    Field(
+        pattern=r"^(([a-zA-Z0-9.-]+|\[[a-fA-F0-9:]+\])(:[0-9]+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*"
+        r"(:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(@[a-z0-9]+:[a-fA-F0-9]{32,})?$",
+        max_length=512,
+    ),
+]
 WorkerCount = Annotated[int, Field(ge=0, le=MAX_WORKERS)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 

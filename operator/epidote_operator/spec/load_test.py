@@ -7,6 +7,7 @@ from pydantic import Field
 
 from epidote_operator.spec.field_model import (
     DAY_SECONDS,
+    ImageName,
     ObjectName,
     SpecModel,
     StatusModel,
@@ -53,7 +54,7 @@ class LoadTestSpec(SpecModel):
     timeout_seconds: Annotated[int, Field(ge=1, le=7 * DAY_SECONDS)] = 7200
     """Longest run, from its first request. What was measured by then is reported and judged: it can
     miss the SLO, but not meet it, since the rest was never tried."""
-    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    image: ImageName | None = None
     """Image with the load generator. Default: the operator's own setting."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=365 * DAY_SECONDS)] | None = None
     """When the Job and its pod are removed. The verdict and the report stay. Default: with the

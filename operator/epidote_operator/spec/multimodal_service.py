@@ -12,7 +12,13 @@ from epidote_operator.spec.cluster import (
     NetworkSpec,
     RolloutSpec,
 )
-from epidote_operator.spec.field_model import ObjectName, SpecModel, cel_rules, list_map
+from epidote_operator.spec.field_model import (
+    ImageName,
+    ObjectName,
+    SpecModel,
+    cel_rules,
+    list_map,
+)
 from epidote_operator.spec.model_source import ModelSpec
 from epidote_operator.spec.objectives import SloSpec
 from epidote_operator.spec.performance import PerformanceSpec
@@ -59,7 +65,7 @@ class MultimodalServiceSpec(SpecModel):
 
     model: ModelSpec
     """The model."""
-    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    image: ImageName | None = None
     """Image of head, workers and gateways. Default: the operator's own setting."""
     pool: PoolSpec
     """The workers' hardware and number."""

@@ -114,6 +114,8 @@ FAULTS: tuple[Fault, ...] = (
     _wrong("model.dtype", "float16", schema=True),
     _wrong("model.name", "-x", schema=True),
     _wrong("model.aliases", ["a", "a"], at="model.aliases[1]", schema=True),
+    _wrong("image", "Not An Image!!", schema=True),
+    _wrong("image", "registry.example.com/worker:", schema=True),
     _wrong("pool.device", "TPU", schema=True),
     _wrong("pool.maxWorkers", 0, schema=True),
     _wrong("pool.maxWorkers", "8", schema=True),

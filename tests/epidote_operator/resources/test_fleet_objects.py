@@ -1,10 +1,12 @@
 """What a service becomes: owned, labelled, restricted, and equal for equal specs."""
 
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -301,3 +303,12 @@ def test_a_ray_cluster_that_is_applied_again_keeps_its_scale() -> None:
 def test_the_address_is_the_services_own() -> None:
     assert gateway_url(fleet()) == "http://chat.prod.svc.cluster.local:8000/v1"
     assert label_selector({"a": "b"}) == "a=b"
+
+
+def test_the_placement_sample_spreads_by_labels_that_its_workers_carry() -> None:
+    path = Path(__file__).resolve().parents[3] / "crds/samples/placement.yaml"
+    sample = yaml.safe_load(path.read_text(encoding="utf-8"))
+    pod = worker_pod(fleet(sample["spec"], name=sample["metadata"]["name"]), "w-1", Role.DECODE)
+    (constraint,) = pod["spec"]["topologySpreadConstraints"]
+    wanted = constraint["labelSelector"]["matchLabels"]
+    assert wanted.items() <= pod["metadata"]["labels"].items()

@@ -87,3 +87,14 @@ def test_a_disabled_category_that_no_question_can_be_of_is_warned_of() -> None:
     assert not ruling.problems
     [warning] = ruling.warnings
     assert warning.startswith("spec.categories[0].exemplars: a is disabled and has none")
+
+
+@pytest.mark.parametrize(("floor", "warns"), [(0.95, True), (0.9, True), (0.85, False)])
+def test_a_floor_that_leaves_a_threshold_no_room_is_warned_of(floor: float, warns: bool) -> None:
+    adaptation = {"thresholdStep": 0.05, "thresholdFloor": floor}
+    category = {"name": "default", "threshold": 0.9, "loadAdaptation": adaptation}
+    ruling = rule_on("cachepolicies", "desk", {"categories": [category]})
+    assert not ruling.problems
+    told = [w for w in ruling.warnings if "thresholdFloor" in w]
+    assert bool(told) == warns
+    assert all(w.startswith("spec.categories[0].loadAdaptation.thresholdFloor") for w in told)

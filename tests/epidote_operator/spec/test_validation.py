@@ -56,7 +56,20 @@ def _schema(kind: str) -> dict[str, Any]:
     return translated
 
 
+IMAGES = (
+    "worker",
+    "epidote/worker:0.1.0",
+    "localhost:5000/a/b/c_d-e.f:latest",
+    "Registry.Example.com/team/worker@sha256:" + "0a" * 32,
+    "[::1]:5000/worker:v1.2_3",
+)
 SCHEMA = jsonschema.Draft202012Validator(_schema("MultimodalService"))
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_every_image_that_a_node_can_fetch_is_accepted(image: str) -> None:
+    assert parse_service({**MINIMAL, "image": image}).image == image
+    SCHEMA.validate({**MINIMAL, "image": image})
 
 
 def _paths(spec: dict[str, Any]) -> list[str]:
