@@ -95,5 +95,6 @@ OPERATOR_ATTAINMENT = "epidote_operator_attainment_ratio"  # also target: ttft |
 OPERATOR_DECISIONS = "epidote_operator_decisions"  # also reason; changed decisions only
 OPERATOR_ACTIONS = "epidote_operator_actions"  # also verb
 OPERATOR_TICK_FAILURES = "epidote_operator_tick_failures"
+OPERATOR_EVENTS_LOST = "epidote_operator_events_lost"  # that the API server refused
 OPERATOR_TICK_SECONDS = "epidote_operator_tick_seconds"  # without service
 OPERATOR_LEADS = "epidote_operator_leads"  # without service

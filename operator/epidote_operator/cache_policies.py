@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from epidote_core.errors import EpidoteError
+from epidote_operator.act.keeping import KeptObjects
 from epidote_operator.act.ownership import is_ours
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
@@ -92,6 +93,36 @@ class CachePolicies:
             problem=problem,
             is_missing=resource is None,
         )
+
+    async def of_service(self, fleet: Fleet, kept: KeptObjects) -> Judged | None:
+        """What a service's gateways shall follow; None: it names no policy. Keeps it in `kept`."""
+        name = fleet.spec.cache.policy_name
+        if name is None:
+            return None
+        judged = self.judge(fleet.namespace, name, kept.policy)
+        if not judged.is_known and not kept.has_recalled:
+            kept.policy, kept.has_recalled = await self.recall(fleet), True
+            judged = self.judge(fleet.namespace, name, kept.policy)
+        if judged.is_known:
+            kept.policy = judged.spec
+        return judged
+
+    async def spread(
+        self,
+        fleet: Fleet,
+        judged: Judged | None,
+        gateways: Mapping[str, GatewayClient],
+        told: dict[str, str],
+        now_s: float,
+    ) -> Finding | None:
+        """Tell gateways, and the policy's status; returns what the service's is to say of it."""
+        name = fleet.spec.cache.policy_name
+        if judged is None or name is None:
+            return None
+        applied = await self.push(judged, gateways, told)
+        user = PolicyUserStatus(name=fleet.name, gateways=len(gateways), applied=applied)
+        await self.report(fleet.namespace, name, user, judged, now_s)
+        return policy_finding(judged, user)
 
     async def recall(self, fleet: Fleet) -> Mapping[str, Any] | None:
         """What this service's gateways were given by an operator before; None: nothing good."""

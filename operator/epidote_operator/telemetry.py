@@ -46,6 +46,12 @@ class OperatorMetrics:
         self.failures = Counter(
             names.OPERATOR_TICK_FAILURES, "Ticks that failed.", _SERVICE, registry=self.registry
         )
+        self.events_lost = Counter(
+            names.OPERATOR_EVENTS_LOST,
+            "Events that could not be written.",
+            _SERVICE,
+            registry=self.registry,
+        )
         self.tick_seconds = Histogram(
             names.OPERATOR_TICK_SECONDS, "One tick.", buckets=TICK_S, registry=self.registry
         )

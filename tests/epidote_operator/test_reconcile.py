@@ -1,17 +1,20 @@
 """What a tick writes: nothing where nothing changed, one status where something did."""
 
+import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from epidote_operator.cache_policies import CachePolicies
+from epidote_operator.kube.errors import ApiRefused
 from epidote_operator.observe import cluster_observer
-from epidote_operator.reconcile import Reconciler, ServiceState
+from epidote_operator.reconcile import Reconciler
 from epidote_operator.resources.fleet_values import owner_reference
 from epidote_operator.resources.labels import Component, labels, role_labels
 from epidote_operator.resources.revision import revision_of
+from epidote_operator.service_state import ServiceState
 from epidote_operator.settings import Settings
 from epidote_operator.spec.parsing import parse_service
 from epidote_operator.status.persistence import MEMORY_S, dumped
@@ -31,6 +34,7 @@ class PretendApi:
     writes: list[str] = field(default_factory=list)
     reads: list[str] = field(default_factory=list)
     version: int = 1
+    refuses_events: bool = False
 
     async def get(self, path: str, **params: Any) -> dict[str, Any] | None:
         self.reads.append(path)
@@ -48,6 +52,8 @@ class PretendApi:
         return found
 
     async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        if self.refuses_events and path.endswith("/events"):
+            raise ApiRefused("events is forbidden", status=403, reason="Forbidden")
         self.writes.append(f"create {path.rpartition('/')[2]}")
         data = {key: "c2VjcmV0" for key in body.get("stringData", {})}
         self.stored[f"{path}/{body['metadata']['name']}"] = found = {**body, "data": data}
@@ -180,7 +186,7 @@ async def test_a_service_of_a_user_is_left_alone_and_the_fleet_serves_on(service
     await settled(service)
     assert await service.tick(1.0) == [], "it is told once"
     del service.api.stored[path]
-    assert await service.tick() == [f"apply {NAME}", "merge status"]
+    assert await service.tick() == [f"apply {NAME}", "merge status", "create events"]
     assert ready(service)[0] == "EveryStageServed"
 
 
@@ -227,3 +233,80 @@ async def test_pods_of_another_owner_are_no_workers_of_ours(service: Service) ->
     pod["metadata"]["ownerReferences"] = [owner_reference(NAME, "earlier")]
     await settled(service)
     assert service.resource["status"]["workers"] == NUM_WORKERS - 1
+
+
+async def test_a_status_is_written_though_events_are_refused(service: Service) -> None:
+    service.api.refuses_events = True
+    assert "merge status" in await service.tick()
+    assert service.resource["status"]["readyWorkers"] == NUM_WORKERS
+    lost = service.reconciler.metrics.events_lost.labels("default", NAME)
+    assert lost._value.get() == 1.0, "the decision"
+
+
+async def test_a_tick_that_fails_says_so_in_the_status_until_one_succeeds(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await settled(service)
+
+    def able() -> tuple[str, str]:
+        found = service.resource["status"]["conditions"]
+        (able,) = [c for c in found if c["type"] == "AbleToScale"]
+        return able["reason"], able["message"]
+
+    error = ApiRefused("PATCH services: 403 Forbidden", status=403, reason="Forbidden")
+    service.api.writes.clear()
+    merged = await service.api.merge("x", {})
+    merged_bodies: list[dict[str, Any]] = []
+
+    async def merge(path: str, body: dict[str, Any], **_: Any) -> dict[str, Any]:
+        merged_bodies.append(body)
+        return merged
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.api, "merge", merge)
+        await service.reconciler.teller.failure(
+            service.resource, service.state, error, service.now_s
+        )
+    (body,) = merged_bodies
+    service.resource["status"] |= body["status"]
+    service.state.latest = None
+    assert able() == (
+        "FailedTick",
+        "nothing was decided or done: PATCH services: 403 Forbidden",
+    )
+    assert "create events" in service.api.writes
+    assert "merge status" in await service.tick()
+    assert able()[0] in ("ReadyForNewScale", "ScaleDownStabilized")
+
+
+async def test_a_policy_that_is_gone_stays_in_force_when_the_operator_restarts(
+    service: Service,
+) -> None:
+    """Its ConfigMap is what gateways start with: an heir must not write {} into it."""
+    personal = {"categories": [{"name": "account", "enabled": False}]}
+    metadata = {"name": "desk", "namespace": "default", "resourceVersion": "1", "generation": 1}
+    found = [{"metadata": metadata, "spec": personal}]
+    service.resource["spec"]["cache"] = {"policyName": "desk"}
+    service.reconciler.policies.find = lambda *_: found[0] if found else None
+    await settled(service)
+    kept = f"/api/v1/namespaces/default/configmaps/{NAME}-cache-policy"
+    before = service.api.stored[kept]["data"]
+    assert json.loads(before["policy.yaml"]) == personal
+    found.clear()
+    await service.state.aclose()
+    service.state = ServiceState()
+    policies = CachePolicies(service.api, lambda *_: None)  # type: ignore[arg-type]
+    service.reconciler = replace(service.reconciler, policies=policies)
+    await settled(service)
+    assert service.api.stored[kept]["data"] == before
+    conditions = service.resource["status"]["conditions"]
+    (followed,) = [c for c in conditions if c["type"] == "CachePolicyInForce"]
+    assert (followed["status"], followed["reason"]) == ("False", "PolicyNotFound")
+    assert "the last good policy stays" in followed["message"]
+
+
+async def test_a_policy_that_never_was_leaves_the_cache_off(service: Service) -> None:
+    service.resource["spec"]["cache"] = {"policyName": "mistyped"}
+    await settled(service)
+    kept = f"/api/v1/namespaces/default/configmaps/{NAME}-cache-policy"
+    assert json.loads(service.api.stored[kept]["data"]["policy.yaml"]) == {"enabled": False}

@@ -29,6 +29,8 @@ class KeptObjects:
 
     keys: FleetKeys | None = None
     keys_trouble: NameTaken | SpoiltSecret | None = None  # with the Secret, when last looked at
+    policy: Mapping[str, Any] | None = None  # of the cache: the last good one gateways were given
+    has_recalled: bool = False  # an earlier operator's `policy`, if there was one
     _wanted: tuple[object, ...] = ()  # what the last manifests were made from; (): look again
     _applied: dict[str, str] = field(default_factory=dict)  # digests by path
     _uids: dict[str, str] = field(default_factory=dict)  # of objects known to be ours, by path

@@ -17,8 +17,9 @@ from epidote_operator.cache_policies import CachePolicies
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.kube.errors import KubeError
-from epidote_operator.reconcile import Reconciler, ServiceState
+from epidote_operator.reconcile import Reconciler
 from epidote_operator.resources.labels import SERVICE, Component, label_selector, selector
+from epidote_operator.service_state import ServiceState
 from epidote_operator.settings import Settings
 from epidote_operator.spec.cache_policy import PLURAL as POLICIES
 from epidote_operator.spec.service_status import MultimodalServiceStatus

@@ -25,9 +25,10 @@ from epidote_operator.cache_policies import CachePolicies
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.observe import cluster_observer
-from epidote_operator.reconcile import Reconciler, ServiceState
+from epidote_operator.reconcile import Reconciler
 from epidote_operator.resources.labels import Component, labels, role_labels
 from epidote_operator.resources.revision import revision_of
+from epidote_operator.service_state import ServiceState
 from epidote_operator.settings import Settings
 from epidote_operator.spec.parsing import parse_service
 from epidote_operator.telemetry import OperatorMetrics

@@ -1,0 +1,99 @@
+"""This file is about telling what a tick did: the status first, then Events, as well as can be.
+
+The status is what people and heirs of this operator rely on. An Event that is refused (no right to
+write any, a namespace that ends) is logged and counted, and costs nothing else.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from epidote_core.errors import EpidoteError
+from epidote_operator.act.events import tell
+from epidote_operator.kube import paths
+from epidote_operator.kube.api import KubeApi, Manifest
+from epidote_operator.kube.errors import ApiUnreachable
+from epidote_operator.service_state import ServiceState
+from epidote_operator.spec.service_status import ConditionType, MultimodalServiceStatus
+from epidote_operator.status.conditions import FALSE
+from epidote_operator.status.news import WARNING, News, news
+from epidote_operator.status.notices import with_condition
+from epidote_operator.status.persistence import dumped, newest, worthwhile_patch
+from epidote_operator.telemetry import OperatorMetrics
+
+logger = logging.getLogger(__name__)
+
+FAILED_TICK = "FailedTick"
+MAX_REASON = 500  # characters of an error in the status; the log has all of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teller:
+    """Writes statuses and Events of services."""
+
+    api: KubeApi
+    metrics: OperatorMetrics
+
+    async def status(
+        self, resource: Manifest, status: MultimodalServiceStatus, state: ServiceState
+    ) -> None:
+        """One patch of what changed; none if nothing did that a reader or a heir would miss.
+
+        Raises:
+            KubeError: it was not written.
+        """
+        metadata = resource["metadata"]
+        patch = worthwhile_patch(resource.get("status") or {}, dumped(status))
+        if patch:
+            path = f"{paths.service(metadata['namespace'], metadata['name'])}/status"
+            state.latest = await self.api.merge(path, {"status": patch})
+        self.metrics.show(metadata["namespace"], metadata["name"], status)
+
+    async def events(self, resource: Manifest, found: Iterable[News], now_s: float) -> None:
+        """Write Events, best effort."""
+        where = (resource["metadata"]["namespace"], resource["metadata"]["name"])
+        for item in found:
+            is_bad = item.kind == WARNING
+            logger.log(
+                logging.WARNING if is_bad else logging.INFO,
+                "told",
+                extra={"service": "/".join(where), "reason": item.reason, "why": item.message},
+            )
+            try:
+                await tell(
+                    self.api,
+                    resource,
+                    reason=item.reason,
+                    message=item.message,
+                    now_s=now_s,
+                    kind=item.kind,
+                )
+            except EpidoteError as error:
+                self.metrics.events_lost.labels(*where).inc()
+                logger.warning(
+                    "event not written", extra={"service": "/".join(where), "error": str(error)}
+                )
+
+    async def failure(
+        self, resource: Manifest, state: ServiceState, error: Exception, now_s: float
+    ) -> None:
+        """Say in the status that a tick failed, and why, if the status can be written at all."""
+        resource = newest(resource, state.latest)
+        if isinstance(error, ApiUnreachable | TimeoutError):
+            return  # the status could not be written either
+        before = MultimodalServiceStatus.model_validate(resource.get("status") or {})
+        why = str(error) if isinstance(error, EpidoteError) else f"{type(error).__name__}: {error}"
+        after = with_condition(
+            before,
+            ConditionType.ABLE_TO_SCALE.value,
+            (FALSE, FAILED_TICK, f"nothing was decided or done: {why[:MAX_REASON]}"),
+            before.conditions,
+            now_s=now_s,
+            generation=resource["metadata"].get("generation"),
+        )
+        try:
+            await self.status(resource, after, state)
+        except EpidoteError as refused:
+            logger.warning("failure not told in the status", extra={"error": str(refused)})
+            return
+        await self.events(resource, news(before, after, None), now_s)

@@ -1,0 +1,74 @@
+"""Which changes of a status are told as Events, and as which kind."""
+
+import pytest
+
+from epidote_operator.spec.service_status import (
+    Condition,
+    ConditionStatus,
+    DecisionStatus,
+    MultimodalServiceStatus,
+)
+from epidote_operator.status.news import News, news
+
+NOW = "2026-11-21T00:00:00Z"
+YES, NO = ConditionStatus.TRUE, ConditionStatus.FALSE
+Told = tuple[str, ConditionStatus, str, str]
+
+SERVES: Told = ("Ready", YES, "EveryStageServed", "3 workers serve every stage")
+BARE: Told = ("Ready", NO, "NoRoutableWorker", "no routable worker serves decode")
+BARER: Told = ("Ready", NO, "NoRoutableWorker", "no routable worker serves decode, prefill")
+INVALID: Told = ("Ready", NO, "InvalidSpec", "spec.model.uri: must ..., got 'x'")
+TAKEN: Told = ("Ready", NO, "InvalidSpec", "spec.slo: must ..., got 1")
+ABLE: Told = ("AbleToScale", YES, "ReadyForNewScale", "")
+FAILED: Told = ("AbleToScale", NO, "FailedScale", "pods is forbidden")
+STUCK: Told = ("Progressing", NO, "ProgressDeadlineExceeded", "no further")
+COMPLETE: Told = ("Progressing", NO, "FleetComplete", "3 workers")
+STALE: Told = ("ScalingActive", NO, "FailedGetMetricsStale", "no recent metrics")
+OFF: Told = ("ScalingActive", NO, "ScalingDisabled", "off")
+
+
+def status(*conditions: Told) -> MultimodalServiceStatus:
+    return MultimodalServiceStatus(
+        conditions=tuple(
+            Condition(
+                type=kind, status=value, reason=reason, message=text, last_transition_time=NOW
+            )
+            for kind, value, reason, text in conditions
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (None, BARE, None),
+        (BARE, SERVES, ("Normal", "EveryStageServed")),
+        (SERVES, SERVES, None),
+        (SERVES, BARE, ("Warning", "NoRoutableWorker")),
+        (BARE, BARER, None),
+        (None, INVALID, ("Warning", "InvalidSpec")),
+        (INVALID, INVALID, None),
+        (INVALID, TAKEN, ("Warning", "InvalidSpec")),
+        (ABLE, FAILED, ("Warning", "FailedScale")),
+        (FAILED, ABLE, None),
+        (COMPLETE, STUCK, ("Warning", "ProgressDeadlineExceeded")),
+        (STUCK, COMPLETE, None),
+        (None, STALE, None),
+        (OFF, STALE, ("Warning", "FailedGetMetricsStale")),
+        (STALE, OFF, None),
+    ],
+)
+def test_changed_conditions(before: Told | None, after: Told, told: tuple[str, str] | None) -> None:
+    found = news(status(*([before] if before else [])), status(after), None)
+    assert [(item.kind, item.reason) for item in found] == ([told] if told else [])
+
+
+def test_a_decision_warns_where_the_promise_cannot_be_kept() -> None:
+    def told(reason: str) -> tuple[News, ...]:
+        decision = DecisionStatus(at=NOW, reason=reason, binding="TTFT", text=f"{reason}: keep")
+        return news(status(), status(), decision)
+
+    assert told("DemandRose") == (
+        News(kind="Normal", reason="DemandRose", message="DemandRose: keep"),
+    )
+    assert told("BudgetBound")[0].kind == "Warning"
