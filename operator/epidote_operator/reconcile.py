@@ -2,19 +2,17 @@
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
-from epidote_operator.act.events import tell, warn
 from epidote_operator.act.executor import Executor, describe
 from epidote_operator.act.fleet_keys import SpoiltSecret
-from epidote_operator.act.keeping import REAPPLY_S, KeptObjects
+from epidote_operator.act.keeping import REAPPLY_S
 from epidote_operator.act.kuberay_hands import KubeRayHands
 from epidote_operator.act.kubernetes_hands import Asked, KubernetesHands
 from epidote_operator.act.ownership import NameTaken, is_worker_of, take_back
 from epidote_operator.act.switches import STUCK_S, switch_state
-from epidote_operator.cache_policies import CachePolicies, Judged, policy_finding
-from epidote_operator.kube import paths
+from epidote_operator.cache_policies import CachePolicies
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.loop import Tick, slos_of, tick
 from epidote_operator.observe.cluster_observer import ClusterObserver, ServiceMemory
@@ -26,8 +24,8 @@ from epidote_operator.resources.new_worker import new_worker
 from epidote_operator.resources.pods import GRACE_S
 from epidote_operator.resources.revision import revision_of
 from epidote_operator.rolling import Rolling, clean_up, of_revision, planner_decides
+from epidote_operator.service_state import PodSource, ServiceState
 from epidote_operator.settings import Settings
-from epidote_operator.spec.cache_policy import PolicyUserStatus
 from epidote_operator.spec.cluster import Provider
 from epidote_operator.spec.invalid import InvalidSpec
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
@@ -35,61 +33,25 @@ from epidote_operator.spec.parsing import parse_service
 from epidote_operator.spec.planner_policy import planner_policy
 from epidote_operator.spec.scaling import ScalingMode
 from epidote_operator.spec.service_status import (
+    DecisionStatus,
     MultimodalServiceStatus,
     RolloutStatus,
 )
-from epidote_operator.status.conditions import Finding
+from epidote_operator.status.news import WARNING, News, news
 from epidote_operator.status.notices import (
     POLICY,
     Trouble,
-    ready_news,
     refused,
     troubled,
     with_condition,
 )
-from epidote_operator.status.persistence import (
-    dumped,
-    later,
-    newest,
-    read_memory,
-    worthwhile_patch,
-)
+from epidote_operator.status.persistence import later, newest, read_memory
 from epidote_operator.status.render import Report, render
 from epidote_operator.status.rollout import RolloutStep, wanted_lanes
 from epidote_operator.telemetry import OperatorMetrics
-from epidote_planner import PlannerMemory
+from epidote_operator.telling import Teller
 
 logger = logging.getLogger(__name__)
-
-
-class PodSource(Protocol):
-    """Pods of one part of a service, from memory."""
-
-    def __call__(
-        self, namespace: str, service: str, component: Component
-    ) -> Collection[Mapping[str, Any]]: ...
-
-
-@dataclass
-class ServiceState:
-    """What one operator process keeps of one service. A new one starts with an empty one."""
-
-    memory: ServiceMemory = field(default_factory=ServiceMemory)
-    asked: Asked = field(default_factory=Asked)
-    kept: KeptObjects = field(default_factory=KeptObjects)
-    planner: PlannerMemory = field(default_factory=PlannerMemory)  # may be newer than the status'
-    prometheus: PrometheusSource | None = None
-    next_memory: ServiceMemory = field(default_factory=ServiceMemory)  # of a new revision
-    next_asked: Asked = field(default_factory=Asked)
-    told_policy: dict[str, str] = field(default_factory=dict)  # digests by gateway
-    taken_back: set[str] = field(default_factory=set)  # uids of pods that were orphans
-    swept: tuple[set[str], float] = (set(), 0.0)  # revisions that alone are there, look again when
-    latest: Manifest | None = None  # the resource as our last patch left it
-
-    async def aclose(self) -> None:
-        for asked, memory in ((self.asked, self.memory), (self.next_asked, self.next_memory)):
-            await asked.aclose()
-            await memory.gateways.aclose()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +89,8 @@ class Reconciler:
         except InvalidSpec as error:
             refusal = error
             if before.last_good_spec is None:
-                return await self._write(resource, refused(before, error, generation, now_s), state)
+                told = refused(before, error, generation, now_s)
+                return await self._tell(resource, state, before, told, now_s)
             raw = before.last_good_spec
             spec = parse_service(raw)
         fleet = self._fleet(resource, spec)
@@ -138,17 +101,14 @@ class Reconciler:
         troubles: list[Trouble] = [t for t in (state.kept.keys_trouble,) if t is not None]
         if state.kept.keys is None:  # without keys of its own no part of a fleet may start
             told = troubled(before, before, troubles, generation, now_s)
-            await self._write(resource, told, state)
-            if (news := ready_news(told, before)) is not None:
-                await warn(self.api, resource, *news, now_s)
-            return told
+            return await self._tell(resource, state, before, told, now_s)
         fleet = replace(
             fleet, revision=revision_of(spec, self.settings.defaults, state.kept.keys.generation)
         )
         await take_back(self.api, fleet, self._worker_pods(fleet), state.taken_back)
         serving = before.revision or fleet.revision
         rolls = serving != fleet.revision
-        policy = await self._policy(fleet, state)
+        policy = await self.policies.of_service(fleet, state.kept)
         troubles += await state.kept.ensure(
             self.api,
             fleet,
@@ -168,8 +128,9 @@ class Reconciler:
         else:
             rollout = await self._complete(fleet, state, before, done, now_s)
         await self._clean_up(fleet, state, serving, now_s)
-        followed = await self._spread_policy(fleet, state, policy, now_s)
-        status = await self._report(resource, fleet, done, before, raw, now_s, serving, rollout)
+        gateways = state.memory.gateways.all
+        followed = await self.policies.spread(fleet, policy, gateways, state.told_policy, now_s)
+        status, decision = self._report(resource, fleet, done, before, raw, now_s, serving, rollout)
         if followed is not None:
             status = with_condition(
                 status, POLICY, followed, before.conditions, now_s=now_s, generation=generation
@@ -177,11 +138,26 @@ class Reconciler:
         status = troubled(status, before, troubles, generation, now_s)
         if refusal is not None:
             status = refused(status, refusal, generation, now_s)
-        await self._write(resource, status, state)
-        if event:
-            await warn(self.api, resource, SpoiltSecret.reason, event, now_s)
-        if troubles and (news := ready_news(status, before)) is not None:
-            await warn(self.api, resource, *news, now_s)
+        more = [News(kind=WARNING, reason=SpoiltSecret.reason, message=event)] if event else []
+        return await self._tell(resource, state, before, status, now_s, decision, more)
+
+    @property
+    def teller(self) -> Teller:
+        return Teller(api=self.api, metrics=self.metrics)
+
+    async def _tell(
+        self,
+        resource: Manifest,
+        state: ServiceState,
+        before: MultimodalServiceStatus,
+        status: MultimodalServiceStatus,
+        now_s: float,
+        decision: DecisionStatus | None = None,
+        more: Collection[News] = (),
+    ) -> MultimodalServiceStatus:
+        """The status, then Events of what is news in it."""
+        await self.teller.status(resource, status, state)
+        await self.teller.events(resource, (*news(before, status, decision), *more), now_s)
         return status
 
     def _fleet(self, resource: Manifest, spec: MultimodalServiceSpec) -> Fleet:
@@ -194,32 +170,6 @@ class Reconciler:
             revision=revision_of(spec, defaults),
             defaults=defaults,
         )
-
-    async def _policy(self, fleet: Fleet, state: ServiceState) -> Judged | None:
-        """What gateways shall follow of the policy that the service names; None: it names none."""
-        name, kept = fleet.spec.cache.policy_name, state.kept
-        if name is None:
-            return None
-        judged = self.policies.judge(fleet.namespace, name, kept.policy)
-        if not judged.is_known and not kept.has_recalled:
-            kept.policy, kept.has_recalled = await self.policies.recall(fleet), True
-            judged = self.policies.judge(fleet.namespace, name, kept.policy)
-        if judged.is_known:
-            kept.policy = judged.spec
-        return judged
-
-    async def _spread_policy(
-        self, fleet: Fleet, state: ServiceState, policy: Judged | None, now_s: float
-    ) -> Finding | None:
-        """Tell gateways of it; returns what to say of it in the service's status."""
-        name = fleet.spec.cache.policy_name
-        if policy is None or name is None:
-            return None
-        gateways = state.memory.gateways.all
-        applied = await self.policies.push(policy, gateways, state.told_policy)
-        user = PolicyUserStatus(name=fleet.name, gateways=len(gateways), applied=applied)
-        await self.policies.report(fleet.namespace, name, user, policy, now_s)
-        return policy_finding(policy, user)
 
     async def _tick(
         self,
@@ -389,7 +339,7 @@ class Reconciler:
         elif swept != kept or now_s >= due_s:
             state.swept = kept, now_s + REAPPLY_S
 
-    async def _report(
+    def _report(
         self,
         resource: Manifest,
         fleet: Fleet,
@@ -399,7 +349,8 @@ class Reconciler:
         now_s: float,
         serving: str,
         rollout: RolloutStatus | None,
-    ) -> MultimodalServiceStatus:
+    ) -> tuple[MultimodalServiceStatus, DecisionStatus | None]:
+        """The status, and the decision if people should hear of it."""
         seen, spec = done.observation, fleet.spec
         status, decision = render(
             Report(
@@ -431,30 +382,10 @@ class Reconciler:
             self.metrics.actions.labels(*where, step.verb).inc()
         if decision is not None:
             self.metrics.decisions.labels(*where, decision.reason).inc()
-            logger.info(
-                "decided",
-                extra={"service": "/".join(where), "reason": decision.reason, "why": decision.text},
-            )
-            await tell(
-                self.api, resource, reason=decision.reason, message=decision.text, now_s=now_s
-            )
-        return status.model_copy(
-            update={
-                "selector": label_selector(selector(fleet.name, Component.WORKER)),
-                "revision": serving,
-                "url": gateway_url(fleet),
-                "last_good_spec": dict(raw),
-            }
-        )
-
-    async def _write(
-        self, resource: Manifest, status: MultimodalServiceStatus, state: ServiceState
-    ) -> MultimodalServiceStatus:
-        """One patch of what changed; none if nothing did that a reader or a heir would miss."""
-        metadata = resource["metadata"]
-        patch = worthwhile_patch(resource.get("status") or {}, dumped(status))
-        if patch:
-            path = f"{paths.service(metadata['namespace'], metadata['name'])}/status"
-            state.latest = await self.api.merge(path, {"status": patch})
-        self.metrics.show(metadata["namespace"], metadata["name"], status)
-        return status
+        more = {
+            "selector": label_selector(selector(fleet.name, Component.WORKER)),
+            "revision": serving,
+            "url": gateway_url(fleet),
+            "last_good_spec": dict(raw),
+        }
+        return status.model_copy(update=more), decision
