@@ -217,4 +217,7 @@ def _slo_met(facts: Facts) -> Finding:
         return FALSE, "TTFTMissed", told
     if seen.tpot_ratio < facts.target_ratio:
         return FALSE, "TPOTMissed", told
+    is_ready, _, why = _ready(facts)
+    if is_ready is FALSE:  # the window's requests are of a fleet that is not there any more
+        return UNKNOWN, "NotServing", f"{why}; until then {told}"
     return TRUE, "EveryTargetMet", told

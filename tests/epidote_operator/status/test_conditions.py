@@ -1,0 +1,47 @@
+"""Conditions of a service: none of them tells of a fleet that is not there any more."""
+
+from epidote_core.roles import Role, WorkerState
+from epidote_operator.spec.scaling import ScalingMode
+from epidote_operator.status.conditions import Facts, conditions
+from epidote_operator.status.fleet import Fleet, FleetWorker, Outcome
+from epidote_planner.lane import Lane
+from epidote_planner.snapshot import Attainment
+
+LANES = tuple(Lane("default", role) for role in (Role.ENCODE, Role.PREFILL, Role.DECODE))
+ALL = Fleet(
+    at_s=0.0,
+    workers=tuple(
+        FleetWorker(name=str(lane), lane=lane, state=WorkerState.ROUTABLE, since_s=0.0)
+        for lane in LANES
+    ),
+)
+GONE = Fleet(at_s=0.0, is_known=False, message="no gateway answers")
+WELL = Attainment(measured_at_s=0.0, num_requests=40, ttft_ratio=1.0, tpot_ratio=1.0)
+LATE = Attainment(measured_at_s=0.0, num_requests=40, ttft_ratio=0.2, tpot_ratio=1.0)
+
+
+def slo_met(fleet: Fleet, attainment: Attainment | None) -> tuple[str, str]:
+    facts = Facts(
+        fleet=fleet,
+        lanes=LANES,
+        plan=None,
+        outcome=Outcome(),
+        mode=ScalingMode.OFF,
+        attainment=attainment,
+        target_ratio=0.99,
+    )
+    found = {c.type: c for c in conditions(facts, (), now_s=0.0, generation=1)}["SloMet"]
+    return found.status.value, found.reason
+
+
+def test_the_promise_is_kept_while_somebody_keeps_it() -> None:
+    assert slo_met(ALL, WELL) == ("True", "EveryTargetMet")
+    assert slo_met(ALL, LATE) == ("False", "TTFTMissed")
+    assert slo_met(ALL, None) == ("Unknown", "NoRequests")
+
+
+def test_a_promise_that_nobody_serves_is_not_kept_by_the_requests_of_before() -> None:
+    assert slo_met(GONE, WELL) == ("Unknown", "NotServing")
+    without_prefill = Fleet(at_s=0.0, workers=(ALL.workers[0], ALL.workers[2]))
+    assert slo_met(without_prefill, WELL) == ("Unknown", "NotServing")
+    assert slo_met(without_prefill, LATE) == ("False", "TTFTMissed")
