@@ -59,6 +59,12 @@ class PretendApi:
         self.stored[f"{path}/{body['metadata']['name']}"] = found = {**body, "data": data}
         return found
 
+    async def delete(self, path: str, *, uid: str = "", **more: Any) -> bool:
+        assert self.stored[path]["metadata"]["uid"] == uid
+        self.writes.append(f"delete {path.rpartition('/')[2]}")
+        del self.stored[path]
+        return True
+
     async def merge(self, path: str, body: dict[str, Any], **more: Any) -> dict[str, Any]:
         self.writes.append(f"merge {path.rpartition('/')[2]}")
         self.version += 1
@@ -310,3 +316,19 @@ async def test_a_policy_that_never_was_leaves_the_cache_off(service: Service) ->
     await settled(service)
     kept = f"/api/v1/namespaces/default/configmaps/{NAME}-cache-policy"
     assert json.loads(service.api.stored[kept]["data"]["policy.yaml"]) == {"enabled": False}
+
+
+async def test_network_policies_that_are_switched_off_are_taken_away(service: Service) -> None:
+    path = f"/apis/networking.k8s.io/v1/namespaces/default/networkpolicies/{NAME}"
+    await settled(service)
+    assert f"{path}-worker" in service.api.stored
+    theirs = {"metadata": {"name": f"{NAME}-head", "uid": "x"}}
+    service.api.stored[f"{path}-head"] = theirs
+    service.resource["spec"]["network"] = {"policy": False}
+    writes = await service.tick()
+    deleted = [write for write in writes if write.startswith("delete")]
+    assert deleted == [f"delete {NAME}-worker", f"delete {NAME}-gateway"]
+    assert service.api.stored[f"{path}-head"] is theirs
+    assert await service.tick(1.0) == []
+    service.resource["spec"]["network"] = {"policy": True}
+    assert f"apply {NAME}-worker" in await service.tick()

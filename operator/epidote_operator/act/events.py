@@ -1,14 +1,12 @@
 """This file is about Events: what changed, said once, where `kubectl describe` shows it."""
 
-import logging
 from datetime import UTC, datetime
 from hashlib import sha256
 
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import FIELD_MANAGER, KubeApi, Manifest
-from epidote_operator.kube.errors import Conflict, KubeError
+from epidote_operator.kube.errors import Conflict
 
-logger = logging.getLogger(__name__)
 MAX_MESSAGE = 1024  # the API's bound
 
 
@@ -48,13 +46,3 @@ async def tell(
         await api.create(paths.collection("v1", "events", namespace), body)
     except Conflict:  # told already
         return
-
-
-async def warn(api: KubeApi, resource: Manifest, reason: str, message: str, now_s: float) -> None:
-    """A Warning, best effort: it is in the log in any case."""
-    name = f"{resource['metadata']['namespace']}/{resource['metadata']['name']}"
-    logger.warning("warned", extra={"resource": name, "reason": reason, "why": message})
-    try:
-        await tell(api, resource, reason=reason, message=message, now_s=now_s, kind="Warning")
-    except KubeError as error:
-        logger.info("event not written", extra={"resource": name, "error": str(error)})

@@ -10,11 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from epidote_operator.act.fleet_keys import FleetKeys, SpoiltSecret, ensure_keys
-from epidote_operator.act.objects import apply_ours, path_of, policy_versions
+from epidote_operator.act.objects import apply_ours, delete_ours, path_of, policy_versions
 from epidote_operator.act.ownership import NameTaken
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.resources.cache_config import cache_config_map
-from epidote_operator.resources.fleet_objects import revision_objects, shared_objects
+from epidote_operator.resources.fleet_objects import (
+    revision_objects,
+    shared_objects,
+    unwanted_objects,
+)
 from epidote_operator.resources.fleet_values import Fleet
 from epidote_operator.resources.head import gateway_service
 from epidote_operator.resources.kuberay import with_scale_of
@@ -108,6 +112,10 @@ class KeptObjects:
                 await self._apply(api, manifest)
             except NameTaken as error:  # the rest of the fleet is none the worse for it
                 taken.append(error)
+        for manifest in unwanted_objects(fleet):
+            self._uids.pop(path_of(manifest), None)
+            self._applied.pop(path_of(manifest), None)
+            await delete_ours(api, manifest)
         self._wanted = () if taken else wanted
         if is_due:
             self._due_s = now_s + _spread_s(fleet.uid)

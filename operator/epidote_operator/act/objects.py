@@ -5,8 +5,9 @@ Objects of others are not written at all: `ownership` has the rules.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 
-from epidote_operator.act.ownership import demand_ours
+from epidote_operator.act.ownership import NameTaken, demand_ours
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.kube.errors import ApiRefused
@@ -68,6 +69,14 @@ async def apply_ours(api: KubeApi, manifest: Manifest, uid: str = "") -> str:
             raise  # it was refused for something else
         applied = await api.apply(path, _conditional(manifest, present))
     return str(applied["metadata"].get("uid", ""))
+
+
+async def delete_ours(api: KubeApi, manifest: Manifest) -> None:
+    """Delete the object that `manifest` describes, if there is one and it is ours."""
+    path = path_of(manifest)
+    with suppress(NameTaken):
+        if uid := await _our_uid(api, path, manifest):
+            await api.delete(path, uid=uid)
 
 
 async def _our_uid(api: KubeApi, path: str, manifest: Manifest) -> str:

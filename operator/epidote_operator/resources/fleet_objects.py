@@ -12,6 +12,7 @@ from epidote_operator.resources.kuberay import ray_cluster
 from epidote_operator.resources.protection import (
     POLICY_V1,
     disruption_budgets,
+    every_network_policy,
     network_policies,
     service_account,
 )
@@ -29,6 +30,11 @@ def shared_objects(
         *network_policies(fleet),
         *disruption_budgets(fleet, desired_workers=desired_workers, api_versions=api_versions),
     ]
+
+
+def unwanted_objects(fleet: Fleet) -> list[Manifest]:
+    """What the spec asked for once, perhaps, and does not any more."""
+    return [] if fleet.spec.network.policy else every_network_policy(fleet)
 
 
 def revision_objects(fleet: Fleet) -> list[Manifest]:

@@ -60,8 +60,11 @@ def _budget(fleet: Fleet, component: Component, version: str, allowed: dict[str,
 
 def network_policies(fleet: Fleet) -> list[Manifest]:
     """Workers and head hear the fleet and the operator; gateways hear clients as well."""
-    if not fleet.spec.network.policy:
-        return []
+    return every_network_policy(fleet) if fleet.spec.network.policy else []
+
+
+def every_network_policy(fleet: Fleet) -> list[Manifest]:
+    """Those that a service has, or would have: whoever does not want them must find them."""
     ours = {"podSelector": {"matchLabels": {SERVICE: fleet.name}}}
     operator = {
         "namespaceSelector": {"matchLabels": {NAMESPACE_NAME: fleet.defaults.operator_namespace}},

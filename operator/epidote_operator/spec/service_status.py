@@ -174,7 +174,7 @@ class RolloutStatus(StatusModel):
     wanted: dict[str, int] = Field(default_factory=dict)
     """Workers that the service shall have in the end, by lane: as many as when the change began."""
     shifted: bool = False
-    """Whether clients reach the new revision already, and only the rest of its workers is missing."""
+    """Whether clients reach the new revision already and only some of its workers are missing."""
     progressed_at: Timestamp
     """When either of these numbers changed last."""
     failed: bool = False
@@ -187,7 +187,8 @@ class MultimodalServiceStatus(StatusModel):
     observed_generation: Annotated[int, Field(ge=0)] | None = None
     """Generation of the spec that this status is about."""
     conditions: Annotated[tuple[Condition, ...], Field(json_schema_extra=list_map("type"))] = ()
-    """Ready, Progressing, ScalingActive, ScalingLimited, AbleToScale, RoleSwitching, SloMet."""
+    """Ready, Progressing, ScalingActive, ScalingLimited, AbleToScale, RoleSwitching, SloMet; and
+    CachePolicyInForce where a policy is named."""
     workers: int = 0
     """Worker pods, for `/scale`."""
     ready_workers: int = 0

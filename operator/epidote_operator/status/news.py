@@ -24,6 +24,8 @@ BAD_DECISIONS = frozenset(
 )
 # Bad news whose messages change at each look.
 PASSING = frozenset({"NoRoutableWorker", "GatewayUnreachable"})
+# What no service begins with unless somebody erred.
+TOLD_AT_ONCE = (ConditionType.READY, ConditionType.CACHE_POLICY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,7 @@ def news(
         ConditionType.ABLE_TO_SCALE,
         ConditionType.SCALING_ACTIVE,
         ConditionType.ROLE_SWITCHING,
+        ConditionType.CACHE_POLICY,
     ):
         if (condition := now.get(name.value)) is not None:
             found += _changed(name, known.get(name.value), condition)
@@ -68,7 +71,7 @@ def _changed(
     was_bad = before is not None and _is_bad(name, before)
     told = News(kind=WARNING, reason=now.reason, message=now.message)
     if _is_bad(name, now):
-        if before is None and (name is not ConditionType.READY or now.reason in PASSING):
+        if before is None and (name not in TOLD_AT_ONCE or now.reason in PASSING):
             return ()  # how services begin
         same = before is not None and (before.status, before.reason) == (now.status, now.reason)
         repeats = same and (now.reason in PASSING or name is not ConditionType.READY)
@@ -90,6 +93,8 @@ def _is_bad(name: ConditionType, condition: Condition) -> bool:
             return condition.reason.startswith("FailedGetMetrics")
         case ConditionType.ROLE_SWITCHING:
             return condition.reason == "RolledBack"
+        case ConditionType.CACHE_POLICY:
+            return condition.reason in ("PolicyNotFound", "InvalidPolicy")
         case _:
             return True
 

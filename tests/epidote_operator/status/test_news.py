@@ -72,3 +72,12 @@ def test_a_decision_warns_where_the_promise_cannot_be_kept() -> None:
         News(kind="Normal", reason="DemandRose", message="DemandRose: keep"),
     )
     assert told("BudgetBound")[0].kind == "Warning"
+
+
+def test_a_missing_policy_is_told_once_and_one_on_its_way_is_not() -> None:
+    missing: Told = ("CachePolicyInForce", NO, "PolicyNotFound", "there is no CachePolicy 'x'")
+    applying: Told = ("CachePolicyInForce", NO, "Applying", "1 of 2 gateways follow it")
+    (told,) = news(status(SERVES), status(SERVES, missing), None)
+    assert (told.kind, told.reason) == ("Warning", "PolicyNotFound")
+    assert news(status(SERVES, missing), status(SERVES, missing), None) == ()
+    assert news(status(SERVES, missing), status(SERVES, applying), None) == ()
