@@ -6,7 +6,6 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from epidote_core import metric_names as names
-from epidote_core.roles import Role
 from epidote_core.slo import Slo
 from epidote_operator.spec.service_status import ConditionStatus, MultimodalServiceStatus
 
@@ -19,6 +18,7 @@ class OperatorMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._gauges: list[Gauge] = []
         self._desired = self._gauge(names.OPERATOR_DESIRED, "Workers wanted.", "role")
         self._ready = self._gauge(names.OPERATOR_READY, "Workers that serve.", "role")
         self._switching = self._gauge(
@@ -28,7 +28,9 @@ class OperatorMetrics:
         self._gpus = self._gauge(names.OPERATOR_GPUS, "GPUs held.")
         self._budget = self._gauge(names.OPERATOR_GPU_BUDGET, "GPUs that may be held.")
         self._condition = self._gauge(
-            names.OPERATOR_CONDITION, "1 if the condition holds, else 0.", "type"
+            names.OPERATOR_CONDITION,
+            "1 if the condition holds, 0 if not; absent while that is unknown.",
+            "type",
         )
         self._slo = self._gauge(names.OPERATOR_SLO, "What was promised, in seconds.", "target")
         self._attainment = self._gauge(
@@ -71,9 +73,13 @@ class OperatorMetrics:
         self._gpus.labels(*where).set(status.gpus.used)
         if status.gpus.budget is not None:
             self._budget.labels(*where).set(status.gpus.budget)
+        else:
+            _forget(self._budget, *where)
+        _forget(self._condition, *where)
         for condition in status.conditions:
-            holds = condition.status is ConditionStatus.TRUE
-            self._condition.labels(*where, condition.type).set(holds)
+            if condition.status is not ConditionStatus.UNKNOWN:  # no news are not bad news
+                holds = condition.status is ConditionStatus.TRUE
+                self._condition.labels(*where, condition.type).set(holds)
         if (seen := status.attainment) is not None:
             for target, percent in (("ttft", seen.ttft_percent), ("tpot", seen.tpot_percent)):
                 if percent is not None:
@@ -85,22 +91,19 @@ class OperatorMetrics:
             self._slo.labels(namespace, service, target).set(seconds)
 
     def forget(self, namespace: str, service: str) -> None:
-        """Drop the series of a service that is gone."""
-        for gauge in (self._desired, self._ready, self._switching):
-            for role in Role:
-                _remove(gauge, namespace, service, role.value)
-        for gauge in (self._workers, self._gpus, self._budget):
-            _remove(gauge, namespace, service)
-        for target in ("ttft", "tpot"):
-            _remove(self._slo, namespace, service, target)
-            _remove(self._attainment, namespace, service, target)
+        """Drop every gauge of a service that is gone, or that another operator looks after now."""
+        for gauge in self._gauges:
+            _forget(gauge, namespace, service)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(name, text, (*_SERVICE, *labels), registry=self.registry)
+        made = Gauge(name, text, (*_SERVICE, *labels), registry=self.registry)
+        self._gauges.append(made)
+        return made
 
 
-def _remove(gauge: Gauge, *labels: str) -> None:
-    try:
-        gauge.remove(*labels)
-    except KeyError:  # it never had that series
-        return
+def _forget(gauge: Gauge, namespace: str, service: str) -> None:
+    """Drop a service's series, whatever their other labels say."""
+    for family in gauge.collect():
+        for sample in family.samples:
+            if (sample.labels["namespace"], sample.labels["service"]) == (namespace, service):
+                gauge.remove(*sample.labels.values())

@@ -79,10 +79,12 @@ class Teller:
     ) -> None:
         """Say in the status that a tick failed, and why, if the status can be written at all."""
         resource = newest(resource, state.latest)
-        if isinstance(error, ApiUnreachable | TimeoutError):
+        if isinstance(error, ApiUnreachable):
             return  # the status could not be written either
         before = MultimodalServiceStatus.model_validate(resource.get("status") or {})
         why = str(error) if isinstance(error, EpidoteError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, TimeoutError):
+            why = "the tick took too long"
         after = with_condition(
             before,
             ConditionType.ABLE_TO_SCALE.value,

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 LOOK_S = 0.25
 TICK_TIMEOUT_S = 60.0  # longer than any deadline of the calls in it
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 1.0, 60.0
+TOLD_FAILURE = 2  # in a row: one may be a conflict, and is over before anybody has read of it
+TELL_TIMEOUT_S = 10.0
 TIDY_S, TIDY_TIMEOUT_S = 10.0, 30.0
 MAX_AT_ONCE = 16  # ticks wait for networks, not for this process
 DEFAULT_TICK_S = 10.0
@@ -131,8 +133,22 @@ class Ticker:
                 exc_info=None if _is_expected(error) else error,
                 extra={"service": "/".join(key), "error": repr(error), "retry_s": wait_s},
             )
+            if entry.num_failures >= TOLD_FAILURE:
+                await self._tell_failure(key, resource, entry, error)
         finally:
             entry.task = None
+
+    async def _tell_failure(
+        self, key: Key, resource: Manifest, entry: _Entry, error: Exception
+    ) -> None:
+        teller = self.reconciler.teller
+        try:
+            async with asyncio.timeout(TELL_TIMEOUT_S):
+                await teller.failure(resource, entry.state, error, self.clock())
+        except Exception as untold:  # it is in the log already
+            logger.warning(
+                "failure not told", extra={"service": "/".join(key), "error": repr(untold)}
+            )
 
     def _pace_s(self, resource: Mapping[str, Any]) -> float:
         if self.tick_s > 0.0:

@@ -35,8 +35,10 @@ def rules() -> dict[str, Any]:
                         _condition("Ready", 0),
                         "5m",
                         "critical",
-                        f"{service} does not serve.",
-                        "`kubectl describe mms` names the stage without a worker.",
+                        f"{service} is not Ready.",
+                        "`kubectl describe mms` has the reason. NoRoutableWorker and "
+                        "GatewayUnreachable: requests fail. InvalidSpec and NameTaken: what served "
+                        "before serves on, and a change of the spec has no effect.",
                     ),
                     _alert(
                         "EpidoteSloMissed",
@@ -117,7 +119,8 @@ def rules() -> dict[str, Any]:
                         "0m",
                         "warning",
                         f"The operator keeps failing on {service}.",
-                        "Its log has the error; the condition AbleToScale has the reason.",
+                        "The condition AbleToScale says FailedTick and why, unless the status "
+                        "could not be written; the operator's log has all of it.",
                     ),
                 ],
             },
