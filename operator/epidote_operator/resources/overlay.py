@@ -9,16 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from epidote_operator.spec.pool import PodTemplate
-
-KEYS = {
-    "containers": "name",
-    "initContainers": "name",
-    "volumes": "name",
-    "env": "name",
-    "volumeMounts": "mountPath",
-    "ports": "containerPort",
-}
-APPENDED = ("tolerations", "topologySpreadConstraints", "imagePullSecrets")
+from epidote_operator.spec.template_shape import APPENDED, KEYS
 
 
 def with_template(pod: Mapping[str, Any], template: PodTemplate) -> dict[str, Any]:

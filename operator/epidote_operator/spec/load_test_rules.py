@@ -5,6 +5,8 @@ from typing import Any
 
 from epidote_operator.spec.invalid import NOTHING, Problem, shown
 from epidote_operator.spec.load_test import LoadTestSpec
+from epidote_operator.spec.template_rules import metadata_problems
+from epidote_operator.spec.template_shape import shape_problems
 
 MADE_FROM_TARGET = ("url", "api_key_env")
 MAX_CONFIG_BYTES = 256 << 10  # a ConfigMap takes 1 MiB, etcd 1.5 MiB with everything else
@@ -26,6 +28,8 @@ def load_test_problems(spec: LoadTestSpec) -> list[Problem]:
                 found=shown(target.url),
             )
         )
+    problems += metadata_problems("spec.template.metadata", spec.template)
+    problems += shape_problems("spec.template", spec.template)
     problems += _target(spec.config.get("target", {}))
     size = len(json.dumps(spec.config).encode())
     if size > MAX_CONFIG_BYTES:

@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from epidote_operator.spec.invalid import NOTHING, Problem, shown
+from epidote_operator.spec.invalid import Problem, shown
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
 from epidote_operator.spec.pool import PodTemplate
+from epidote_operator.spec.template_shape import shape_problems
 
 DOMAIN = "epidote.dev"
-LISTS = ("containers", "initContainers", "volumes")  # merged by name
+LISTS = ("containers", "initContainers", "volumes")
 OWNED = {
     "restartPolicy": "the operator replaces pods itself",
     "serviceAccountName": "cluster.serviceAccountName says it",
@@ -30,11 +31,13 @@ def template_problems(spec: MultimodalServiceSpec) -> Iterator[Problem]:
         ("spec.cluster.head.template", spec.cluster.head.template),
         ("spec.gateway.template", spec.gateway.template),
     ):
-        yield from _metadata(f"{path}.metadata", template)
+        yield from metadata_problems(f"{path}.metadata", template)
+        yield from shape_problems(path, template)
         yield from _pod(f"{path}.spec", template.spec, drain_s)
 
 
-def _metadata(path: str, template: PodTemplate) -> Iterator[Problem]:
+def metadata_problems(path: str, template: PodTemplate) -> Iterator[Problem]:
+    """What is wrong with a template's labels and annotations."""
     for field, value in template.metadata.items():
         if field not in ("labels", "annotations"):
             yield Problem(
@@ -82,18 +85,9 @@ def _pod(path: str, pod: Mapping[str, Any], drain_s: int) -> Iterator[Problem]:
 
 def _named(path: str, entries: Any) -> Iterator[Problem]:
     if not isinstance(entries, list):
-        yield Problem(path=path, wanted="must be a list", found=shown(entries))
-        return
+        return  # told with the template's shape
     for number, entry in enumerate(entries):
-        if not isinstance(entry, Mapping):
-            yield Problem(path=f"{path}[{number}]", wanted="must be an object", found=shown(entry))
-        elif not isinstance(entry.get("name"), str):
-            yield Problem(
-                path=f"{path}[{number}].name",
-                wanted="must be given",
-                found=shown(entry.get("name")) if "name" in entry else NOTHING,
-            )
-        elif entry["name"] in OURS:
+        if isinstance(entry, Mapping) and entry.get("name") in OURS:
             for field, reason in OWNED_OF_CONTAINER.items():
                 if field in entry:
                     yield Problem(

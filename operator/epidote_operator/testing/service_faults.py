@@ -149,6 +149,16 @@ FAULTS: tuple[Fault, ...] = (
         at="pool.template.spec.containers[0].name",
     ),
     _wrong(
+        "gateway.template",
+        {"spec": {"tolerations": "x"}},
+        at="gateway.template.spec.tolerations",
+    ),
+    _wrong(
+        "cluster.head.template",
+        {"spec": {"containers": [{"name": "head", "env": ["A=1"]}]}},
+        at="cluster.head.template.spec.containers[0].env[0]",
+    ),
+    _wrong(
         "pool.template",
         {"spec": {"terminationGracePeriodSeconds": 5}},
         at="pool.template.spec.terminationGracePeriodSeconds",

@@ -213,3 +213,26 @@ def test_a_model_read_back_from_its_own_json_is_equal() -> None:
     spec = parse_service(MINIMAL)
     told = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     assert MultimodalServiceSpec.model_validate_json(json.dumps(told)) == spec
+
+
+@pytest.mark.parametrize(
+    ("template", "path"),
+    [
+        ({"spec": {"tolerations": "x"}}, "spec.tolerations"),
+        ({"spec": {"containers": "x"}}, "spec.containers"),
+        ({"spec": {"containers": ["x"]}}, "spec.containers[0]"),
+        ({"spec": {"containers": [{"image": "i"}]}}, "spec.containers[0].name"),
+        (
+            {"spec": {"containers": [{"name": "loadgen", "env": [{"value": "1"}]}]}},
+            "spec.containers[0].env[0].name",
+        ),
+        ({"metadata": {"labels": "x"}}, "metadata.labels"),
+    ],
+)
+def test_a_load_tests_template_that_no_pod_can_be_made_with_is_refused(
+    template: dict[str, Any], path: str
+) -> None:
+    spec = {"target": {"url": "http://a"}, "config": {}, "template": template}
+    with pytest.raises(InvalidSpec) as refused:
+        parse_load_test(spec)
+    assert [problem.path for problem in refused.value.problems] == [f"spec.template.{path}"]
