@@ -28,7 +28,13 @@ from epidote_loadgen.simulate.sim_request import SimRequest
 from epidote_loadgen.simulate.simulation import simulate
 from epidote_loadgen.simulate.traces import azure_conversation, poisson, series, token_cdf
 from epidote_planner.lane import DEFAULT_GROUP, Lane
-from epidote_planner.policy import Bounds, DampingPolicy, DemandPolicy, PlannerPolicy
+from epidote_planner.policy import (
+    Bounds,
+    CapacityPolicy,
+    DampingPolicy,
+    DemandPolicy,
+    PlannerPolicy,
+)
 
 PROFILE = load_profile("internvl2-26b-a100", startup_s=120.0)
 SLO = Slo(ttft_s=5.0, tpot_s=0.1, quantile=0.999)
@@ -64,6 +70,7 @@ def ours(values: Values) -> Policy:
             tick_s=TICK_S,
             demand=DemandPolicy(burst_sigmas=values["burst_sigmas"]),
             damping=DampingPolicy(shrink_window_s=values["window_s"]),
+            capacity=CapacityPolicy(headroom_ratio=values["headroom_ratio"]),
         )
     )
 
@@ -83,7 +90,11 @@ def separate(values: Values) -> Policy:
 GRIDS: dict[str, tuple[Callable[[Values], Policy], dict[str, tuple[float, ...]]]] = {
     "Epidote": (
         ours,
-        {"burst_sigmas": (2.0, 1.0, 0.0, 3.0), "window_s": (300.0, 600.0)},
+        {
+            "burst_sigmas": (2.0, 1.0, 0.0, 3.0),
+            "window_s": (300.0, 600.0),
+            "headroom_ratio": (0.1, 0.0),
+        },
     ),
     "HPA, separate pools": (
         separate,

@@ -24,7 +24,7 @@ def test_ttft_shorter_than_one_prefill_is_said_to_be_out_of_reach() -> None:
     assert told.binding is Constraint.TTFT
     assert "TTFT 50 ms can't be met by any number of workers" in told.text
     assert "its prefill" in told.text
-    assert decided.total < 10  # queues end; more workers would not help
+    assert decided.total < 12  # sized for the half of the prompts that are short enough
 
 
 def test_images_that_take_too_long_name_their_encode() -> None:
