@@ -179,18 +179,21 @@ class _RemotePart:
 
     def __init__(self, work: Work) -> None:
         self._part = LocalPart(work)
-        self._ended = False
 
     def take(self) -> list[object]:
-        """The child's next messages, [] if none came for a moment."""
+        """The child's next messages, [] if none came for a moment.
+
+        Raises:
+            EOFError, OSError: it ended, and everything that it told was taken.
+        """
         messages: list[object] = []
-        while not self._ended and len(messages) < MOST:
-            if not self._part.pipe.poll(0.0 if messages else TAKE_S):
-                break
+        while len(messages) < MOST and self._part.pipe.poll(0.0 if messages else TAKE_S):
             try:
                 messages.append(self._part.pipe.recv())
             except (EOFError, OSError):
-                self._ended = True
+                # A child may end right after its last word: that must arrive first.
+                if messages:
+                    break
                 raise
         return messages
 

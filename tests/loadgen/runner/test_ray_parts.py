@@ -1,6 +1,8 @@
 """A run spread over a Ray cluster does what the same run on one host does."""
 
+import multiprocessing
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +15,7 @@ from epidote_loadgen.mock_server.process import ask, mock_process
 from epidote_loadgen.mock_server.server import MockSettings
 from epidote_loadgen.plan import Limits, RunPlan, Target
 from epidote_loadgen.records import Progress
+from epidote_loadgen.runner import ray_parts
 from epidote_loadgen.runner.child import Failed, Start
 from epidote_loadgen.runner.ray_parts import RayLauncher, RayPart
 from epidote_loadgen.runner.running import Interrupt, run
@@ -73,6 +76,19 @@ def test_a_run_on_ray_is_merged_exactly_and_an_interrupt_reaches_every_node(
         stopped = run(plan(url, 600.0), launcher=launcher, interrupt=interrupt, on_progress=look)
         assert stopped.interrupted
         assert {r.index % 2 for r in stopped.records} == {0, 1}
+
+
+def test_the_last_words_of_a_child_arrive_though_it_has_ended_by_then() -> None:
+    """Their loss, in one run of many, was told as the death of its process."""
+    ours, theirs = multiprocessing.Pipe()
+    part = object.__new__(ray_parts._RemotePart)
+    part._part = SimpleNamespace(pipe=ours)  # type: ignore[assignment]
+    for word in ("records", "done"):
+        theirs.send(word)
+    theirs.close()
+    assert part.take() == ["records", "done"]
+    with pytest.raises(EOFError):
+        part.take()
 
 
 class DeafActor:
