@@ -21,6 +21,17 @@ POD_METADATA = (
 )
 
 
+def narrow(settings: kopf.OperatorSettings) -> None:
+    """Have the server send our pods and Jobs alone, and nothing of CRDs and namespaces.
+
+    Labels given to an index are compared here, after everybody's pods have been sent, and kopf
+    keeps each one's essence. What resources there are is looked up once, which needs no rights.
+    """
+    settings.watching.label_selectors["", "v1", "pods"] = SERVICE
+    settings.watching.label_selectors["batch", "v1", "jobs"] = LOAD_TEST
+    settings.scanning.disabled = True
+
+
 def register(registry: kopf.OperatorRegistry) -> None:
     """Add every index to a registry."""
     kopf.index("", "v1", "pods", labels={SERVICE: kopf.PRESENT}, registry=registry)(pods)

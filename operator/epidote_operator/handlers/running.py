@@ -18,6 +18,7 @@ from epidote_operator.cache_policies import CachePolicies
 from epidote_operator.handlers import admission, indexing
 from epidote_operator.handlers.health import Health, watch_over
 from epidote_operator.handlers.http_server import serve_http
+from epidote_operator.handlers.kinds import demand_kinds
 from epidote_operator.handlers.load_test_ticker import LoadTestTicker
 from epidote_operator.handlers.ticker import Key, Ticker
 from epidote_operator.handlers.webhook_server import (
@@ -113,6 +114,7 @@ def make_registry(caches: Caches, webhook: WebhookSettings | None = None) -> kop
     async def configure(settings: kopf.OperatorSettings, **kwargs: Any) -> None:
         settings.posting.enabled = False  # we tell what changed ourselves, once
         settings.watching.reconnect_backoff = 0.5
+        indexing.narrow(settings)
         if webhook is not None:
             settings.admission.server = webhook_server(webhook)
         caches.indices = {name: kwargs[name] for name in indexing.NAMES}
@@ -128,6 +130,7 @@ async def run_until(
 
     Raises:
         PartEnded: kopf (credentials that the API server refuses, say) or one of our loops.
+        MissingKinds: our CRDs are not installed.
     """
     caches, metrics = Caches(), OperatorMetrics()
     kopf_ready, kopf_stop = asyncio.Event(), asyncio.Event()
@@ -135,6 +138,7 @@ async def run_until(
     health = Health(time.monotonic, is_ready=ready.is_set)
     async with AsyncExitStack() as stack:
         own_api = await stack.enter_async_context(KubeApi.connected(credentials))
+        await demand_kinds(own_api, stop)
         if webhook is not None:  # kopf's server reads the certificates when it starts
             await refresh(own_api, webhook, now=datetime.now(UTC))
         leader = _leader(settings, own_api, health) if settings.leader_election else None

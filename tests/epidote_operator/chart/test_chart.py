@@ -96,6 +96,12 @@ def test_no_right_is_a_wildcard_and_secrets_can_not_be_listed(arguments: list[st
             assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
 
 
+def test_neither_crds_nor_namespaces_of_the_cluster_need_be_read() -> None:
+    for role in of_kind(rendered("--set=rbac.aggregate=false"), "ClusterRole"):
+        for rule in role["rules"]:
+            assert not {"customresourcedefinitions", "namespaces", "nodes"} & set(rule["resources"])
+
+
 def test_every_webhook_asks_the_path_of_its_own_plural() -> None:
     manifests = rendered()
     (configuration,) = of_kind(manifests, "ValidatingWebhookConfiguration")
