@@ -27,6 +27,7 @@ from epidote_operator.rolling import Rolling, clean_up, of_revision, planner_dec
 from epidote_operator.service_state import PodSource, ServiceState
 from epidote_operator.settings import Settings
 from epidote_operator.spec.cluster import Provider
+from epidote_operator.spec.external_scale import external_scale
 from epidote_operator.spec.invalid import InvalidSpec
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
 from epidote_operator.spec.parsing import parse_service
@@ -373,6 +374,7 @@ class Reconciler:
                 gpus_per_worker=spec.pool.gpus,
                 generation=resource["metadata"].get("generation"),
                 rollout=rollout,
+                scale_limit=None if (scale := external_scale(spec)) is None else scale.limit,
                 num_pods=len(self._worker_pods(fleet)),
             ),
             before,

@@ -3,6 +3,7 @@
 from epidote_core.modality import Modality
 from epidote_core.roles import Role
 from epidote_operator.spec.default_profile import default_profile
+from epidote_operator.spec.external_scale import external_scale
 from epidote_operator.spec.model_source import ServedModality
 from epidote_operator.spec.multimodal_service import ExpertRebalancing, MultimodalServiceSpec
 from epidote_operator.spec.scaling import ScalingOwner, ScalingSpec
@@ -59,7 +60,8 @@ def planner_policy(spec: MultimodalServiceSpec) -> PlannerPolicy:
     """
     pool, scaling = spec.pool, spec.scaling
     external = scaling.owner is ScalingOwner.EXTERNAL
-    asked = pool.workers if external else None
+    scale = external_scale(spec)
+    asked = None if scale is None else scale.granted
     return PlannerPolicy(
         profile=spec.performance.profile() if spec.performance else default_profile(pool.device),
         slo=spec.slo.slo(),

@@ -70,12 +70,6 @@ class PoolSpec(SpecModel):
             ".gpuBudget",
         ),
         (
-            "!has(self.workers) ||"
-            " (self.minWorkers <= self.workers && self.workers <= self.maxWorkers)",
-            "must lie between minWorkers and maxWorkers",
-            ".workers",
-        ),
-        (
             "self.device == oldSelf.device",
             "can't be changed: delete the service and create it again",
             ".device",
@@ -103,7 +97,8 @@ class PoolSpec(SpecModel):
     `maxWorkers` bounds it."""
     workers: WorkerCount | None = None
     """Workers of the pool when somebody else owns their number (`scaling.owner: External`): this is
-    what `kubectl scale`, a HorizontalPodAutoscaler or KEDA writes through `/scale`."""
+    what `kubectl scale`, a HorizontalPodAutoscaler or KEDA writes through `/scale`. A number out of
+    its own bounds and the roles' is taken into them; the condition ScalingLimited says so."""
     resources: PodResources = PodResources()
     """Requests and limits of the worker container."""
     template: PodTemplate = PodTemplate()

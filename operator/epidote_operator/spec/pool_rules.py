@@ -21,8 +21,12 @@ def pool_problems(spec: MultimodalServiceSpec) -> Iterator[Problem]:
             found=shown(pool.min_workers),
         )
     yield from _budget(pool)
-    if pool.workers is not None:
-        yield from _workers(pool, pool.workers, spec.scaling.owner)
+    if pool.workers is not None and spec.scaling.owner is not ScalingOwner.EXTERNAL:
+        yield Problem(
+            path=f"{PATH}.workers",
+            wanted="must be left out, or scaling.owner be External: the number has one owner",
+            found=shown(pool.workers),
+        )
 
 
 def _hardware(pool: PoolSpec) -> Iterator[Problem]:
@@ -65,21 +69,4 @@ def _budget(pool: PoolSpec) -> Iterator[Problem]:
             path=path,
             wanted=f"must be at least {least} (minWorkers x gpusPerWorker)",
             found=shown(pool.gpu_budget),
-        )
-
-
-def _workers(pool: PoolSpec, workers: int, owner: ScalingOwner) -> Iterator[Problem]:
-    path = f"{PATH}.workers"
-    if owner is not ScalingOwner.EXTERNAL:
-        yield Problem(
-            path=path,
-            wanted="must be left out, or scaling.owner be External: the number has one owner",
-            found=shown(workers),
-        )
-    elif not pool.min_workers <= workers <= pool.most:
-        yield Problem(
-            path=path,
-            wanted=f"must lie between {pool.min_workers} and {pool.most} (minWorkers and maxWorkers"
-            " under the GPU budget)",
-            found=shown(workers),
         )

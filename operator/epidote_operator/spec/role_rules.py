@@ -83,45 +83,58 @@ def _groups(spec: MultimodalServiceSpec) -> Iterator[Problem]:
 
 
 def _splits(spec: MultimodalServiceSpec) -> Iterator[Problem]:
-    """Bounds are of each group; the groups share the pool."""
     pool = spec.pool
+    try:
+        total = splits_range(spec)
+    except _NoSplit as none:
+        yield Problem(
+            path="spec.ratios",
+            wanted=f"must permit a split within the roles' bounds ({none})",
+            found="none that keeps every ratio",
+        )
+        return
+    if pool.most < total.least:
+        budget_binds = pool.most < pool.max_workers
+        yield Problem(
+            path="spec.pool.gpuBudget" if budget_binds else "spec.pool.maxWorkers",
+            wanted=f"must be at least {total.least * (pool.gpus if budget_binds else 1)}, the least"
+            " that the roles' bounds and ratios need",
+            found=shown(pool.gpu_budget if budget_binds else pool.max_workers),
+        )
+    if total.most < pool.min_workers:
+        yield Problem(
+            path="spec.roles",
+            wanted=f"must permit {pool.min_workers} workers, the least of the pool, under bounds"
+            " and ratios",
+            found=f"at most {total.most}",
+        )
+
+
+class _NoSplit(ValueError):
+    """Bounds and ratios leave none."""
+
+
+def splits_range(spec: MultimodalServiceSpec) -> Range:
+    """Least and most workers that roles and ratios permit, all groups together.
+
+    Bounds are of each group; the groups share the pool.
+
+    Raises:
+        ValueError: they permit none; the message has the bounds.
+    """
     least = most = 0
     for modalities in [group.modalities for group in spec.groups] or [spec.model.modalities]:
         ranges = _ranges(spec, modalities)
         smallest, largest = smallest_split(ranges, spec.ratios), largest_split(ranges, spec.ratios)
         if smallest is None or largest is None:
-            bounds = ", ".join(
-                f"{role.value} {item.least} to {item.most}" for role, item in ranges.items()
+            raise _NoSplit(
+                ", ".join(
+                    f"{role.value} {item.least} to {item.most}" for role, item in ranges.items()
+                )
             )
-            yield Problem(
-                path="spec.ratios",
-                wanted=f"must permit a split within the roles' bounds ({bounds})",
-                found="none that keeps every ratio",
-            )
-            return
         least += sum(smallest.values())
         most += sum(largest.values())
-    if pool.most < least:
-        budget_binds = pool.most < pool.max_workers
-        yield Problem(
-            path="spec.pool.gpuBudget" if budget_binds else "spec.pool.maxWorkers",
-            wanted=f"must be at least {least * (pool.gpus if budget_binds else 1)}, the least that"
-            " the roles' bounds and ratios need",
-            found=shown(pool.gpu_budget if budget_binds else pool.max_workers),
-        )
-    if pool.workers is not None and pool.workers < least <= pool.most:
-        yield Problem(
-            path="spec.pool.workers",
-            wanted=f"must be at least {least}, the least that the roles' bounds and ratios need",
-            found=shown(pool.workers),
-        )
-    wanted = max(pool.min_workers, pool.workers or 0)
-    if most < wanted:
-        yield Problem(
-            path="spec.roles",
-            wanted=f"must permit {wanted} workers, the least of the pool, under bounds and ratios",
-            found=f"at most {most}",
-        )
+    return Range(least=least, most=most)
 
 
 def _ranges(

@@ -44,6 +44,7 @@ class Facts:
     target_ratio: float
     metrics_message: str = ""
     rollout: RolloutStatus | None = None
+    scale_limit: tuple[str, str] | None = None  # reason and message
 
 
 def timestamp(at_s: float) -> str:
@@ -162,6 +163,8 @@ def _suffix(reason: Reason) -> str:
 
 
 def _scaling_limited(facts: Facts) -> Finding:
+    if facts.scale_limit is not None:
+        return TRUE, *facts.scale_limit
     if facts.plan is None:
         return UNKNOWN, "ScalingDisabled", "nothing is decided"
     explanation = facts.plan.explanation

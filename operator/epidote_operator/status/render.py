@@ -42,6 +42,7 @@ class Report:
     gpus_per_worker: int = 0
     generation: int | None = None
     rollout: RolloutStatus | None = None
+    scale_limit: tuple[str, str] | None = None  # why an external owner has not what it asked for
     num_pods: int | None = None  # of both revisions, where there are two
 
 
@@ -67,6 +68,7 @@ def render(
         target_ratio=report.policy.slo.quantile,
         metrics_message=report.metrics_message,
         rollout=report.rollout,
+        scale_limit=report.scale_limit,
     )
     roles = tuple(_role(role, report) for role in SPLIT_ROLES)
     scaled = report.outcome.verbs() & {"AddWorkers", "RemoveWorker"}

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epidote_operator.spec.crds import RESOURCES, SERVICE, crd
+from epidote_operator.spec.external_scale import external_scale
 from epidote_operator.spec.field_model import API_VERSION
 from epidote_operator.spec.invalid import InvalidSpec
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
@@ -196,6 +197,29 @@ def test_the_external_owners_number_bounds_the_plan() -> None:
     spec = {**MINIMAL, "pool": {"maxWorkers": 8, "workers": 5}, "scaling": {"owner": "External"}}
     policy = planner_policy(parse_service(spec))
     assert (policy.pool.least, policy.pool.most, policy.fixed_pool) == (5, 5, False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "granted", "reason"),
+    [(50, 6, "TooManyReplicas"), (1, 4, "TooFewReplicas"), (0, 4, "TooFewReplicas"), (5, 5, None)],
+)
+def test_an_external_number_out_of_bounds_is_taken_into_them(
+    asked: int, granted: int, reason: str | None
+) -> None:
+    """As an HPA clamps: a number that `/scale` stored must not make the whole spec invalid."""
+    spec = parse_service(
+        {
+            **MINIMAL,
+            "pool": {"maxWorkers": 8, "gpuBudget": 6, "workers": asked},
+            "roles": [{"name": "Decode", "minWorkers": 2}],
+            "scaling": {"owner": "External"},
+        }
+    )
+    policy = planner_policy(spec)
+    assert (policy.pool.least, policy.pool.most) == (granted, granted)
+    scale = external_scale(spec)
+    assert scale is not None
+    assert (scale.limit[0] if scale.limit else None) == reason
 
 
 def test_an_external_owner_that_said_nothing_yet_leaves_the_pool_alone() -> None:

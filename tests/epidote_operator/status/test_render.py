@@ -73,3 +73,9 @@ def test_the_way_back_from_every_stage_is_shown_as_a_switch() -> None:
     (switch,) = status.switches
     assert (switch.from_role.value, switch.to_role.value) == ("All", "Prefill")
     assert condition(status, "Ready")[1] == "NoRoutableWorker"
+
+
+def test_an_external_number_that_is_not_granted_is_said_to_be_limited() -> None:
+    limit = ("TooManyReplicas", "pool.workers asks for 50 workers")
+    status = shown(worker("e", E), worker("p", P), worker("d", D), scale_limit=limit)
+    assert condition(status, "ScalingLimited") == ("True", *limit)
