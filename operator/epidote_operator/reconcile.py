@@ -13,6 +13,7 @@ from epidote_operator.act.kubernetes_hands import Asked, KubernetesHands
 from epidote_operator.act.ownership import NameTaken, is_worker_of, take_back
 from epidote_operator.act.switches import STUCK_S, switch_state
 from epidote_operator.cache_policies import CachePolicies
+from epidote_operator.following import spec_to_follow
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.loop import Tick, slos_of, tick
 from epidote_operator.observe.cluster_observer import ClusterObserver, ServiceMemory
@@ -28,9 +29,7 @@ from epidote_operator.service_state import PodSource, ServiceState
 from epidote_operator.settings import Settings
 from epidote_operator.spec.cluster import Provider
 from epidote_operator.spec.external_scale import external_scale
-from epidote_operator.spec.invalid import InvalidSpec
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
-from epidote_operator.spec.parsing import parse_service
 from epidote_operator.spec.planner_policy import planner_policy
 from epidote_operator.spec.scaling import ScalingMode
 from epidote_operator.spec.service_status import (
@@ -83,17 +82,11 @@ class Reconciler:
         resource = newest(resource, state.latest)
         before = MultimodalServiceStatus.model_validate(resource.get("status") or {})
         generation = resource["metadata"].get("generation")
-        refusal: InvalidSpec | None = None
-        raw = resource["spec"]
-        try:
-            spec = parse_service(raw)
-        except InvalidSpec as error:
-            refusal = error
-            if before.last_good_spec is None:
-                told = refused(before, error, generation, now_s)
-                return await self._tell(resource, state, before, told, now_s)
-            raw = before.last_good_spec
-            spec = parse_service(raw)
+        given = spec_to_follow(resource, before)
+        spec, refusal = given.spec, given.refusal
+        if spec is None:
+            told = before if refusal is None else refused(before, refusal, generation, now_s)
+            return await self._tell(resource, state, before, told, now_s)
         fleet = self._fleet(resource, spec)
         self.metrics.show_promise(fleet.namespace, fleet.name, spec.slo.slo())
         event = await state.kept.ensure_keys(
@@ -131,6 +124,9 @@ class Reconciler:
         await self._clean_up(fleet, state, serving, now_s)
         gateways = state.memory.gateways.all
         followed = await self.policies.spread(fleet, policy, gateways, state.told_policy, now_s)
+        for asked in (state.asked, state.next_asked):
+            troubles += asked.refusals.now(now_s)
+        raw = given.raw
         status, decision = self._report(resource, fleet, done, before, raw, now_s, serving, rollout)
         if followed is not None:
             status = with_condition(

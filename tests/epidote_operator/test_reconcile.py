@@ -35,6 +35,7 @@ class PretendApi:
     reads: list[str] = field(default_factory=list)
     version: int = 1
     refuses_events: bool = False
+    refused: dict[str, ApiRefused] = field(default_factory=dict)  # by what a path contains
 
     async def get(self, path: str, **params: Any) -> dict[str, Any] | None:
         self.reads.append(path)
@@ -46,6 +47,10 @@ class PretendApi:
         return {"items": []}
 
     async def apply(self, path: str, body: dict[str, Any], **more: Any) -> dict[str, Any]:
+        for part, error in self.refused.items():
+            if part in path:
+                self.writes.append(f"refused {path.rpartition('/')[2]}")
+                raise error
         self.writes.append(f"apply {path.rpartition('/')[2]}")
         uid = self.stored.get(path, {}).get("metadata", {}).get("uid", path)
         self.stored[path] = found = {**body, "metadata": {**body["metadata"], "uid": uid}}
@@ -54,6 +59,9 @@ class PretendApi:
     async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if self.refuses_events and path.endswith("/events"):
             raise ApiRefused("events is forbidden", status=403, reason="Forbidden")
+        if (error := self.refused.get(path.rpartition("/")[2])) is not None:
+            self.writes.append(f"refused {path.rpartition('/')[2]}")
+            raise error
         self.writes.append(f"create {path.rpartition('/')[2]}")
         data = {key: "c2VjcmV0" for key in body.get("stringData", {})}
         self.stored[f"{path}/{body['metadata']['name']}"] = found = {**body, "data": data}
@@ -332,3 +340,65 @@ async def test_network_policies_that_are_switched_off_are_taken_away(service: Se
     assert await service.tick(1.0) == []
     service.resource["spec"]["network"] = {"policy": True}
     assert f"apply {NAME}-worker" in await service.tick()
+
+
+def unprocessable(words: str) -> ApiRefused:
+    return ApiRefused(f"PATCH x: 422 Invalid: {words}", status=422, reason="Invalid")
+
+
+async def test_a_template_that_the_api_server_refuses_is_told_by_its_field(
+    service: Service,
+) -> None:
+    words = 'Deployment.apps "x" is invalid: spec.template.spec.tolerations[0].operator: ...'
+    service.api.refused["deployments/quiet-gateway"] = unprocessable(words)
+    first = await service.tick()
+    assert first.count("create events") == 2, "the decision and the refusal"
+    gateway = next(write for write in first if write.startswith("refused "))
+    wanted = "spec.gateway: must make a Deployment that the API server accepts, got:"
+    assert ready(service) == ("InvalidSpec", f"{wanted} {words}")
+    assert "apply quiet" in first, "the rest is there"
+    refusals = [(await service.tick(5.0)).count(gateway) for _ in range(6)]
+    assert refusals == [0, 1, 0, 0, 0, 1], "after 10 s, then after 20"
+    assert ready(service)[0] == "InvalidSpec"
+    service.api.refused.clear()
+    for _ in range(9):
+        await service.tick(5.0)
+    assert ready(service)[0] == "EveryStageServed"
+
+
+async def test_pods_that_the_api_server_refuses_are_told_as_well(service: Service) -> None:
+    service.resource["spec"]["roles"] = [{"name": "Decode", "minWorkers": 5}]
+    service.resource["spec"]["pool"]["maxWorkers"] = 8
+    service.api.refused["pods"] = unprocessable('Pod "quiet-worker-4" is invalid: spec.x: ...')
+    assert "refused pods" in await service.tick()
+    assert ready(service)[0] == "InvalidSpec"
+    assert ready(service)[1].startswith("spec.pool: must make a Pod that the API server accepts")
+    assert "refused pods" not in await service.tick(1.0)
+    assert ready(service)[0] == "InvalidSpec"
+
+
+async def test_a_name_that_no_fleet_can_be_made_from_is_refused_without_a_webhook(
+    service: Service,
+) -> None:
+    service.resource["metadata"]["name"] = "4you"
+    assert await service.tick() == ["merge status", "create events"]
+    assert ready(service)[0] == "InvalidSpec"
+    assert ready(service)[1].startswith("metadata.name: must have at most 40")
+    assert await service.tick() == []
+
+
+async def test_a_last_good_spec_that_is_good_no_more_leaves_the_fleet_as_it_is(
+    service: Service,
+) -> None:
+    await settled(service)
+    service.resource["spec"] = {**service.resource["spec"], "model": {"uri": "ftp://x"}}
+    assert "merge status" in await service.tick()
+    assert ready(service)[0] == "InvalidSpec"
+    assert service.resource["status"]["readyWorkers"] == NUM_WORKERS, "followed all the same"
+    kept = service.resource["status"]["lastGoodSpec"]
+    service.resource["status"]["lastGoodSpec"] = {**kept, "model": {"uri": "ftp://y"}}
+    writes = await service.tick()
+    assert writes == ["merge status", "create events"]
+    assert "spec.model.uri" in ready(service)[1]
+    assert "status.lastGoodSpec.model.uri" in ready(service)[1]
+    assert await service.tick() == []

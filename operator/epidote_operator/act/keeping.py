@@ -12,7 +12,9 @@ from typing import Any
 from epidote_operator.act.fleet_keys import FleetKeys, SpoiltSecret, ensure_keys
 from epidote_operator.act.objects import apply_ours, delete_ours, path_of, policy_versions
 from epidote_operator.act.ownership import NameTaken
+from epidote_operator.act.refusals import Refusals, RefusedObject, is_invalid
 from epidote_operator.kube.api import KubeApi, Manifest
+from epidote_operator.kube.errors import ApiRefused
 from epidote_operator.resources.cache_config import cache_config_map
 from epidote_operator.resources.fleet_objects import (
     revision_objects,
@@ -40,6 +42,7 @@ class KeptObjects:
     _uids: dict[str, str] = field(default_factory=dict)  # of objects known to be ours, by path
     _due_s: float = float("-inf")  # when everything is applied again
     _versions: tuple[str, ...] | None = None
+    _refusals: Refusals = field(default_factory=Refusals)
 
     @property
     def admin_key(self) -> str | None:
@@ -75,11 +78,12 @@ class KeptObjects:
         shifts: bool,
         policy: Mapping[str, Any] | None,
         now_s: float,
-    ) -> tuple[NameTaken, ...]:
+    ) -> tuple[NameTaken | RefusedObject, ...]:
         """Apply what is not known to be there. `policy`: of the response cache, if one is named.
 
         `shifts`: the Service leads to this revision; else the rollout does that, later. Returned is
-        what could not be written because others hold its name; the next call looks again.
+        what could not be written because others hold its name, or the API server won't have it; the
+        next calls look again.
 
         Raises:
             KubeError: what was applied before it stays known; the next call goes on from there.
@@ -106,29 +110,36 @@ class KeptObjects:
         objects += revision_objects(fleet)
         if shifts:
             objects.append(gateway_service(fleet))
-        taken: list[NameTaken] = []
+        troubles: list[NameTaken | RefusedObject] = []
         for manifest in objects:
             try:
-                await self._apply(api, manifest)
-            except NameTaken as error:  # the rest of the fleet is none the worse for it
-                taken.append(error)
+                await self._apply(api, manifest, now_s)
+            except (NameTaken, RefusedObject) as error:  # the rest of the fleet goes on
+                troubles.append(error)
         for manifest in unwanted_objects(fleet):
             self._uids.pop(path_of(manifest), None)
             self._applied.pop(path_of(manifest), None)
             await delete_ours(api, manifest)
-        self._wanted = () if taken else wanted
+        self._wanted = () if troubles else wanted
         if is_due:
             self._due_s = now_s + _spread_s(fleet.uid)
-        return tuple(taken)
+        return tuple(troubles)
 
-    async def _apply(self, api: KubeApi, manifest: Manifest) -> None:
+    async def _apply(self, api: KubeApi, manifest: Manifest, now_s: float) -> None:
         path, known = path_of(manifest), digest(manifest)
         if self._applied.get(path) == known:
             return
+        self._refusals.demand_due(path, manifest, now_s)
         if manifest["kind"] == "RayCluster":  # how many and whom not is the hands' to say
             manifest = with_scale_of(manifest, await api.get(path))
         uid = self._uids.pop(path, "")
-        self._uids[path] = await apply_ours(api, manifest, uid)
+        try:
+            self._uids[path] = await apply_ours(api, manifest, uid)
+        except ApiRefused as refused:
+            if not is_invalid(refused):
+                raise
+            raise self._refusals.note(path, manifest, refused, now_s) from refused
+        self._refusals.forget(path)
         self._applied[path] = known
 
 

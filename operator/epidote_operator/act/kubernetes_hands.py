@@ -14,9 +14,10 @@ from epidote_core.errors import EpidoteError
 from epidote_core.roles import Role
 from epidote_operator.act.hands import CannotAct
 from epidote_operator.act.ownership import is_ours
+from epidote_operator.act.refusals import Refusals, is_invalid
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
-from epidote_operator.kube.errors import Conflict
+from epidote_operator.kube.errors import ApiRefused, Conflict
 from epidote_operator.observe.gateway_client import GatewayClient, GatewayRefused
 from epidote_operator.resources.pod_notes import marked, settled
 from epidote_operator.status.fleet import FleetWorker, SwitchIntent
@@ -26,6 +27,7 @@ from epidote_planner.lane import Lane
 logger = logging.getLogger(__name__)
 
 MAX_FOREIGN = 64  # pods of others that are called like workers, before we give up
+PODS = "pods"  # all of a service are made alike
 REGISTER = ""  # the register's call among those of workers, whose names are never empty
 
 MakePod = Callable[[str, Lane, float], Manifest]  # name, lane, now
@@ -38,6 +40,7 @@ class Asked:
     switches: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # by pod uid or name
     refused: dict[str, str] = field(default_factory=dict)  # workers that rolled back, and why
     size: Counter[Role] | None = None
+    refusals: Refusals = field(default_factory=Refusals)  # pods that the API server won't have
     advice: dict[str, float] = field(default_factory=dict)  # that gateways were told last, by path
 
     async def aclose(self) -> None:
@@ -116,6 +119,7 @@ class KubernetesHands:
         for _ in range(MAX_FOREIGN):
             (name,) = free_names(self.service, taken, 1)
             body = self.make_pod(name, lane, now_s)
+            self.asked.refusals.demand_due(PODS, body, now_s)
             try:
                 await self.api.create(paths.collection("v1", "pods", self.namespace), body)
             except Conflict as conflict:
@@ -125,6 +129,11 @@ class KubernetesHands:
                 if found is None or not is_ours(found, body):
                     taken.add(name)
                     continue
+            except ApiRefused as refused:
+                if not is_invalid(refused):
+                    raise
+                raise self.asked.refusals.note(PODS, body, refused, now_s) from refused
+            self.asked.refusals.forget(PODS)
             return name
         raise CannotAct(
             f"no free name for a worker: {MAX_FOREIGN} pods of others are called like {name}"

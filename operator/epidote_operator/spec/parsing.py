@@ -15,19 +15,27 @@ from epidote_operator.spec.invalid import NOTHING, InvalidSpec, Problem, shown
 from epidote_operator.spec.load_test import LoadTestSpec
 from epidote_operator.spec.load_test_rules import load_test_problems
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
+from epidote_operator.spec.object_name import name_problems
 from epidote_operator.spec.service_rules import service_problems
 
 M = TypeVar("M", bound=BaseModel)
 ROOT = "spec"
 
 
-def parse_service(spec: Mapping[str, Any]) -> MultimodalServiceSpec:
-    """A MultimodalService's spec that can be honoured.
+def parse_service(spec: Mapping[str, Any], *, name: str | None = None) -> MultimodalServiceSpec:
+    """A MultimodalService's spec that can be honoured. `name`: of the resource, if it counts.
 
     Raises:
         InvalidSpec: with every problem found.
     """
-    return _checked(_read(MultimodalServiceSpec, spec), service_problems)
+    unnamed = [] if name is None else name_problems(name)
+    try:
+        found = _checked(_read(MultimodalServiceSpec, spec), service_problems)
+    except InvalidSpec as error:
+        raise InvalidSpec((*unnamed, *error.problems)) from error
+    if unnamed:
+        raise InvalidSpec(unnamed)
+    return found
 
 
 def parse_cache_policy(spec: Mapping[str, Any]) -> CachePolicySpec:
