@@ -117,7 +117,7 @@ def _demand(scaling: ScalingSpec) -> DemandPolicy:
 def _damping(scaling: ScalingSpec) -> DampingPolicy:
     return DampingPolicy(
         shrink_window_s=float(scaling.shrink_window_seconds),
-        dwell_s=float(scaling.dwell_seconds),
+        dwell_s=None if scaling.dwell_seconds is None else float(scaling.dwell_seconds),
         switch_cooldown_s=float(scaling.switch_cooldown_seconds),
         start_deadline_s=float(scaling.start_deadline_seconds),
         start_backoff_s=float(scaling.start_backoff_seconds),

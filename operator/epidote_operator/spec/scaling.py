@@ -85,8 +85,9 @@ class ScalingSpec(SpecModel):
     """Time between two decisions."""
     shrink_window_seconds: Seconds = 300
     """The pool shrinks to the largest need of this window. Growth is immediate."""
-    dwell_seconds: Seconds = 30
-    """A worker keeps its role at least this long."""
+    dwell_seconds: Seconds | None = None
+    """A worker keeps its role at least this long. Default: ten times what the profile says that a
+    switch takes."""
     switch_cooldown_seconds: Seconds = 20
     """Time between two role switches into opposite directions."""
     drain_deadline_seconds: PositiveSeconds = 120

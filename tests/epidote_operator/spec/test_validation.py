@@ -227,6 +227,14 @@ def test_an_external_owner_that_said_nothing_yet_leaves_the_pool_alone() -> None
     assert policy.fixed_pool
 
 
+@pytest.mark.parametrize(("given", "dwell_s"), [({}, None), ({"dwellSeconds": 0}, 0.0)])
+def test_without_a_dwell_of_its_own_a_service_gets_the_one_that_follows_from_the_profile(
+    given: dict[str, Any], dwell_s: float | None
+) -> None:
+    policy = planner_policy(parse_service({**MINIMAL, "scaling": given}))
+    assert policy.damping.dwell_s == dwell_s
+
+
 def test_a_text_model_has_no_encode_lane() -> None:
     spec = {**MINIMAL, "model": {"uri": "builtin://smollm2", "modalities": ["Text"]}}
     lanes = planner_policy(parse_service(spec)).lanes
