@@ -15,6 +15,7 @@ from epidote_core.errors import EpidoteError
 
 logger = logging.getLogger(__name__)
 
+KOPF_END_S = 30.0  # it waits for its own parts before it tells why it ends
 STALLED_S = 120.0  # longer than every call's deadline and patience in one round of any loop
 
 
@@ -55,23 +56,34 @@ class Health:
         return self.stalled() or self.lease_trouble()
 
 
-async def watch_over(parts: Collection["asyncio.Task[Any]"], stop: asyncio.Event) -> None:
+async def watch_over(
+    kopf_task: "asyncio.Task[Any]", parts: Collection["asyncio.Task[Any]"], stop: asyncio.Event
+) -> None:
     """Until `stop`, or the first end of a part, which nobody asked for.
+
+    kopf takes signals itself: asked to end, it ends without an error, after it has cancelled what
+    was started later than itself, our parts among it. That is no failure.
 
     Raises:
         PartEnded: with the part's name and why, which is logged as well.
     """
+    everything = [*parts, kopf_task]
     stopping = asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait([stopping, *parts], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([stopping, *everything], return_when=asyncio.FIRST_COMPLETED)
+        if not stop.is_set() and any(part.done() and part.cancelled() for part in parts):
+            either = asyncio.FIRST_COMPLETED
+            await asyncio.wait([stopping, kopf_task], timeout=KOPF_END_S, return_when=either)
     finally:
         stopping.cancel()
     if stop.is_set():
         return
-    for part in parts:
-        if not part.done():
+    for part in everything:
+        if not part.done() or part.cancelled():
             continue
-        error = None if part.cancelled() else part.exception()
+        error = part.exception()
+        if part is kopf_task and error is None:
+            continue
         name = part.get_name()
         logger.critical("a part of the operator ended", exc_info=error, extra={"part": name})
         raise PartEnded(f"{name} ended: {error!r}; the operator can't go on without it") from error

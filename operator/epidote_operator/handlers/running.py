@@ -81,12 +81,15 @@ class Caches:
         return {pod["metadata"]["uid"] for pod in listed["items"]} <= known
 
 
-def log_in(**kwargs: Any) -> kopf.ConnectionInfo | None:
-    """As `find_credentials` does: the pod's account, else KUBECONFIG.
+def log_in(*, in_cluster: bool, **kwargs: Any) -> kopf.ConnectionInfo | None:
+    """As our own credentials: the pod's account, else KUBECONFIG.
 
     Kopf's own knows a pod's server by its DNS name only; every other client by the environment.
+
+    Raises:
+        kopf.TemporaryError: the account's files can't be read now.
     """
-    if not SERVICE_ACCOUNT.is_dir():
+    if not in_cluster:
         return kopf.login_with_kubeconfig(**kwargs)
     try:
         account = from_service_account()
@@ -101,14 +104,18 @@ def log_in(**kwargs: Any) -> kopf.ConnectionInfo | None:
     )
 
 
-def make_registry(caches: Caches, webhook: WebhookSettings | None = None) -> kopf.OperatorRegistry:
-    """What kopf shall watch and call."""
+def make_registry(
+    caches: Caches, webhook: WebhookSettings | None = None, *, in_cluster: bool = False
+) -> kopf.OperatorRegistry:
+    """What kopf shall watch and call; as the pod's account, if `in_cluster`."""
     registry = kopf.OperatorRegistry()
     indexing.register(registry)
     if webhook is not None:
         admission.register(registry)
 
-    kopf.on.login(registry=registry)(log_in)
+    @kopf.on.login(registry=registry)
+    def authenticate(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return log_in(in_cluster=in_cluster, **kwargs)
 
     @kopf.on.startup(registry=registry)
     async def configure(settings: kopf.OperatorSettings, **kwargs: Any) -> None:
@@ -119,7 +126,7 @@ def make_registry(caches: Caches, webhook: WebhookSettings | None = None) -> kop
             settings.admission.server = webhook_server(webhook)
         caches.indices = {name: kwargs[name] for name in indexing.NAMES}
 
-    del configure
+    del authenticate, configure
     return registry
 
 
@@ -185,7 +192,7 @@ async def run_until(
         )
         kopf_task = asyncio.create_task(
             kopf.operator(
-                registry=make_registry(caches, webhook),
+                registry=make_registry(caches, webhook, in_cluster=credentials.is_in_cluster),
                 standalone=True,
                 clusterwide=not settings.namespaces,
                 namespaces=settings.namespaces,
@@ -209,7 +216,7 @@ async def run_until(
                 if webhook is not None:
                     fresh = keep_fresh(own_api, webhook)
                     tasks.append(asyncio.create_task(fresh, name="webhook certificates"))
-            await watch_over([kopf_task, *tasks], stop)
+            await watch_over(kopf_task, tasks, stop)
         finally:
             for task in reversed(tasks):
                 task.cancel()

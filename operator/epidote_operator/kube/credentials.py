@@ -14,6 +14,7 @@ import yaml
 
 from epidote_operator.kube.errors import KubeError
 
+IN_CLUSTER = "in-cluster"
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -31,6 +32,11 @@ class Credentials:
     token_file: Path | None = None
     namespace: str = "default"
     context: str = ""
+
+    @property
+    def is_in_cluster(self) -> bool:
+        """Whether they are a pod's own account."""
+        return self.context == IN_CLUSTER
 
     def headers(self) -> dict[str, str]:
         """What proves who we are.
@@ -76,7 +82,7 @@ def from_service_account(environ: Mapping[str, str] = os.environ) -> Credentials
         ssl_context=ssl.create_default_context(cafile=str(SERVICE_ACCOUNT / "ca.crt")),
         token_file=SERVICE_ACCOUNT / "token",
         namespace=namespace.read_text().strip() if namespace.exists() else "default",
-        context="in-cluster",
+        context=IN_CLUSTER,
     )
 
 

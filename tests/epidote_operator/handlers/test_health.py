@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -13,6 +15,8 @@ from epidote_operator.kube.api import KubeApi
 from epidote_operator.kube.credentials import Credentials, NoCredentials
 from epidote_operator.kube.leader import LeaderElection
 from epidote_operator.telemetry import OperatorMetrics
+
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Clock:
@@ -34,26 +38,54 @@ async def ends() -> None:
     return
 
 
-@pytest.mark.parametrize(("part", "why"), [(fails, "no such file"), (ends, "lease ended: None")])
+@pytest.mark.parametrize(
+    ("name", "part", "why"),
+    [
+        ("lease", fails, "lease ended: OSError"),
+        ("lease", ends, "lease ended: None"),
+        ("kopf", fails, "kopf ended: OSError"),
+    ],
+)
 async def test_the_end_of_one_part_ends_the_process_and_is_logged(
-    part: object, why: str, caplog: pytest.LogCaptureFixture
+    name: str, part: Work, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    parts = [
-        asyncio.create_task(for_ever(), name="ticker"),
-        asyncio.create_task(part(), name="lease"),  # type: ignore[operator]
-    ]
+    works = {"kopf": for_ever, "ticker": for_ever, "lease": for_ever, name: part}
+    kopf, *parts = [asyncio.create_task(work(), name=name) for name, work in works.items()]
     with caplog.at_level(logging.CRITICAL), pytest.raises(PartEnded, match=why):
-        await watch_over(parts, asyncio.Event())
-    assert [record.__dict__["part"] for record in caplog.records] == ["lease"]
-    parts[0].cancel()
+        await watch_over(kopf, parts, asyncio.Event())
+    assert [record.__dict__["part"] for record in caplog.records] == [name]
+    for task in (kopf, *parts):
+        task.cancel()
 
 
 async def test_a_polite_end_is_no_failure() -> None:
     stop = asyncio.Event()
-    part = asyncio.create_task(for_ever())
+    kopf, part = asyncio.create_task(for_ever()), asyncio.create_task(for_ever())
     asyncio.get_running_loop().call_soon(stop.set)
-    await watch_over([part], stop)
+    await watch_over(kopf, [part], stop)
     part.cancel()
+    kopf.cancel()
+
+
+async def ends_the_way_of_kopf(part: "asyncio.Task[None]", error: Exception | None) -> None:
+    part.cancel()
+    await asyncio.sleep(0.01)
+    if error is not None:
+        raise error
+
+
+async def test_kopf_that_took_the_signal_ends_everything_politely() -> None:
+    """It cancels our parts before it ends itself."""
+    part = asyncio.create_task(for_ever())
+    kopf = asyncio.create_task(ends_the_way_of_kopf(part, None))
+    await watch_over(kopf, [part], asyncio.Event())
+
+
+async def test_kopf_that_cancels_our_parts_because_it_fails_is_heard_out() -> None:
+    part = asyncio.create_task(for_ever())
+    kopf = asyncio.create_task(ends_the_way_of_kopf(part, OSError("401")), name="kopf")
+    with pytest.raises(PartEnded, match="kopf ended: OSError"):
+        await watch_over(kopf, [part], asyncio.Event())
 
 
 async def test_probes_follow_the_loops_and_the_lease() -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import kopf
 import pytest
 
 from epidote_operator.handlers import running
@@ -20,8 +21,11 @@ def test_a_pods_account_is_used_at_the_address_that_the_pod_was_told(
         monkeypatch.setattr(module, "SERVICE_ACCOUNT", tmp_path)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.1.2.3")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
-    found = running.log_in()
+    found = running.log_in(in_cluster=credentials.from_service_account().is_in_cluster)
     assert found is not None
     assert (found.server, found.token) == ("https://10.1.2.3:6443", "secret")
     assert found.default_namespace == "epidote-system"
     assert found.ca_path == str(tmp_path / "ca.crt")
+    (tmp_path / "token").unlink()
+    with pytest.raises(kopf.TemporaryError, match="can't be read"):
+        running.log_in(in_cluster=True)
