@@ -10,7 +10,7 @@ from epidote_operator.observe.observation import Observation, Observer
 from epidote_operator.spec.scaling import ScalingMode
 from epidote_operator.status.fleet import Outcome
 from epidote_planner import ClusterSnapshot, Plan, PlannerMemory, PlannerPolicy, plan
-from epidote_planner.decision import Action
+from epidote_planner.decision import Action, AddWorkers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,7 @@ class Tick:
     snapshot: ClusterSnapshot
     plan: Plan | None
     outcome: Outcome
+    minimum: tuple[AddWorkers, ...] = ()  # started without asking the planner
 
 
 def slos_of(policy: PlannerPolicy) -> dict[Modality, Slo]:
@@ -62,9 +63,8 @@ async def tick(
     observation = await observer.look(slos_of(policy), now_s)
     snapshot = snapshot_of(observation, now_s)
     decided = None if mode is ScalingMode.OFF else plan(snapshot, policy, memory)
-    actions: tuple[Action, ...] = ()
-    if keeps_minimum:
-        actions = missing_minimum(observation.fleet, policy, decided)
+    minimum = missing_minimum(observation.fleet, policy, decided) if keeps_minimum else ()
+    actions: tuple[Action, ...] = minimum
     if decided is not None and mode is ScalingMode.AUTO:
         actions = (*decided.actions, *actions)
     outcome = await executor.run(actions, observation.fleet)
@@ -74,4 +74,5 @@ async def tick(
         snapshot=snapshot,
         plan=decided,
         outcome=outcome,
+        minimum=minimum,
     )

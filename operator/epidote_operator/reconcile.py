@@ -370,6 +370,7 @@ class Reconciler:
                 gpus_per_worker=spec.pool.gpus,
                 generation=resource["metadata"].get("generation"),
                 rollout=rollout,
+                minimum=done.minimum,
                 scale_limit=None if (scale := external_scale(spec)) is None else scale.limit,
                 num_pods=len(self._worker_pods(fleet)),
             ),

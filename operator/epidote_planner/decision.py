@@ -29,6 +29,7 @@ class Reason(StrEnum):
     METRICS_STALE = "MetricsStale"
     METRICS_MISSING = "MetricsMissing"
     START_TIMED_OUT = "StartTimedOut"
+    WORKER_FAILED = "WorkerFailed"  # it crashed, or was killed
 
 
 class Constraint(StrEnum):
@@ -81,7 +82,7 @@ class AddWorkers:
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveWorker:
-    """Drain first, then delete. `gave_up`: it never became routable."""
+    """Drain first, then delete. `gave_up`: it never became routable, or failed."""
 
     worker: str
     lane: Lane

@@ -33,6 +33,7 @@ class Finding:
     cut: Constraint | None
     holds: tuple[Hold, ...]
     gave_up: int
+    failed: int  # of those given up: they crashed or were killed
     starts_blocked: bool
     cooling: bool
     experts_moved: bool
@@ -87,7 +88,8 @@ def _reason(finding: Finding) -> Reason:
     if whole:
         return whole[0]
     if finding.gave_up:
-        return Reason.START_TIMED_OUT
+        late = finding.gave_up > finding.failed
+        return Reason.START_TIMED_OUT if late else Reason.WORKER_FAILED
     if finding.unreachable is not None:
         return Reason.SLO_UNREACHABLE
     if finding.cut in CUTS:
@@ -171,7 +173,7 @@ def _counterfactual(finding: Finding, binding: Constraint) -> str:
     if binding is Constraint.GPU_BUDGET:
         return f"Without the GPU budget: {_workers(finding.wanted)} instead of {finding.limit}."
     if binding is Constraint.POOL_MAXIMUM and finding.starts_blocked:
-        return "Workers that were asked for did not come up; new ones are asked for later."
+        return "Workers failed or did not come up in time; new ones are asked for later."
     if binding is Constraint.POOL_MAXIMUM:
         return f"Without the pool's maximum: {_workers(finding.wanted)} instead of {finding.limit}."
     now = _missing_now(finding)

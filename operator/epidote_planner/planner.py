@@ -156,6 +156,7 @@ def plan(
         cut=_cut_by(budgeted.binding, sized.without_maxima),
         holds=holds,
         gave_up=len(give_ups),
+        failed=sum(w.state is WorkerState.FAILED and not w.leaving for w in starts.given_up),
         starts_blocked=starts.blocked_until_s is not None,
         cooling=assignment.cooling,
         experts_moved=expert_move is not None,

@@ -31,7 +31,7 @@ from epidote_planner.lane import SPLIT_ROLES
 from epidote_planner.memory import PlannerMemory
 from epidote_planner.planner import plan
 from epidote_planner.policy import Bounds, ModalityGroup, RatioGuard
-from epidote_planner.snapshot import RoleSignals
+from epidote_planner.snapshot import RoleSignals, WorkerStatus
 
 
 def switches(decided: Plan) -> list[SwitchRole]:
@@ -199,6 +199,18 @@ def test_dead_series_never_ratchets_a_target() -> None:
         if now_s - cluster.now_s > policy().damping.metrics_timeout_s:
             assert decided.actions == ()
     assert memory.modalities == rising.memory.modalities
+
+
+def test_worker_that_was_killed_has_not_timed_out() -> None:
+    dead = replace(workers(0, 1, 0)[0], name="dead", state=WorkerState.FAILED, since_s=0.0)
+    late = replace(dead, name="late", state=WorkerState.STARTING)
+
+    def reason(*lost: WorkerStatus) -> Reason:
+        seen = snapshot(2000.0, (*workers(2, 2, 1), *lost), (image_traffic(30.0),))
+        return plan(seen, policy()).explanation.reason
+
+    assert reason(dead) is Reason.WORKER_FAILED
+    assert reason(dead, late) is Reason.START_TIMED_OUT
 
 
 def test_start_past_its_deadline_is_given_up_and_not_asked_for_again_at_once() -> None:

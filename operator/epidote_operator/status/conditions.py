@@ -45,6 +45,7 @@ class Facts:
     metrics_message: str = ""
     rollout: RolloutStatus | None = None
     scale_limit: tuple[str, str] | None = None  # reason and message
+    missing: int = 0  # workers that are wanted and not there
 
 
 def timestamp(at_s: float) -> str:
@@ -139,7 +140,11 @@ def _progressing(facts: Facts) -> Finding:
         return TRUE, "WorkersStarting", f"{len(starting)} workers start"
     if leaving:
         return TRUE, "WorkersLeaving", f"{len(leaving)} workers drain and leave"
-    return FALSE, "FleetComplete", f"{len(facts.fleet.staying)} workers"
+    there = len(facts.fleet.staying)
+    if facts.missing:
+        told = f"{there} of {there + facts.missing} workers are there, the others are asked for"
+        return TRUE, "WorkersMissing", told
+    return FALSE, "FleetComplete", f"{there} workers"
 
 
 def _scaling_active(facts: Facts) -> Finding:
@@ -183,7 +188,11 @@ def _able_to_scale(facts: Facts) -> Finding:
         return FALSE, "FailedScale", facts.outcome.failure
     if facts.plan is not None and facts.plan.memory.starts_blocked_until_s is not None:
         until = timestamp(facts.plan.memory.starts_blocked_until_s)
-        return FALSE, "StartBackoff", f"workers did not come up; new ones are asked for at {until}"
+        return (
+            FALSE,
+            "StartBackoff",
+            f"workers failed or did not come up in time; new ones are asked for at {until}",
+        )
     if facts.outcome.deferred:
         return FALSE, "WaitingForGPUs", "; ".join(facts.outcome.deferred)
     changed = facts.outcome.verbs() & {AddWorkers.__name__, RemoveWorker.__name__}

@@ -1,28 +1,48 @@
 """This file is about the last decisions: what changed, when, why, what would have changed it."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from epidote_operator.spec.service_status import MAX_DECISIONS, DecisionStatus
 from epidote_operator.status.conditions import timestamp
 from epidote_operator.status.fleet import Outcome
-from epidote_planner.decision import Plan
+from epidote_planner.decision import AddWorkers, Plan
 
 MAX_ACTIONS = 64
 
 
 def decision_of(
-    plan: Plan, outcome: Outcome, actions: Sequence[str], *, acts: bool, now_s: float
+    plan: Plan,
+    outcome: Outcome,
+    actions: Sequence[str],
+    *,
+    acts: bool,
+    now_s: float,
+    minimum: Sequence[AddWorkers] = (),
 ) -> DecisionStatus:
-    """The plan as the status shows it. `actions` are its actions, one line each."""
+    """The plan as the status shows it. `actions` are its actions, one line each.
+
+    `minimum`: workers that are started beside it, since the spec asks for them in any case.
+    """
     explanation = plan.explanation
+    targets = Counter(plan.targets)
+    for start in minimum:
+        targets[start.lane] += start.count
+    text = explanation.text
+    if minimum:
+        started = ", ".join(f"{start.count} {start.lane}" for start in minimum)
+        text = (
+            f"{explanation.reason.value}: start {started}, the least that the service asks for. "
+            f"{explanation.counterfactual}"
+        )
     return DecisionStatus(
         at=timestamp(now_s),
         reason=explanation.reason.value,
         binding=explanation.binding.value,
-        targets={str(lane): count for lane, count in sorted(plan.targets.items())},
+        targets={str(lane): count for lane, count in sorted(targets.items())},
         actions=tuple(actions[:MAX_ACTIONS]),
-        carried_out=acts and not outcome.failure and not outcome.deferred,
-        text=explanation.text,
+        carried_out=(acts or bool(minimum)) and not outcome.failure and not outcome.deferred,
+        text=text,
         counterfactual=explanation.counterfactual,
         inputs=dict(explanation.inputs),
     )

@@ -20,6 +20,7 @@ BAD_DECISIONS = frozenset(
         Reason.BUDGET_BOUND.value,
         Reason.METRICS_STALE.value,
         Reason.START_TIMED_OUT.value,
+        Reason.WORKER_FAILED.value,
     }
 )
 # Bad news whose messages change at each look.

@@ -68,14 +68,3 @@ def troubled(
     return with_condition(
         status, READY, finding, before.conditions, now_s=now_s, generation=generation
     )
-
-
-def ready_news(
-    status: MultimodalServiceStatus, before: MultimodalServiceStatus
-) -> tuple[str, str] | None:
-    """Reason and message of Ready, if it says something else than before."""
-    now, known = (
-        next(((c.reason, c.message) for c in found.conditions if c.type == READY), None)
-        for found in (status, before)
-    )
-    return now if now != known else None

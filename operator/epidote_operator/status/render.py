@@ -1,5 +1,6 @@
 """This file is about a service's status: everything one tick found and did, as one value."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from epidote_core.roles import Role
@@ -19,7 +20,7 @@ from epidote_operator.spec.service_status import (
 from epidote_operator.status.conditions import Facts, conditions, timestamp
 from epidote_operator.status.decisions import decision_of, remembered
 from epidote_operator.status.fleet import Fleet, FleetWorker, Outcome
-from epidote_planner.decision import Plan
+from epidote_planner.decision import AddWorkers, Plan
 from epidote_planner.lane import SPLIT_ROLES, Lane
 from epidote_planner.policy import PlannerPolicy
 from epidote_planner.snapshot import Attainment
@@ -42,6 +43,7 @@ class Report:
     gpus_per_worker: int = 0
     generation: int | None = None
     rollout: RolloutStatus | None = None
+    minimum: tuple[AddWorkers, ...] = ()  # started beside the plan
     scale_limit: tuple[str, str] | None = None  # why an external owner has not what it asked for
     num_pods: int | None = None  # of both revisions, where there are two
 
@@ -55,7 +57,14 @@ def render(
     decision = None
     if plan is not None:
         acts = report.mode is ScalingMode.AUTO
-        decision = decision_of(plan, report.outcome, report.actions, acts=acts, now_s=now_s)
+        decision = decision_of(
+            plan,
+            report.outcome,
+            report.actions,
+            acts=acts,
+            now_s=now_s,
+            minimum=report.minimum,
+        )
     decisions = remembered(decision, before.decisions)
     is_new = decision is not None and decisions[:1] == (decision,)
     facts = Facts(
@@ -69,6 +78,7 @@ def render(
         metrics_message=report.metrics_message,
         rollout=report.rollout,
         scale_limit=report.scale_limit,
+        missing=_missing(report),
     )
     roles = tuple(_role(role, report) for role in SPLIT_ROLES)
     scaled = report.outcome.verbs() & {"AddWorkers", "RemoveWorker"}
@@ -106,7 +116,16 @@ def _targets(report: Report) -> dict[Lane, int]:
     rollout = report.rollout
     if rollout is not None and rollout.wanted:
         return {lane: rollout.wanted.get(str(lane), 0) for lane in report.policy.lanes}
-    return dict(report.plan.targets if report.plan is not None else report.fleet.assigned())
+    wanted = Counter(report.plan.targets if report.plan is not None else report.fleet.assigned())
+    for start in report.minimum:
+        wanted[start.lane] += start.count
+    return wanted
+
+
+def _missing(report: Report) -> int:
+    """Workers that are wanted and not there; advice that is not followed misses nobody."""
+    follows = report.mode is ScalingMode.AUTO or report.minimum or report.rollout is not None
+    return max(0, sum(_targets(report).values()) - len(report.fleet.staying)) if follows else 0
 
 
 def _role(role: Role, report: Report) -> RoleStatus:

@@ -5,9 +5,11 @@ from typing import Any
 
 from epidote_core.roles import Role, WorkerState
 from epidote_operator.spec.scaling import ScalingMode
-from epidote_operator.spec.service_status import MultimodalServiceStatus
-from epidote_operator.status.fleet import Fleet, FleetWorker, Outcome, SwitchIntent
+from epidote_operator.spec.service_status import MultimodalServiceStatus, RolloutStatus
+from epidote_operator.status.fleet import Done, Fleet, FleetWorker, Outcome, SwitchIntent
 from epidote_operator.status.render import Report, render
+from epidote_planner import ClusterSnapshot, plan
+from epidote_planner.decision import AddWorkers
 from epidote_planner.fakes import policy
 from epidote_planner.lane import Lane
 
@@ -79,3 +81,47 @@ def test_an_external_number_that_is_not_granted_is_said_to_be_limited() -> None:
     limit = ("TooManyReplicas", "pool.workers asks for 50 workers")
     status = shown(worker("e", E), worker("p", P), worker("d", D), scale_limit=limit)
     assert condition(status, "ScalingLimited") == ("True", *limit)
+
+
+def test_the_first_decision_says_what_is_started_and_progress_is_made() -> None:
+    """Not that it keeps the 0 workers that are there."""
+    decided = plan(ClusterSnapshot(now_s=100.0), policy())
+    minimum = tuple(AddWorkers(lane=lane, count=1) for lane in (E, P, D))
+    outcome = Outcome(done=(Done(verb="AddWorkers", what="1 encode"),))
+    report = Report(
+        now_s=100.0,
+        fleet=Fleet(at_s=100.0, is_known=False, message="there is no gateway yet"),
+        plan=decided,
+        outcome=outcome,
+        mode=ScalingMode.AUTO,
+        policy=policy(),
+        minimum=minimum,
+    )
+    status, decision = render(report, MultimodalServiceStatus())
+    assert decision is not None
+    assert decision.text.startswith(
+        "MetricsMissing: start 1 encode, 1 prefill, 1 decode, the least"
+    )
+    assert decision.targets == {"encode": 1, "prefill": 1, "decode": 1}
+    assert status.desired_workers == 3
+    assert condition(status, "Progressing") == (
+        "True",
+        "WorkersMissing",
+        "0 of 3 workers are there, the others are asked for",
+    )
+
+
+def test_a_rollout_shows_what_it_leads_to() -> None:
+    rollout = RolloutStatus(
+        revision="b",
+        ready_workers=1,
+        old_workers=3,
+        wanted={"encode": 1, "prefill": 1, "decode": 4},
+        progressed_at="1970-01-01T00:00:00Z",
+    )
+    status = shown(worker("e", E), worker("p", P), worker("d", D), rollout=rollout)
+    assert (status.desired_workers, [role.desired for role in status.roles]) == (6, [1, 1, 4])
+    assert condition(status, "Progressing")[1:] == (
+        "RollingUpdate",
+        "1 of 6 workers of revision b are ready; 3 older ones are there",
+    )
