@@ -23,7 +23,13 @@ from epidote_workers.node_settings import NodeSettings
 from epidote_workers.node_workers import NodeWorkers
 from epidote_workers.probe_app import probe_app
 from epidote_workers.process_tree import runs_below
-from epidote_workers.ray_environment import is_loopback, ray_environment, shared_token
+from epidote_workers.ray_environment import (
+    HEADLESS_VARIABLE,
+    is_loopback,
+    joining_environment,
+    ray_environment,
+    shared_token,
+)
 from epidote_workers.ray_node import NodeOrder
 from epidote_workers.ray_patience import ATTEMPTS, start_patiently
 from epidote_workers.rpc.secret import secret_from
@@ -56,6 +62,18 @@ def test_a_loopback_head_keeps_its_nodes_on_loopback_and_another_does_not() -> N
     assert (here["EPIDOTE_LOOPBACK_ONLY"], there["EPIDOTE_LOOPBACK_ONLY"]) == ("1", "0")
     assert here["RAY_AUTH_TOKEN"] == there["RAY_AUTH_TOKEN"] == "t"
     assert address_towards("127.0.0.1", 6379) == "127.0.0.1"
+
+
+def test_a_joined_node_outlives_its_head_for_as_long_as_another_may_take() -> None:
+    told = joining_environment(1, host="10.0.0.5", token="t", environ={})
+    assert float(told[HEADLESS_VARIABLE]) >= 600.0
+    assert (
+        joining_environment(1, host="h", token="t", environ={HEADLESS_VARIABLE: "7"})[
+            HEADLESS_VARIABLE
+        ]
+        == "7"
+    )
+    assert HEADLESS_VARIABLE not in ray_environment(1), "a fleet on one machine ends with its head"
 
 
 def test_workers_prove_a_secret_made_of_rays_token_unless_they_have_their_own() -> None:

@@ -17,7 +17,7 @@ from epidote_workers.cli_running import EXIT_FAILED, EXIT_USAGE, fail, note, sto
 from epidote_workers.gateway_host import GatewayOrder
 from epidote_workers.joined_node import JoinedNode, address_towards, parse_head
 from epidote_workers.port_reservation import PortReservation
-from epidote_workers.ray_environment import ray_environment, shared_token
+from epidote_workers.ray_environment import joining_environment, shared_token
 from epidote_workers.supervisor import StartFailed
 
 LOOK_S = 0.5
@@ -55,7 +55,7 @@ def gateway(
     except EpidoteError as error:
         fail(str(error), EXIT_USAGE)
     stop, hurry = stop_on_signals()
-    environment = dict(ray_environment(1, host=head_host, token=token))
+    environment = dict(joining_environment(1, host=head_host, token=token))
     node = JoinedNode()
     code = 0
     try:

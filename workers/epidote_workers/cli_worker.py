@@ -15,7 +15,7 @@ from epidote_workers.joined_node import JoinedNode, address_towards, parse_head
 from epidote_workers.node_settings import NodeSettings
 from epidote_workers.node_workers import NodeWorkers
 from epidote_workers.probe_app import probe_app
-from epidote_workers.ray_environment import ray_environment, shared_token
+from epidote_workers.ray_environment import joining_environment, shared_token
 from epidote_workers.service_settings import WORKER_RESOURCE
 from epidote_workers.supervisor import StartFailed
 
@@ -74,7 +74,7 @@ def worker(
     code = 0
     try:
         environment = {
-            **ray_environment(threads, host=head_host, token=token),
+            **joining_environment(threads, host=head_host, token=token),
             **NodeSettings(
                 run_directory=str(node.run_directory), host=host, name=name, role=role
             ).to_env(),

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from epidote_core.errors import InvalidRequest
+from epidote_workers.head_watch import HeadWatch, is_listening
 from epidote_workers.process_tree import adopt_orphans, descendants, end, runs_below
 from epidote_workers.ray_node import NodeOrder
 from epidote_workers.supervisor import StartFailed, temporary_directory
@@ -20,7 +21,6 @@ from epidote_workers.supervisor import StartFailed, temporary_directory
 LEAVE_S = 10.0  # for Ray's own processes, then they are killed
 LOOK_S = 0.1
 RETRY_S = 1.0
-CONNECT_S = 5.0
 
 
 def parse_head(text: str) -> tuple[str, int]:
@@ -66,6 +66,7 @@ class JoinedNode:
         self._node: subprocess.Popen[bytes] | None = None
         self._told: dict[str, str] = {}
         self._has_told = threading.Event()
+        self._watch: HeadWatch | None = None
 
     def start(
         self,
@@ -89,13 +90,16 @@ class JoinedNode:
             head=head, host=host, directory=str(self.directory / "r"), resources=dict(resources)
         )
         deadline_s = time.monotonic() + patience_s
+        address = parse_head(head)
         # Only where somebody listens is it worth the seconds of CPU that importing Ray costs.
-        while not _listens(head) or not self._try(order, environment, stop, deadline_s):
+        while not is_listening(*address) or not self._try(order, environment, stop, deadline_s):
             if stop.wait(RETRY_S):
                 return
             if time.monotonic() > deadline_s:
                 said = self._told.get("failed") or self._last_words()
                 raise StartFailed(f"not joined {head} within {patience_s:g} s: {said}")
+        self._watch = HeadWatch(*address)
+        self._watch.start()
 
     def _try(
         self,
@@ -138,6 +142,8 @@ class JoinedNode:
             raise StartFailed(self._told.get("failed") or self._last_words())
         if self._has_told.is_set() and not runs_below("raylet", self._node.pid):
             raise StartFailed("Ray's process on this node ended: the head is gone, or let it go")
+        if self._watch is not None and self._watch.is_replaced:
+            raise StartFailed("another head has taken the place of the one that was joined")
 
     @property
     def is_well(self) -> bool:
@@ -149,6 +155,8 @@ class JoinedNode:
 
     def stop(self) -> None:
         """End the node and whatever runs on it."""
+        if self._watch is not None:
+            self._watch.stop()
         if self._node is not None and self._node.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._node.stdin.close()
@@ -173,11 +181,3 @@ class JoinedNode:
             return "nobody listens there"
         lines = self._log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "the node's process ended without a word"
-
-
-def _listens(head: str) -> bool:
-    try:
-        with socket.create_connection(parse_head(head), timeout=CONNECT_S):
-            return True
-    except OSError:
-        return False

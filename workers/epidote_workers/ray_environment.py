@@ -15,6 +15,12 @@ from epidote_workers.rpc.secret import TOKEN_VARIABLE
 PORT_VARIABLE = "RAY_GCS_SERVER_PORT"  # Ray's own name for where its nodes meet
 
 
+# Ray ends a node that has not reached its head for a minute. What clients ask does not pass the
+# head: a fleet can serve until one is back, though Kubernetes may take five minutes to give up a
+# lost node, and some more to fetch an image on another.
+HEADLESS_VARIABLE, HEADLESS_S = "RAY_gcs_rpc_server_reconnect_timeout_s", 1800
+
+
 def is_loopback(host: str) -> bool:
     """Whether an address, or a name for it, never leaves this machine."""
     try:
@@ -37,6 +43,14 @@ def shared_token(environ: Mapping[str, str] = os.environ) -> str:
             TOKEN_VARIABLE,
         )
     return token
+
+
+def joining_environment(
+    num_threads: int, *, host: str, token: str, environ: Mapping[str, str] = os.environ
+) -> Mapping[str, str]:
+    """What the processes of a node inherit that joins another machine's cluster."""
+    patience = environ.get(HEADLESS_VARIABLE, str(HEADLESS_S))
+    return {**ray_environment(num_threads, host=host, token=token), HEADLESS_VARIABLE: patience}
 
 
 def ray_environment(
