@@ -1,5 +1,6 @@
 """A CachePolicy on a real cluster: what is applied, the gateways follow, within a tick."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from epidote_operator.testing.fixtures import IMAGE
 from epidote_operator.testing.service_story import (
     NAMESPACE,
     OperatorLife,
+    condition,
     service_manifest,
     service_of_its_own,
     settled,
@@ -21,6 +23,7 @@ from epidote_operator.testing.service_story import (
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
 NAME, POLICY = "cached", "desk"
+CONFIG_MAP = paths.item("v1", "configmaps", NAMESPACE, f"{NAME}-cache-policy")
 PATH = paths.item(paths.API_VERSION, PLURAL, NAMESPACE, POLICY)
 
 
@@ -76,3 +79,16 @@ async def test_a_changed_policy_reaches_the_gateway_at_the_next_tick(
     ready = next(c for c in status["conditions"] if c["type"] == "Ready")
     assert (ready["status"], ready["reason"]) == ("False", "InvalidSpec")
     await operator.end()
+
+    for gone in (False, True):  # spoilt, then deleted: each found by an operator that starts
+        if gone:
+            await api.delete(PATH)
+        heir = OperatorLife(api, service)
+        seen = await heir.tick()
+        reason = "PolicyNotFound" if gone else "InvalidPolicy"
+        assert condition(seen, "CachePolicyInForce") == ("False", reason)
+        async with httpx.AsyncClient(base_url=url, headers=key, trust_env=False) as gateway:
+            assert (await gateway.get("/admin/cache/policy")).json()["spec"]["epoch"] == "2"
+        kept = await api.request("GET", CONFIG_MAP)
+        assert json.loads(kept["data"]["policy.yaml"])["epoch"] == "2"
+        await heir.end()

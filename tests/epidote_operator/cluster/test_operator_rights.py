@@ -88,7 +88,6 @@ async def test_the_charts_account_is_refused_nothing_that_the_operator_asks_for(
         )
     lease = paths.item("coordination.k8s.io/v1", "leases", SYSTEM, ACCOUNT)
     try:
-
         renewals: set[str] = set()
 
         async def leads_for_a_while() -> bool:
