@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,12 @@ from typer.testing import CliRunner, Result
 from epidote_loadgen.cli import app, main
 from epidote_loadgen.cli_results import write_outputs
 from epidote_loadgen.cli_session import interruptible
-from epidote_loadgen.fakes import mock_thread
-from epidote_loadgen.mock_server.law import LatencyLaw
-from epidote_loadgen.mock_server.server import MockSettings
 
-QUICK = LatencyLaw(ttft_s=0.002, itl_s=0.001)
 PATIENT = ("--set", "limits.max_lateness_s=60")  # CI may be slow; that is not what is tried
 
 
 def cli(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
-
-
-@pytest.fixture(scope="module")
-def quick() -> Iterator[str]:
-    with mock_thread(MockSettings(law=QUICK, num_tokens=3)) as (url, _):
-        yield url
 
 
 def command(*arguments: str) -> list[str]:

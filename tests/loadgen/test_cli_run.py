@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -23,12 +22,6 @@ PATIENT = ("--set", "limits.max_lateness_s=60")  # CI may be slow; that is not w
 
 def cli(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
-
-
-@pytest.fixture(scope="module")
-def quick() -> Iterator[str]:
-    with mock_thread(MockSettings(law=QUICK, num_tokens=3)) as (url, _):
-        yield url
 
 
 def test_a_kept_promise_exits_0_and_every_file_is_written(quick: str, tmp_path: Path) -> None:

@@ -32,25 +32,12 @@ def measure_scales(model: DecoderLM, kv: torch.Tensor) -> None:
     shape = (layers, 2, num_blocks, block_size, kv_heads, dim)
     seen = torch.zeros(shape, dtype=model.dtype, device=on)
     tokens = torch.randint(model.config.vocab, (count,), generator=torch.Generator().manual_seed(0))
-    starts = torch.tensor([0, count], dtype=torch.int32, device=on)
     table = torch.arange(num_blocks, dtype=torch.int32, device=on).unsqueeze(0)
     attentions: list[Attention] = [layer.attention for layer in model.layers]
     for attention in attentions:  # from an earlier measurement
         attention.k_scale = attention.v_scale = None
     places = torch.arange(count, device=on)
-    inputs = StepInputs(
-        token_ids=tokens.to(on),
-        positions=places,
-        slots=places,
-        num_decodes=0,
-        decode_tables=table[:0],
-        decode_lens=starts[:0],
-        prefill_tables=table,
-        prefill_lens=starts[1:],
-        cu_q_lens=starts,
-        max_q_len=count,
-        sample_rows=places[-1:],
-    )
+    inputs = StepInputs.chunk(tokens.to(on), places, places, table)
     counts, model.expert_tokens = model.expert_tokens, None  # the sample is nobody's request
     model.forward(inputs, seen)
     model.expert_tokens = counts

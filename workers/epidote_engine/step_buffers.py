@@ -96,22 +96,12 @@ class StepBuffers:
 
     def idle_chunk(self, count: int) -> StepInputs:
         """A chunk of `count` tokens of nobody: read from block 0, written nowhere."""
-        on = self._device
-        starts = torch.tensor([0, count], dtype=torch.int32, device=on)
-        width = -(-count // self._block_size)
-        table = torch.zeros((1, width), dtype=torch.int32, device=on)
-        return StepInputs(
-            token_ids=torch.zeros(count, dtype=torch.int64, device=on),
-            positions=torch.arange(count, device=on),
-            slots=torch.full((count,), -1, dtype=torch.int64, device=on),
-            num_decodes=0,
-            decode_tables=table[:0],
-            decode_lens=starts[:0],
-            prefill_tables=table,
-            prefill_lens=starts[1:],
-            cu_q_lens=starts,
-            max_q_len=count,
-            sample_rows=torch.tensor([count - 1], device=on),
+        on, width = self._device, -(-count // self._block_size)
+        return StepInputs.chunk(
+            torch.zeros(count, dtype=torch.int64, device=on),
+            torch.arange(count, device=on),
+            torch.full((count,), -1, dtype=torch.int64, device=on),
+            torch.zeros((1, width), dtype=torch.int32, device=on),
         )
 
     def _tokens_sent(self, end: int, rows: Ints) -> Tensor:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from epidote_engine.layers.fresh_prompts import FreshPrompts
@@ -37,3 +38,24 @@ class StepInputs:
     media_rows: Tensor | None = None
     media: Tensor | None = None
     fresh_prompts: FreshPrompts | None = None
+
+    @classmethod
+    def chunk(
+        cls, token_ids: Tensor, positions: Tensor, slots: Tensor, table: Tensor
+    ) -> "StepInputs":
+        """The first tokens [T] of one sequence with blocks `table` [1, MB]; the last is sampled."""
+        count = len(token_ids)
+        starts = torch.tensor([0, count], dtype=torch.int32, device=token_ids.device)
+        return cls(
+            token_ids=token_ids,
+            positions=positions,
+            slots=slots,
+            num_decodes=0,
+            decode_tables=table[:0],
+            decode_lens=starts[:0],
+            prefill_tables=table,
+            prefill_lens=starts[1:],
+            cu_q_lens=starts,
+            max_q_len=count,
+            sample_rows=torch.tensor([count - 1], device=token_ids.device),
+        )
