@@ -136,6 +136,37 @@ async def test_of_two_operators_one_acts_and_the_other_takes_over(
             process.kill(signal.SIGKILL)
 
 
+async def test_a_leader_paused_past_its_lease_stands_by_when_it_goes_on(
+    cluster: LocalCluster, api: KubeApi, tmp_path: Path
+) -> None:
+    both = [Process(cluster, tmp_path, name) for name in ("paused", "heir")]
+    leading: list[Process] = []
+
+    async def one_leads() -> bool:
+        leading[:] = [process for process in both if await process.leads()]
+        return len(leading) == 1
+
+    try:
+        await until_true(one_leads, "one of them leads")
+        (paused,) = leading
+        (heir,) = [process for process in both if process is not paused]
+        paused.process.send_signal(signal.SIGSTOP)
+        await until_true(heir.leads, "the other one takes over")
+        paused.process.send_signal(signal.SIGCONT)
+
+        async def stands_by() -> bool:
+            async with httpx.AsyncClient(trust_env=False) as http:
+                ready = await http.get(f"http://127.0.0.1:{paused.port}/readyz", timeout=60.0)
+            return ready.is_success and not await paused.leads()
+
+        await until_true(stands_by, "the paused one is well, and does not lead")
+        lease = await api.request("GET", LEASE)
+        assert lease["spec"]["holderIdentity"] == heir.identity
+    finally:
+        for process in both:
+            process.kill(signal.SIGKILL)
+
+
 async def test_what_happened_can_be_read_with_kubectl(api: KubeApi) -> None:
     """Events of the story above: each changed decision was told once."""
     path = paths.collection("v1", "events", NAMESPACE)
