@@ -12,7 +12,7 @@ from epidote_operator.act.hands import CannotAct
 from epidote_operator.act.kubernetes_hands import KubernetesHands
 from epidote_operator.kube import paths
 from epidote_operator.resources.kuberay import API_VERSION, PLURAL
-from epidote_operator.resources.labels import REVISION
+from epidote_operator.resources.labels import REVISION, SERVICE
 from epidote_operator.status.fleet import FleetWorker
 from epidote_planner.lane import Lane
 
@@ -53,6 +53,8 @@ class KubeRayHands(KubernetesHands):
         found = await self.api.get(path)
         if found is None:
             raise CannotAct(f"RayCluster {self.cluster!r} is not there yet")
+        if (found["metadata"].get("labels") or {}).get(SERVICE) != self.service:
+            raise CannotAct(f"RayCluster {self.cluster!r} is somebody else's; it is left alone")
         staying = staying_pods(self.pods, self.revision) - set(self._victims)
         first, *others = found["spec"]["workerGroupSpecs"]
         group = {

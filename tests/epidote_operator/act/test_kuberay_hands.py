@@ -126,3 +126,12 @@ async def test_one_that_never_served_goes_at_once() -> None:
 async def test_a_cluster_that_is_not_there_yet_is_waited_for() -> None:
     with pytest.raises(CannotAct, match="'chat-head-new' is not there yet"):
         await hands(PretendApi(None), {}).add_workers(DECODE, 1, 0.0)
+
+
+async def test_a_cluster_of_somebody_else_is_not_scaled() -> None:
+    api = made()
+    assert api.cluster is not None
+    api.cluster["metadata"] |= {"labels": {"app": "mine"}, "ownerReferences": []}
+    with pytest.raises(CannotAct, match="'chat-head-new' is somebody else's"):
+        await hands(api, {}).add_workers(DECODE, 1, 0.0)
+    assert group(api)["replicas"] == 0
