@@ -90,7 +90,7 @@ class LoadTests:
         metadata = resource["metadata"]
         namespace = metadata["namespace"]
         job = self.job_of(namespace, metadata["name"])
-        if job is None and before.phase is LoadTestPhase.RUNNING:
+        if job is None and before.phase is LoadTestPhase.RUNNING and before.job_name:
             # The cache lags, or somebody deleted it: the server knows.
             job = await self.api.get(paths.item("batch/v1", "jobs", namespace, before.job_name))
             if job is None:
