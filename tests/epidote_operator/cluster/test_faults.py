@@ -429,6 +429,18 @@ async def test_another_image_replaces_the_fleet_beside_it(story: Story) -> None:
         lambda status: status.revision != old and settled(*AT_REST)(status),
         "the new revision serves, and nothing else is left",
     )
+
+    async def nothing_old_is_left() -> bool:
+        """Not even a head whose pod went between two looks."""
+        await operator.tick()
+        found = []
+        for group, plural in (("apps/v1", "deployments"), ("v1", "services")):
+            path = paths.collection(group, plural, NAMESPACE)
+            labels = {"labelSelector": f"epidote.dev/revision={old}"}
+            found += (await story.api.request("GET", path, params=labels))["items"]
+        return not found
+
+    await until_true(nothing_old_is_left, "head and gateways of the old revision are deleted")
     await operator.end()
     after = await story.pods()
     assert not {pod["metadata"]["uid"] for pod in after.values()} & {
