@@ -97,8 +97,8 @@ class PoolSpec(SpecModel):
     `maxWorkers` bounds it."""
     workers: WorkerCount | None = None
     """Workers of the pool when somebody else owns their number (`scaling.owner: External`): this is
-    what `kubectl scale`, a HorizontalPodAutoscaler or KEDA writes through `/scale`. A number out of
-    its own bounds and the roles' is taken into them; the condition ScalingLimited says so."""
+    what `kubectl scale`, a HorizontalPodAutoscaler or KEDA writes through `/scale`. A number that
+    the pool or its roles don't permit is taken into their bounds; ScalingLimited says so."""
     resources: PodResources = PodResources()
     """Requests and limits of the worker container."""
     template: PodTemplate = PodTemplate()
