@@ -41,6 +41,7 @@ MODEL = str(Path(epidote_workers.__file__).parent / "demo_model")
 ROLES = (Role.ENCODE, Role.PREFILL, Role.DECODE, Role.DECODE)
 AFTER = {"encode": 1, "prefill": 2, "decode": 1}
 START_S = 240.0
+NUM_REQUESTS = 400  # the role switch has drained and ended before they have
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -96,7 +97,7 @@ def plan(url: str, classes: dict[str, Any], **more: Any) -> RunPlan:
     values = {
         "seed": 5,
         "target": {"url": url},
-        "arrivals": {"kind": "closed", "users": 2, "num_requests": 40},
+        "arrivals": {"kind": "closed", "users": 2, "num_requests": NUM_REQUESTS},
         "classes": classes,
         "slo": {"right": {"objectives": [{"correct": True, "ratio": 0.5}]}},
     } | more
@@ -139,10 +140,10 @@ def test_answers_about_generated_pictures_are_scored_and_the_fleet_is_watched(ur
 
     result = run(asked, watcher=build_watcher(file.watch), on_progress=switch_a_role)
     told = document(result, asked.slo, judge(result.records, asked.slo))
-    assert told["summary"]["by_status"] == {"ok": 40}
+    assert told["summary"]["by_status"] == {"ok": NUM_REQUESTS}
     scored = told["scores"]["by_modality"]
-    assert scored["image"]["num_scored"] + scored["text"]["num_scored"] == 40
-    assert scored["image"]["num_scored"] >= 20
+    assert scored["image"]["num_scored"] + scored["text"]["num_scored"] == NUM_REQUESTS
+    assert scored["image"]["num_scored"] >= NUM_REQUESTS / 2
     # 99 % on held-out questions (see the model's card): a share of 0.9 is out of reach of chance.
     for score in scored.values():
         assert score["num_correct"] >= 0.9 * score["num_scored"]
