@@ -24,7 +24,7 @@ from epidote_operator.resources.labels import Component, label_selector, selecto
 from epidote_operator.resources.new_worker import new_worker
 from epidote_operator.resources.pods import GRACE_S
 from epidote_operator.resources.revision import revision_of
-from epidote_operator.rolling import Rolling, clean_up, of_revision, planner_decides
+from epidote_operator.rolling import SHIFT_GRACE_S, Rolling, clean_up, of_revision, planner_decides
 from epidote_operator.service_state import PodSource, ServiceState
 from epidote_operator.settings import Settings
 from epidote_operator.spec.cluster import Provider
@@ -323,12 +323,15 @@ class Reconciler:
     ) -> None:
         """Looks for objects without pods when the revisions are new to us, and now and then."""
         kept, (swept, due_s) = {serving, fleet.revision}, state.swept
+        if state.shifted[0] != serving:
+            state.shifted = serving, now_s
         is_left = await clean_up(
             self.api,
             fleet,
             list(self._worker_pods(fleet).values()),
             self.pods(fleet.namespace, fleet.name, Component.GATEWAY),
             keep=kept,
+            ends_gateways=now_s >= state.shifted[1] + SHIFT_GRACE_S,
             looks=swept != kept or now_s >= due_s,
         )
         if is_left:

@@ -31,6 +31,7 @@ from epidote_planner.decision import AddWorkers
 from epidote_planner.lane import Lane
 
 Pod = Mapping[str, Any]
+SHIFT_GRACE_S = 5.0  # nodes' proxies and ingresses hear of new endpoints a little after us
 
 
 def revision_of_pod(pod: Pod) -> str:
@@ -148,12 +149,14 @@ async def clean_up(
     gateways: Collection[Pod],
     *,
     keep: Collection[str],
+    ends_gateways: bool,
     looks: bool,
 ) -> bool:
     """Take away what is left of revisions other than `keep`; True while something is, or may be.
 
     Gateways first: they end their streams, for which they need their workers. Pods may be gone
-    before their owners are: `looks` asks the API server for those as well.
+    before their owners are: `looks` asks the API server for those as well. `ends_gateways` is false
+    while clients may not have heard of the new ones (`SHIFT_GRACE_S`).
     """
     old_gateways = [pod for pod in gateways if revision_of_pod(pod) not in keep]
     old_workers = [pod for pod in workers if revision_of_pod(pod) not in keep]
@@ -162,6 +165,8 @@ async def clean_up(
     others = f"{SERVICE}={values.name},{REVISION},{REVISION} notin ({','.join(sorted(keep))})"
     deployments = paths.collection("apps/v1", "deployments", values.namespace)
     if old_gateways:
+        if not ends_gateways:
+            return True
         only = f"{others},{COMPONENT}={Component.GATEWAY.value}"
         await _delete_ours(api, deployments, only, values.uid)
         return True

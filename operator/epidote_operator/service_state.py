@@ -35,6 +35,7 @@ class ServiceState:
     told_policy: dict[str, str] = field(default_factory=dict)  # digests by gateway
     taken_back: set[str] = field(default_factory=set)  # uids of pods that were orphans
     swept: tuple[set[str], float] = (set(), 0.0)  # revisions that alone are there, look again when
+    shifted: tuple[str, float] = ("", 0.0)  # the revision that clients reach, seen since
     latest: Manifest | None = None  # the resource as our last patch left it
 
     async def aclose(self) -> None:

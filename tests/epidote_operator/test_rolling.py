@@ -8,6 +8,7 @@ import pytest
 from epidote_core.roles import Role, WorkerState
 from epidote_operator.act.fakes import PretendHands
 from epidote_operator.resources.fleet_values import Fleet as FleetValues
+from epidote_operator.resources.labels import REVISION
 from epidote_operator.rolling import Rolling, clean_up
 from epidote_operator.spec.parsing import parse_service
 from epidote_operator.spec.scaling import ScalingMode
@@ -191,7 +192,7 @@ class Objects:
 
     async def request(self, method: str, path: str, *, params: Any = None) -> dict[str, Any]:
         self.calls.append(f"{method} {path}")
-        assert params["labelSelector"].endswith("notin (new)")
+        assert "notin (new)" in params["labelSelector"]
         found = [item for key, item in self.stored.items() if key.rpartition("/")[0] == path]
         return {"items": found}
 
@@ -219,8 +220,22 @@ async def test_a_head_whose_pods_left_between_two_looks_is_found_and_taken_away(
         )
     )
     args: Any = (api, values("new"), [], [])
-    assert not await clean_up(*args, keep={"new"}, looks=False)
+    assert not await clean_up(*args, keep={"new"}, ends_gateways=True, looks=False)
     assert not api.calls, "at rest it costs nothing"
-    assert await clean_up(*args, keep={"new"}, looks=True)
+    assert await clean_up(*args, keep={"new"}, ends_gateways=True, looks=True)
     assert [path.rpartition("/")[2] for path in api.stored] == ["theirs"]
-    assert not await clean_up(*args, keep={"new"}, looks=True), "nothing is left"
+    assert not await clean_up(*args, keep={"new"}, ends_gateways=True, looks=True), (
+        "nothing is left"
+    )
+
+
+async def test_old_gateways_go_only_once_clients_had_time_to_hear_of_the_new_ones() -> None:
+    uid = values("new").uid
+    api = Objects(dict([left("deployments", "web-gateway-old", uid)]))
+    pod = {"metadata": {"name": "web-gateway-old-1", "labels": {REVISION: "old"}}}
+    args: Any = (api, values("new"), [], [pod])
+    assert await clean_up(*args, keep={"new"}, ends_gateways=False, looks=True)
+    assert list(api.stored)
+    assert not api.calls
+    assert await clean_up(*args, keep={"new"}, ends_gateways=True, looks=True)
+    assert not api.stored
