@@ -28,7 +28,13 @@ EMBED_BATCH = 16
 
 
 async def forever(round: Callable[[], Awaitable[None]], pause_s: float) -> NoReturn:
-    """Call `round` again and again; its failures are logged."""
+    """Call `round` again and again; its failures are logged.
+
+    A library may take a cancellation for its own (`wait_for` before Python 3.12 does, when its time
+    and the cancellation come together); it holds all the same.
+    """
+    task = asyncio.current_task()
+    assert task is not None, "called from a coroutine"
     while True:
         try:
             await round()
@@ -37,6 +43,8 @@ async def forever(round: Callable[[], Awaitable[None]], pause_s: float) -> NoRet
         except Exception:
             # Safe: a round begins from what there is, whatever the one before left.
             logger.exception("cache maintenance failed")
+        if task.cancelling():
+            raise asyncio.CancelledError
         await asyncio.sleep(pause_s)
 
 
