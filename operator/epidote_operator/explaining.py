@@ -5,6 +5,7 @@ import time
 from base64 import b64decode
 
 from epidote_operator.act.local_hands import LocalHands
+from epidote_operator.following import spec_to_follow
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.kube.credentials import find_credentials
@@ -15,9 +16,7 @@ from epidote_operator.observe.local_observer import LocalObserver
 from epidote_operator.observe.observation import Observer
 from epidote_operator.observe.prometheus import source_for
 from epidote_operator.resources.labels import Component, label_selector, selector
-from epidote_operator.spec.invalid import InvalidSpec
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
-from epidote_operator.spec.parsing import parse_service
 from epidote_operator.spec.planner_policy import planner_policy
 from epidote_operator.spec.service_status import MultimodalServiceStatus
 from epidote_operator.status.persistence import read_memory
@@ -74,7 +73,7 @@ async def explain_with(
     """As `explain_in_cluster`."""
     resource = await api.request("GET", paths.service(where, name))
     status = MultimodalServiceStatus.model_validate(resource.get("status") or {})
-    spec, remark = spec_in_force(resource["spec"], status)
+    spec, remark = spec_in_force(resource, status)
     secret = await api.get(paths.item("v1", "secrets", where, f"{name}-internal")) or {}
     key = secret.get("data", {}).get("admin-key")
 
@@ -103,17 +102,19 @@ async def explain_with(
 
 
 def spec_in_force(
-    raw: Manifest, status: MultimodalServiceStatus
+    resource: Manifest, status: MultimodalServiceStatus
 ) -> tuple[MultimodalServiceSpec, str]:
-    """What the operator follows: the spec, or the last good one, and a remark that it does.
+    """What the operator follows, and a remark if that is not the present spec.
 
     Raises:
         InvalidSpec: there is no good one.
     """
-    try:
-        return parse_service(raw), ""
-    except InvalidSpec as error:
-        if status.last_good_spec is None:
-            raise
-        remark = f"the spec is invalid, and the last good one is followed: {error}"
-        return parse_service(status.last_good_spec), remark
+    followed = spec_to_follow(resource, status)
+    if followed.refusal is None:
+        remark = ""
+    elif followed.spec is None:
+        raise followed.refusal
+    else:
+        remark = f"the spec is invalid, and the last good one is followed: {followed.refusal}"
+    assert followed.spec is not None, "without a refusal there is a spec"
+    return followed.spec, remark

@@ -20,6 +20,10 @@ GOOD = {
 BAD = {**GOOD, "pool": {"maxWorkers": 0}}
 
 
+def resource(spec: dict[str, Any]) -> dict[str, Any]:
+    return {"metadata": {"name": "demo"}, "spec": spec}
+
+
 @dataclass
 class PretendApi:
     """One service without pods; remembers what was asked."""
@@ -40,12 +44,12 @@ class PretendApi:
 
 def test_an_invalid_spec_is_explained_by_the_last_good_one_and_said() -> None:
     status = MultimodalServiceStatus.model_validate({"lastGoodSpec": GOOD})
-    spec, remark = spec_in_force(BAD, status)
+    spec, remark = spec_in_force(resource(BAD), status)
     assert spec.pool.max_workers == 8
     assert "spec.pool.maxWorkers" in remark
-    assert spec_in_force(GOOD, status)[1] == ""
+    assert spec_in_force(resource(GOOD), status)[1] == ""
     with pytest.raises(InvalidSpec, match="maxWorkers"):
-        spec_in_force(BAD, MultimodalServiceStatus())
+        spec_in_force(resource(BAD), MultimodalServiceStatus())
 
 
 @pytest.mark.parametrize("secret", [None, {}, {"data": {"other": "eA=="}}])
@@ -53,7 +57,7 @@ async def test_pods_of_the_serving_revision_count_and_a_spoilt_memory_or_secret_
     secret: dict[str, Any] | None,
 ) -> None:
     status = {"revision": "abc", "memory": {"version": 9, "nonsense": True}}
-    api = PretendApi({"spec": GOOD, "status": status}, secret)
+    api = PretendApi({**resource(GOOD), "status": status}, secret)
     plan, remark = await explain_with(
         api,  # type: ignore[arg-type]
         "ns",
@@ -79,7 +83,7 @@ async def test_prometheus_is_asked_where_the_operators_setting_says() -> None:
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         await explain_with(
-            PretendApi({"spec": {**GOOD, "metrics": {"source": "Prometheus"}}}),  # type: ignore[arg-type]
+            PretendApi(resource({**GOOD, "metrics": {"source": "Prometheus"}})),  # type: ignore[arg-type]
             "ns",
             "demo",
             window_s=0.0,
