@@ -18,6 +18,14 @@ KvCacheDtype = Annotated[
     ),
 ]
 KV_CACHE_DTYPES = ("auto", "int8", "fp8")
+TensorParallelSize = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="GPUs of this machine that each worker's language model is cut over; on a CPU, "
+        "processes.",
+    ),
+]
 KvBlocks = Annotated[
     int | None, typer.Option(min=1, help="KV blocks a worker. [default: from free memory]")
 ]

@@ -36,6 +36,7 @@ class ReplicaSettings:
     dtype: str = "auto"
     device: str = "cpu"
     kv_cache_dtype: str = "auto"  # or "int8", "fp8": codes of one byte
+    tensor_parallel_size: int = 1  # processes that a worker's language model is cut over
     num_kv_blocks: int | None = None  # None: the engine's own choice
     max_model_len: int | None = None
     num_threads: int = 1  # torch threads a worker; more than cores / workers makes all slower

@@ -59,13 +59,19 @@ class PoolSpec(SpecModel):
             ".gpusPerWorker",
         ),
         (
+            "!has(self.gpusPerWorker) || self.device == 'Cpu' || self.gpusPerWorker == 0"
+            " || self.gpusPerWorker >= self.tensorParallelSize",
+            "must be at least tensorParallelSize",
+            ".gpusPerWorker",
+        ),
+        (
             "!has(self.gpuBudget) || self.device == 'Cuda'",
             "must be left out with device Cpu",
             ".gpuBudget",
         ),
         (
             "!has(self.gpuBudget) || self.gpuBudget >= self.minWorkers *"
-            " (has(self.gpusPerWorker) ? self.gpusPerWorker : 1)",
+            " (has(self.gpusPerWorker) ? self.gpusPerWorker : self.tensorParallelSize)",
             "must be at least minWorkers x gpusPerWorker",
             ".gpuBudget",
         ),
@@ -79,7 +85,10 @@ class PoolSpec(SpecModel):
     device: Device = Device.CUDA
     """What a worker computes on. Cpu is for trying out and for tests."""
     gpus_per_worker: Annotated[int, Field(ge=0, le=16)] | None = None
-    """GPUs of one worker. Default: 1, or 0 with `device: Cpu`."""
+    """GPUs of one worker. Default: `tensorParallelSize`, or 0 with `device: Cpu`."""
+    tensor_parallel_size: Annotated[int, Field(ge=1, le=16)] = 1
+    """GPUs that a worker's language model is cut over, all of one pod; with `device: Cpu`,
+    processes. The model's heads and channels must be divisible by it."""
     gpu_resource_name: Annotated[
         str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", max_length=253)
     ] = "nvidia.com/gpu"
@@ -109,7 +118,7 @@ class PoolSpec(SpecModel):
         """GPUs of one worker; 0 on the CPU."""
         if self.gpus_per_worker is not None:
             return self.gpus_per_worker
-        return 1 if self.device is Device.CUDA else 0
+        return self.tensor_parallel_size if self.device is Device.CUDA else 0
 
     @property
     def most(self) -> int:

@@ -42,6 +42,12 @@ def _hardware(pool: PoolSpec) -> Iterator[Problem]:
             wanted="must be at least 1 with device Cuda",
             found=shown(pool.gpus),
         )
+    if pool.device is Device.CUDA and 0 < pool.gpus < pool.tensor_parallel_size:
+        yield Problem(
+            path=f"{PATH}.gpusPerWorker",
+            wanted=f"must be at least tensorParallelSize ({pool.tensor_parallel_size})",
+            found=shown(pool.gpus),
+        )
     yield from _gpu_resources(pool.resources, pool.gpu_resource_name)
 
 

@@ -126,6 +126,8 @@ FAULTS: tuple[Fault, ...] = (
     _wrong("pool.gpuResourceName", "gpu", schema=True),
     _wrong("pool.gpusPerWorker", 99, schema=True),
     _wrong("pool.kvBlocks", 0, schema=True),
+    _wrong("pool.tensorParallelSize", 0, schema=True),
+    _wrong("model.kvCacheDtype", "Int4", schema=True),
     _wrong(
         "pool.resources",
         {"requests": {"cpu": "lots"}},
@@ -250,6 +252,15 @@ FAULTS: tuple[Fault, ...] = (
         name="no GPU of a GPU pool",
         path="spec.pool.gpusPerWorker",
         spoil=_all(_set("pool.device", "Cuda"), _set("pool.gpusPerWorker", 0)),
+    ),
+    Fault(
+        name="fewer GPUs than the model is cut over",
+        path="spec.pool.gpusPerWorker",
+        spoil=_all(
+            _set("pool.device", "Cuda"),
+            _set("pool.gpusPerWorker", 2),
+            _set("pool.tensorParallelSize", 4),
+        ),
     ),
     Fault(
         name="pool smaller than its roles",

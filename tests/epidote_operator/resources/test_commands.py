@@ -1,6 +1,7 @@
 """The containers' commands are ones that the workers' command line takes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +13,19 @@ from epidote_operator.spec.parsing import parse_service
 from epidote_workers.cli import app
 
 SPEC = {
-    "model": {"uri": "builtin://demo", "maxModelLength": 2048, "dtype": "Bfloat16"},
-    "pool": {"device": "Cpu", "maxWorkers": 8, "kvBlocks": 64, "cpuThreads": 2},
+    "model": {
+        "uri": "builtin://demo",
+        "maxModelLength": 2048,
+        "dtype": "Bfloat16",
+        "kvCacheDtype": "Int8",
+    },
+    "pool": {
+        "device": "Cpu",
+        "maxWorkers": 8,
+        "kvBlocks": 64,
+        "cpuThreads": 2,
+        "tensorParallelSize": 2,
+    },
     "slo": {"ttftMilliseconds": 500, "tpotMilliseconds": 50},
 }
 FLEET = Fleet(name="chat", namespace="prod", uid="u", spec=parse_service(SPEC), revision="abc")
@@ -27,3 +39,15 @@ def test_every_flag_is_known_and_its_value_readable(command: Callable[[Fleet], l
     parsed = group.commands[name].make_context(name, flags)  # raises on what it doesn't know
     given = {flag.partition("=")[0].removeprefix("--").replace("-", "_") for flag in flags}
     assert given <= parsed.params.keys()
+
+
+def test_what_all_workers_must_share_is_said_to_the_head() -> None:
+    command = head_command(FLEET)
+    assert {"--kv-cache-dtype=int8", "--tensor-parallel-size=2"} <= set(command)
+
+
+def test_defaults_are_not_said() -> None:
+    plain = {**SPEC, "model": {"uri": "builtin://demo"}, "pool": {"device": "Cpu", "maxWorkers": 8}}
+    command = " ".join(head_command(replace(FLEET, spec=parse_service(plain))))
+    assert "kv-cache" not in command
+    assert "tensor-parallel" not in command

@@ -150,6 +150,12 @@ def test_a_worker_asks_for_its_gpus_and_gets_its_role() -> None:
     assert pod["metadata"]["labels"][ROLE] == "encode"
 
 
+def test_a_model_that_is_cut_over_gpus_brings_as_many_to_each_worker() -> None:
+    pod = worker_pod(fleet(changed("pool", tensorParallelSize=4)), "w", Role.DECODE)
+    limits = pod["spec"]["containers"][0]["resources"]["limits"]
+    assert limits["nvidia.com/gpu"] == "4"
+
+
 def test_a_worker_on_the_cpu_asks_for_no_gpu() -> None:
     pod = worker_pod(fleet(changed("pool", device="Cpu")), "w", Role.ALL)
     assert "resources" not in pod["spec"]["containers"][0]

@@ -23,6 +23,7 @@ IN_CEL = {
     "budget below minimum",
     "GPUs of a CPU pool",
     "no GPU of a GPU pool",
+    "fewer GPUs than the model is cut over",
     "pool.minWorkers=1000",
     "scaling={'metricsTimeoutSeconds': 1}",
     "scaling.pressure={'enterLoadPercent': 50, 'leaveLoadPerce",
