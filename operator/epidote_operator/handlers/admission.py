@@ -5,14 +5,20 @@ from typing import Any
 
 import kopf
 
-from epidote_operator.spec.admission import PLURALS, rule_on
+from epidote_operator.act.dry_runs import DryRuns
+from epidote_operator.spec.admission import PLURALS, Ruling, rule_on
 from epidote_operator.spec.field_model import GROUP, VERSION
 
 REFUSED = 422  # as the API server answers to what its own schema refuses
 
+Body = Mapping[str, Any]
 
-def register(registry: kopf.OperatorRegistry) -> None:
-    """Validate every kind of ours; the webhook's path is `/` and the plural."""
+
+def register(registry: kopf.OperatorRegistry, dry_runs: DryRuns | None = None) -> None:
+    """Validate every kind of ours; the webhook's path is `/` and the plural.
+
+    With `dry_runs` the API server is asked as well whether the pods can be.
+    """
     for plural in PLURALS:
         kopf.on.validate(
             GROUP,
@@ -22,37 +28,42 @@ def register(registry: kopf.OperatorRegistry) -> None:
             operations=["CREATE", "UPDATE"],
             ignore_failures=False,
             registry=registry,
-        )(_validator(plural))
+        )(_validator(plural, dry_runs))
 
 
-def _validator(plural: str) -> Any:
-    def validate(
+def _validator(plural: str, dry_runs: DryRuns | None) -> Any:
+    async def validate(
         *,
         name: str | None,
-        new: Mapping[str, Any] | None,
-        old: Mapping[str, Any] | None,
+        namespace: str | None,
+        new: Body | None,
+        old: Body | None,
         warnings: list[str],
         **_: Any,
     ) -> None:
         judge(plural, name or "", new or {}, old, warnings)
+        if dry_runs is not None:
+            spec, stored = (new or {}).get("spec", {}), _spec(old)
+            ruling = await dry_runs.rule_on(plural, name or "", namespace or "", spec, stored)
+            _tell(ruling, warnings)
 
     return validate
 
 
-def judge(
-    plural: str,
-    name: str,
-    new: Mapping[str, Any],
-    old: Mapping[str, Any] | None,
-    warnings: list[str],
-) -> None:
+def judge(plural: str, name: str, new: Body, old: Body | None, warnings: list[str]) -> None:
     """Refuse by raising; add to `warnings` what the owner should know.
 
     Raises:
         kopf.AdmissionError: the message has one line per problem.
     """
-    stored = None if old is None else old.get("spec", {})
-    ruling = rule_on(plural, name, new.get("spec", {}), stored)
+    _tell(rule_on(plural, name, new.get("spec", {}), _spec(old)), warnings)
+
+
+def _spec(stored: Body | None) -> Body | None:
+    return None if stored is None else stored.get("spec", {})
+
+
+def _tell(ruling: Ruling, warnings: list[str]) -> None:
     warnings.extend(ruling.warnings)
     if ruling.problems:
         raise kopf.AdmissionError(ruling.message, code=REFUSED)

@@ -14,6 +14,7 @@ from typing import Any
 
 import kopf
 
+from epidote_operator.act.dry_runs import DryRuns
 from epidote_operator.cache_policies import CachePolicies
 from epidote_operator.handlers import admission, indexing
 from epidote_operator.handlers.health import Health, watch_over
@@ -105,13 +106,17 @@ def log_in(*, in_cluster: bool, **kwargs: Any) -> kopf.ConnectionInfo | None:
 
 
 def make_registry(
-    caches: Caches, webhook: WebhookSettings | None = None, *, in_cluster: bool = False
+    caches: Caches,
+    webhook: WebhookSettings | None = None,
+    dry_runs: DryRuns | None = None,
+    *,
+    in_cluster: bool = False,
 ) -> kopf.OperatorRegistry:
     """What kopf shall watch and call; as the pod's account, if `in_cluster`."""
     registry = kopf.OperatorRegistry()
     indexing.register(registry)
     if webhook is not None:
-        admission.register(registry)
+        admission.register(registry, dry_runs)
 
     @kopf.on.login(registry=registry)
     def authenticate(**kwargs: Any) -> kopf.ConnectionInfo | None:
@@ -190,9 +195,13 @@ async def run_until(
             is_active=leads,
             clock=time.time,
         )
+        dry_runs = None
+        if webhook is not None:  # every operator answers the webhook, whoever leads
+            dry_runs = DryRuns(api=own_api, defaults=settings.defaults, deadline_s=webhook.asking_s)
+        in_cluster = credentials.is_in_cluster
         kopf_task = asyncio.create_task(
             kopf.operator(
-                registry=make_registry(caches, webhook, in_cluster=credentials.is_in_cluster),
+                registry=make_registry(caches, webhook, dry_runs, in_cluster=in_cluster),
                 standalone=True,
                 clusterwide=not settings.namespaces,
                 namespaces=settings.namespaces,

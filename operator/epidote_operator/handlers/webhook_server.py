@@ -40,6 +40,7 @@ class WebhookSettings:
     service: str = "epidote-webhook"
     secret: str = "epidote-webhook-tls"  # the Secret's name, not its content
     configuration: str = "epidote"
+    timeout_seconds: int = 5  # what the configuration grants us for an answer
     certificates: Path | None = None
     folder: Path = Path("/tmp/epidote-webhook")  # where the server reads its own
 
@@ -57,13 +58,24 @@ class WebhookSettings:
             match name:
                 case "port" if not text.isdigit() or not 0 < int(text) < 65_536:
                     raise ValueError(f"{PREFIX}PORT: must be 1 to 65535, got {text!r}")
-                case "port":
+                case "timeout_seconds" if not text.isdigit() or not 0 < int(text) <= 30:
+                    raise ValueError(f"{PREFIX}TIMEOUT_SECONDS: must be 1 to 30, got {text!r}")
+                case "port" | "timeout_seconds":
                     found[name] = int(text)
                 case "certificates" | "folder":
                     found[name] = Path(text) if text else None
                 case _:
                     found[name] = text
         return cls(**found)  # type: ignore[arg-type]
+
+    @property
+    def asking_s(self) -> float:
+        """How long the API server may be asked in return; the rest is for the way there and back.
+
+        >>> WebhookSettings(timeout_seconds=5).asking_s
+        3.0
+        """
+        return 0.6 * self.timeout_seconds
 
     @property
     def names(self) -> list[str]:

@@ -15,6 +15,7 @@ from epidote_operator.kube.credentials import Credentials
 from epidote_operator.kube.errors import (
     ApiRefused,
     ApiUnreachable,
+    Cause,
     Conflict,
     Expired,
     NotLeading,
@@ -241,10 +242,15 @@ class KubeApi:
 def _refusal(
     method: str, path: str, status: int, content: bytes, headers: Mapping[str, Any]
 ) -> ApiRefused:
+    causes: tuple[Cause, ...] = ()
     try:
         told = json.loads(content)
         told = told.get("object", told)
         reason, message = told.get("reason", ""), told.get("message", "")
+        causes = tuple(
+            Cause(field=cause.get("field", ""), message=cause.get("message", ""))
+            for cause in (told.get("details") or {}).get("causes") or ()
+        )
     except (ValueError, AttributeError):
         reason, message = "", content[:300].decode(errors="replace")
     text = f"{method} {path}: {status} {reason}: {message}"
@@ -257,4 +263,4 @@ def _refusal(
         return TooManyRequests(
             text, reason=reason, retry_after_s=float(wait) if wait.isdigit() else 1.0
         )
-    return ApiRefused(text, status=status, reason=reason)
+    return ApiRefused(text, status=status, reason=reason, causes=causes)

@@ -1,5 +1,7 @@
 """This file is about what an API server refuses, told apart as far as callers act differently."""
 
+from dataclasses import dataclass
+
 from epidote_core.errors import EpidoteError
 
 
@@ -15,12 +17,28 @@ class NotLeading(KubeError):
     """A write that was not sent: another operator may lead by now."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """One thing that the server found wrong with an object. `field`: as it names fields, "" if it
+    doesn't say."""
+
+    field: str
+    message: str
+
+
 class ApiRefused(KubeError):
     """The server answered with an error. `status` is HTTP's, `reason` Kubernetes' own word."""
 
-    def __init__(self, message: str, *, status: int, reason: str) -> None:
+    def __init__(
+        self, message: str, *, status: int, reason: str, causes: tuple[Cause, ...] = ()
+    ) -> None:
         super().__init__(message)
-        self.status, self.reason = status, reason
+        self.status, self.reason, self.causes = status, reason, causes
+
+    @property
+    def words(self) -> str:
+        """The server's own, without what was asked of it."""
+        return str(self).partition(f" {self.status} {self.reason}: ")[2] or str(self)
 
 
 class Conflict(ApiRefused):

@@ -115,6 +115,7 @@ def test_every_webhook_asks_the_path_of_its_own_plural() -> None:
         (plural,) = webhook["rules"][0]["resources"]
         assert webhook["clientConfig"]["service"]["path"] == f"/{plural}"
         assert webhook["clientConfig"]["service"]["name"] == told["EPIDOTE_WEBHOOK_SERVICE"]
+        assert str(webhook["timeoutSeconds"]) == told["EPIDOTE_WEBHOOK_TIMEOUT_SECONDS"]
     assert len(configuration["webhooks"]) == len(RESOURCES)
 
 

@@ -91,7 +91,9 @@ def test_settings_come_from_the_environment() -> None:
     assert settings.names[0] == "epidote-webhook.epidote-system.svc"
 
 
-@pytest.mark.parametrize(("name", "value"), [("PORT", "0"), ("PORT", "x")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("PORT", "0"), ("PORT", "x"), ("TIMEOUT_SECONDS", "31")]
+)
 def test_a_setting_that_cannot_be_read_names_its_variable(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"EPIDOTE_WEBHOOK_{name}"):
         WebhookSettings.from_env({f"EPIDOTE_WEBHOOK_{name}": value})
