@@ -64,7 +64,7 @@ def service_trials(
     ]
     where = "spec.gateway.service"
     service = _unnamed(name, gateway_service(fleet))
-    annotations = {("metadata", "annotations"): f"{where}.annotations"}
+    annotations: dict[tuple[str, ...], str] = {("metadata", "annotations"): f"{where}.annotations"}
     return [*trials, Trial(manifest=service, origin=Origin(rest=where, fields=annotations))]
 
 

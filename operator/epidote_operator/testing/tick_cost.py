@@ -1,12 +1,17 @@
 """This file is about what a tick costs with many services: time and calls of a real API server.
 
     python -m epidote_operator.testing.tick_cost [--services 100] [--workers 10]
-        [--unrelated 0,2000]
+        [--unrelated 0,2000] [--orphaned]
 
 Services and pods are real objects of a test cluster (pods that no node takes), gateways are one
 local server that answers for all of them. Everything a tick does is done: two calls of a gateway,
-the plan, the status patch. "Unrelated" pods carry no label of ours. Each size is measured twice: at
-rest, when no counter moves, and under load, when every tick's figures are news.
+the plan, the status patch. "Unrelated" pods carry no label of ours.
+
+    new       a service's first tick: every object of its fleet is made
+    adopted   the same, with `--orphaned`: its worker pods are there, and are taken back
+    restart   the first tick of an operator that finds fleets which are as they should be
+    rest      no counter moves
+    load      every tick's figures are news
 """
 
 import argparse
@@ -15,6 +20,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +32,7 @@ from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.observe import cluster_observer
 from epidote_operator.reconcile import Reconciler
+from epidote_operator.resources.fleet_values import owner_reference
 from epidote_operator.resources.labels import Component, labels, role_labels
 from epidote_operator.resources.revision import revision_of
 from epidote_operator.service_state import ServiceState
@@ -120,64 +127,111 @@ async def in_groups(works: list[Any], size: int = 32) -> None:
         await asyncio.gather(*works[start : start + size])
 
 
-async def measure(
-    api: KubeApi, url: str, count: dict[str, int], services: int, workers: int, ticks: int
-) -> None:
-    """Print two rows: at rest, and under load."""
-    listed = await api.request("GET", PODS, params={"labelSelector": "epidote.dev/service"})
-    by_service: dict[str, list[Manifest]] = defaultdict(list)
-    for item in listed["items"]:
-        item["status"] = {"phase": "Running", "podIP": "127.0.0.1", "conditions": [READY]}
-        by_service[item["metadata"]["labels"]["epidote.dev/service"]].append(item)
-    gateways: dict[str, str] = {}
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """One operator's life in ticks. `url`: of the gateway that answers for all services."""
 
-    def find(namespace: str, service: str, component: Component) -> list[Manifest]:
-        if component is Component.WORKER:
-            return by_service[service]
-        gateways["now"] = f"{url}/{service}"
-        return []
+    api: KubeApi
+    reconciler: Reconciler
+    num_workers: int
+    states: dict[str, ServiceState]
+    resources: dict[str, Manifest] = field(default_factory=dict)  # as the caches have them
 
-    # Gateways are found by their pods' addresses; here one server answers for all of them.
-    cluster_observer.gateway_urls = lambda pods: [gateways["now"]]
-    reconciler = Reconciler(
-        api=api,
-        pods=find,
-        settings=Settings(),
-        metrics=OperatorMetrics(),
-        policies=CachePolicies(api, lambda namespace, name: None),
-    )
-    states = {f"bench-{number}": ServiceState() for number in range(services)}
-    plural = paths.collection(paths.API_VERSION, "multimodalservices", NAMESPACE)
-    first_s = time.perf_counter()
-    for name, state in states.items():
-        resource = await api.request("GET", f"{plural}/{name}")
-        await reconciler.reconcile(resource, state, time.time())
-    first_s = time.perf_counter() - first_s
-    everything = await api.request("GET", PODS, params={"limit": "1"})
-    total = 1 + int(everything["metadata"].get("remainingItemCount", 0))
-    for load, step in (("rest", 0), ("load", 1)):
-        count["step"] = step
-        seconds: list[float] = []
-        calls: list[int] = []
+    @classmethod
+    async def begin(cls, api: KubeApi, url: str, services: int, workers: int) -> "Bench":
+        """An operator that knows nothing yet but what its caches would have."""
+        listed = await api.request("GET", PODS, params={"labelSelector": "epidote.dev/service"})
+        by_service: dict[str, list[Manifest]] = defaultdict(list)
+        for item in listed["items"]:
+            item["status"] = {"phase": "Running", "podIP": "127.0.0.1", "conditions": [READY]}
+            by_service[item["metadata"]["labels"]["epidote.dev/service"]].append(item)
+        gateways: dict[str, str] = {}
+
+        def find(namespace: str, service: str, component: Component) -> list[Manifest]:
+            if component is Component.WORKER:
+                return by_service[service]
+            gateways["now"] = f"{url}/{service}"
+            return []
+
+        # Gateways are found by their pods' addresses; here one server answers for all of them.
+        cluster_observer.gateway_urls = lambda pods: [gateways["now"]]
+        reconciler = Reconciler(
+            api=api,
+            pods=find,
+            settings=Settings(),
+            metrics=OperatorMetrics(),
+            policies=CachePolicies(api, lambda namespace, name: None),
+        )
+        states = {f"bench-{number}": ServiceState() for number in range(services)}
+        return cls(api=api, reconciler=reconciler, num_workers=services * workers, states=states)
+
+    async def first(self, what: str, num_pods: int) -> None:
+        """The first tick of each service, a row of its own."""
+        seconds, calls = list[float](), list[int]()
+        for name, state in self.states.items():
+            self.resources[name] = await self.api.request("GET", paths.service(NAMESPACE, name))
+            await self._tick(name, state, seconds, calls)
+        self._print(what, num_pods, seconds, calls)
+
+    async def later(self, what: str, num_pods: int, ticks: int) -> None:
+        """Ticks of services that the operator knows."""
+        seconds, calls = list[float](), list[int]()
         for number in range(-WARM_UP, ticks):  # until the decision has settled
-            for state in states.values():
-                assert state.latest is not None
-                before, started_s = api.num_calls, time.perf_counter()
-                await reconciler.reconcile(state.latest, state, time.time())
-                if number >= 0:
-                    seconds.append(time.perf_counter() - started_s)
-                    calls.append(api.num_calls - before)
+            for name, state in self.states.items():
+                kept = (seconds, calls) if number >= 0 else ([], [])
+                await self._tick(name, state, *kept)
+        self._print(what, num_pods, seconds, calls)
+
+    async def _tick(
+        self, name: str, state: ServiceState, seconds: list[float], calls: list[int]
+    ) -> None:
+        before, started_s = self.api.num_calls, time.perf_counter()
+        await self.reconciler.reconcile(self.resources[name], state, time.time())
+        seconds.append(time.perf_counter() - started_s)
+        calls.append(self.api.num_calls - before)
+
+    def _print(self, what: str, num_pods: int, seconds: list[float], calls: list[int]) -> None:
         seconds.sort()
-        size = f"{load:>5} {services:>8} {services * workers:>8} {total:>8}"
+        size = f"{what:>8} {len(self.states):>8} {self.num_workers:>8} {num_pods:>8}"
         took = f"{1000 * statistics.median(seconds):>8.1f} {1000 * quantile99(seconds):>8.1f}"
-        called = f"{statistics.mean(calls):>8.2f} {max(calls):>6}"
-        print(f"{size}   {took}   {called}   {1000 * first_s / services:>8.1f}", flush=True)
-    for state in states.values():
-        await state.aclose()
+        print(f"{size}   {took}   {statistics.mean(calls):>8.2f} {max(calls):>6}", flush=True)
+
+    async def end(self) -> None:
+        for state in self.states.values():
+            await state.aclose()
+
+
+async def count_pods(api: KubeApi) -> int:
+    listed = await api.request("GET", PODS, params={"limit": "1"})
+    return 1 + int(listed["metadata"].get("remainingItemCount", 0))
 
 
 def quantile99(ordered: list[float]) -> float:
     return ordered[int(0.99 * len(ordered))]
+
+
+async def make_fleets(api: KubeApi, arguments: argparse.Namespace) -> None:
+    """Services, and pods that are theirs or, orphaned, only carry their labels."""
+    plural = paths.collection(paths.API_VERSION, "multimodalservices", NAMESPACE)
+    pool = {"minWorkers": arguments.workers, "maxWorkers": arguments.workers}
+
+    async def make(number: int) -> None:
+        name = f"bench-{number}"
+        # Advisory: the pods never change, so that a plan carried out would be made for ever.
+        manifest = service_manifest(name, "none", pool=pool, scaling={"mode": "Advisory"})
+        # As it is stored: defaults are part of what a revision is made from.
+        made = await api.create(plural, manifest)
+        revision = revision_of(parse_service(made["spec"]), Settings().defaults)
+        owner = owner_reference(name, made["metadata"]["uid"])
+        for worker in range(arguments.workers):
+            given = labels(name, Component.WORKER, revision)
+            given |= role_labels(SHARE[worker % len(SHARE)])
+            body = pod(f"{name}-worker-{worker}", given)
+            if not arguments.orphaned:
+                body["metadata"]["ownerReferences"] = [owner]
+            await api.create(PODS, body)
+
+    await in_groups([make(number) for number in range(arguments.services)])
 
 
 async def run(arguments: argparse.Namespace, cluster: LocalCluster) -> None:
@@ -186,21 +240,12 @@ async def run(arguments: argparse.Namespace, cluster: LocalCluster) -> None:
     count = {"total": 0, "step": 0}
     runner, url = await serve_gateway(arguments.workers, count)
     async with KubeApi.connected(guarded_credentials(cluster.kubeconfig)) as api:
-        plural = paths.collection(paths.API_VERSION, "multimodalservices", NAMESPACE)
-        pool = {"minWorkers": arguments.workers, "maxWorkers": arguments.workers}
-        made: list[Any] = []
-        for number in range(arguments.services):
-            name = f"bench-{number}"
-            # Advisory: the pods never change, so that a plan carried out would be made for ever.
-            manifest = service_manifest(name, "none", pool=pool, scaling={"mode": "Advisory"})
-            revision = revision_of(parse_service(manifest["spec"]), Settings().defaults)
-            made.append(api.create(plural, manifest))
-            for worker in range(arguments.workers):
-                given = labels(name, Component.WORKER, revision)
-                given |= role_labels(SHARE[worker % len(SHARE)])
-                made.append(api.create(PODS, pod(f"{name}-worker-{worker}", given)))
-        await in_groups(made)
-        print(" load services  workers all pods    tick ms   p99 ms   API calls   max   first ms")
+        await make_fleets(api, arguments)
+        print("    what services  workers all pods    tick ms   p99 ms   API calls    max")
+        size = arguments.services, arguments.workers
+        bench = await Bench.begin(api, url, *size)
+        await bench.first("adopted" if arguments.orphaned else "new", await count_pods(api))
+        await bench.end()
         there = 0
         for unrelated in arguments.unrelated:
             more = [
@@ -209,7 +254,13 @@ async def run(arguments: argparse.Namespace, cluster: LocalCluster) -> None:
             ]
             there = max(there, unrelated)
             await in_groups(more)
-            await measure(api, url, count, arguments.services, arguments.workers, arguments.ticks)
+            num_pods = await count_pods(api)
+            bench = await Bench.begin(api, url, *size)
+            await bench.first("restart", num_pods)
+            for load, step in (("rest", 0), ("load", 1)):
+                count["step"] = step
+                await bench.later(load, num_pods, arguments.ticks)
+            await bench.end()
     await runner.cleanup()
 
 
@@ -221,6 +272,7 @@ def main() -> None:
     parser.add_argument(
         "--unrelated", type=lambda text: [int(n) for n in text.split(",")], default=[0, 2000]
     )
+    parser.add_argument("--orphaned", action="store_true")
     arguments = parser.parse_args()
     print(f"configuration: {vars(arguments)}")
     with tempfile.TemporaryDirectory() as scratch:
