@@ -67,7 +67,8 @@ class LocalOperator:
             PlannerMemory.from_json(self.status.memory),
             mode=self._spec.scaling.mode,
             now_s=now_s,
-            keeps_minimum=False,  # `epidote serve` keeps its own
+            keeps_workers=False,  # `epidote serve` keeps its own
+            clears_ended=False,
         )
         fleet = done.observation.fleet
         self.status, decision = render(

@@ -24,7 +24,7 @@ from epidote_operator.resources.labels import Component, label_selector, selecto
 from epidote_operator.resources.new_worker import new_worker
 from epidote_operator.resources.pods import GRACE_S
 from epidote_operator.resources.revision import revision_of
-from epidote_operator.rolling import SHIFT_GRACE_S, Rolling, clean_up, of_revision, planner_decides
+from epidote_operator.rolling import SHIFT_GRACE_S, Rolling, clean_up, of_revision
 from epidote_operator.service_state import PodSource, ServiceState
 from epidote_operator.settings import Settings
 from epidote_operator.spec.cluster import Provider
@@ -37,6 +37,7 @@ from epidote_operator.spec.service_status import (
     MultimodalServiceStatus,
     RolloutStatus,
 )
+from epidote_operator.status.kept import decides, kept_workers
 from epidote_operator.status.news import WARNING, News, news
 from epidote_operator.status.notices import (
     POLICY,
@@ -106,7 +107,7 @@ class Reconciler:
         troubles += await state.kept.ensure(
             self.api,
             fleet,
-            desired_workers=before.desired_workers,
+            desired_workers=sum(before.kept_workers.values()),  # not what is only advised
             shifts=not rolls,
             policy=None if policy is None else policy.spec,
             now_s=now_s,
@@ -182,6 +183,7 @@ class Reconciler:
         if rolls and mode is ScalingMode.AUTO:
             mode = ScalingMode.ADVISORY
         memory = later(read_memory(before.memory), state.planner)
+        policy = planner_policy(spec)
         executor = Executor(
             self.hands(self._hands(fleet, state.memory, state.asked, serving)),
             drain_deadline_s=float(scaling.drain_deadline_seconds),
@@ -190,11 +192,12 @@ class Reconciler:
         done = await tick(
             self._observer(fleet, state, state.memory, serving),
             executor,
-            planner_policy(spec),
+            policy,
             memory,
             mode=mode,
             now_s=now_s,
-            keeps_minimum=not rolls,
+            keeps_workers=not rolls,
+            kept=kept_workers(before, policy),
         )
         if done.plan is not None:
             state.planner = done.plan.memory
@@ -311,7 +314,7 @@ class Reconciler:
     ) -> RolloutStatus | None:
         """What a rollout had no room for; None: nothing is left of one, or the planner goes on."""
         rollout = before.rollout
-        if rollout is None or planner_decides(done, fleet.spec.scaling.mode):
+        if rollout is None or decides(done.plan, fleet.spec.scaling.mode):
             return None
         hands = self._hands(fleet, state.memory, state.asked, fleet.revision)
         wanted = wanted_lanes(before, planner_policy(fleet.spec))

@@ -10,7 +10,6 @@ from epidote_operator.act.kubernetes_hands import KubernetesHands
 from epidote_operator.act.objects import apply_all
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi
-from epidote_operator.loop import Tick
 from epidote_operator.resources.fleet_values import Fleet as FleetValues
 from epidote_operator.resources.head import gateway_service
 from epidote_operator.resources.kuberay import API_VERSION as RAY_API
@@ -22,7 +21,6 @@ from epidote_operator.resources.labels import (
     Component,
 )
 from epidote_operator.spec.cluster import Provider
-from epidote_operator.spec.scaling import ScalingMode
 from epidote_operator.spec.service_status import RolloutStatus
 from epidote_operator.status.conditions import timestamp
 from epidote_operator.status.fleet import Fleet
@@ -128,18 +126,14 @@ class Rolling:
         return status
 
     async def _give_up(self, status: RolloutStatus, new: Fleet) -> None:
-        if not status.failed:
-            return
+        """Workers that ended make room for others, after a while; with the rollout's failure all
+        that never came up leave."""
+        fresh_s = new.at_s - self.values.spec.scaling.start_backoff_seconds
         for worker in new.staying:
-            if worker.state is WorkerState.STARTING:
+            never_came = worker.state is WorkerState.STARTING and status.failed
+            has_ended = worker.state is WorkerState.FAILED
+            if never_came or (has_ended and (status.failed or worker.since_s <= fresh_s)):
                 await self.hands_new.remove_worker(worker, drain=False)
-
-
-def planner_decides(done: Tick, mode: ScalingMode) -> bool:
-    """Whether the number of workers is the planner's: it scales, and has metrics to do it by."""
-    plan = done.plan
-    held = plan is None or any(hold.lane is None for hold in plan.holds)
-    return mode is ScalingMode.AUTO and not held
 
 
 async def clean_up(

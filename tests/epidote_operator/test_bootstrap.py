@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from epidote_core.roles import Role, WorkerState
-from epidote_operator.bootstrap import missing_minimum
+from epidote_operator.bootstrap import missing_workers
 from epidote_operator.status.fleet import Fleet, FleetWorker
 from epidote_planner import ClusterSnapshot, plan
 from epidote_planner.fakes import policy, quiet_signals
@@ -26,7 +26,7 @@ def fleet(*lanes: Lane) -> Fleet:
 def starts(found: Fleet, **changes: object) -> dict[str, int]:
     rules = policy(**changes)
     decided = plan(ClusterSnapshot(now_s=0.0), rules)
-    return {str(s.lane): s.count for s in missing_minimum(found, rules, decided)}
+    return {str(s.lane): s.count for s in missing_workers(found, rules, decided)}
 
 
 def test_every_lane_gets_its_minimum_and_the_rest_of_the_pool_decodes() -> None:
@@ -46,11 +46,11 @@ def test_the_budget_binds_here_too() -> None:
 def test_where_the_planner_sees_it_decides() -> None:
     rules = policy()
     seen = ClusterSnapshot(now_s=0.0, traffic_at_s=0.0, roles=quiet_signals(0.0))
-    assert missing_minimum(fleet(), rules, plan(seen, rules)) == ()
+    assert missing_workers(fleet(), rules, plan(seen, rules)) == ()
 
 
 def test_after_giving_up_it_waits() -> None:
     rules = policy()
     decided = plan(ClusterSnapshot(now_s=0.0), rules)
     waiting = replace(decided, memory=replace(decided.memory, starts_blocked_until_s=99.0))
-    assert missing_minimum(fleet(), rules, waiting) == ()
+    assert missing_workers(fleet(), rules, waiting) == ()

@@ -174,7 +174,7 @@ async def test_another_number_of_workers_touches_the_disruption_budget_alone(
     service: Service,
 ) -> None:
     await settled(service)
-    service.resource["status"]["desiredWorkers"] = 2
+    service.resource["status"]["keptWorkers"] = {"encode": 1, "decode": 1}
     assert "apply quiet-worker" in (writes := await service.tick(1.0))
     assert [line for line in writes if line.startswith("apply")] == ["apply quiet-worker"]
     assert service.api.reads == []

@@ -149,6 +149,17 @@ async def test_a_rollout_without_a_planner_ends_with_as_many_workers_as_it_began
     assert [role.desired for role in service.status.roles] == [1, 1, 4]
 
 
+async def test_a_new_worker_that_ends_is_replaced_once_a_back_off() -> None:
+    service = Service(12)
+    service.old.workers = served_by(E, P, D)
+    service.show(service.old.fleet(0.0), None)
+    crashed = FleetWorker(name="crashed", lane=D, state=WorkerState.FAILED, since_s=1000.0)
+    service.new.workers = {"crashed": crashed}
+    await service.roll(num_ticks=120)
+    assert service.new.calls.count("remove_worker crashed now") == 1
+    assert service.new.fleet(0.0).ready() == {E: 1, P: 1, D: 1}
+
+
 async def test_what_is_wanted_outlives_the_operator_and_a_second_change() -> None:
     service = Service(6)
     service.old.workers = served_by(E, P, D)  # three have left already

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from itertools import count as count_up
 
 from epidote_core.roles import WorkerState
 from epidote_operator.act.hands import CannotAct
@@ -47,7 +48,8 @@ class PretendHands:
         self._note("add_workers", f"{added} {lane}")
         self.room -= added
         for _ in range(added):
-            name = f"new-{len(self.workers)}"
+            names = (f"new-{number}" for number in count_up())
+            name = next(name for name in names if name not in self.workers)
             self.workers[name] = FleetWorker(
                 name=name, lane=lane, state=WorkerState.STARTING, since_s=now_s
             )

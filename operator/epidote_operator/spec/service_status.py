@@ -210,6 +210,9 @@ class MultimodalServiceStatus(StatusModel):
     """How the last window's requests did."""
     decisions: Annotated[tuple[DecisionStatus, ...], Field(max_length=MAX_DECISIONS)] = ()
     """The last decisions, newest first."""
+    kept_workers: dict[str, int] = Field(default_factory=dict)
+    """Workers by lane as the last decision left them. While nothing is decided (mode Off or
+    Advisory, no metrics) those that get lost are replaced."""
     last_scale_time: Timestamp | None = None
     """When the number of workers was changed last."""
     revision: str = ""

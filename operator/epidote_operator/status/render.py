@@ -1,6 +1,7 @@
 """This file is about a service's status: everything one tick found and did, as one value."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from epidote_core.roles import Role
@@ -20,6 +21,7 @@ from epidote_operator.spec.service_status import (
 from epidote_operator.status.conditions import Facts, conditions, timestamp
 from epidote_operator.status.decisions import decision_of, remembered
 from epidote_operator.status.fleet import Fleet, FleetWorker, Outcome
+from epidote_operator.status.kept import decides, renewed_kept
 from epidote_planner.decision import AddWorkers, Plan
 from epidote_planner.lane import SPLIT_ROLES, Lane
 from epidote_planner.policy import PlannerPolicy
@@ -43,7 +45,7 @@ class Report:
     gpus_per_worker: int = 0
     generation: int | None = None
     rollout: RolloutStatus | None = None
-    minimum: tuple[AddWorkers, ...] = ()  # started beside the plan
+    minimum: tuple[AddWorkers, ...] = ()  # started without the plan
     scale_limit: tuple[str, str] | None = None  # why an external owner has not what it asked for
     num_pods: int | None = None  # of both revisions, where there are two
 
@@ -54,6 +56,7 @@ def render(
     """The status now, and the decision if it is one that people should hear of."""
     plan, fleet, now_s = report.plan, report.fleet, report.now_s
     num_pods = len(fleet.workers) if report.num_pods is None else report.num_pods
+    kept = _kept(report, before)
     decision = None
     if plan is not None:
         acts = report.mode is ScalingMode.AUTO
@@ -63,7 +66,7 @@ def render(
             report.actions,
             acts=acts,
             now_s=now_s,
-            minimum=report.minimum,
+            minimum=_beside(report),
         )
     decisions = remembered(decision, before.decisions)
     is_new = decision is not None and decisions[:1] == (decision,)
@@ -78,9 +81,10 @@ def render(
         metrics_message=report.metrics_message,
         rollout=report.rollout,
         scale_limit=report.scale_limit,
-        missing=_missing(report),
+        missing=_missing(report, kept),
     )
-    roles = tuple(_role(role, report) for role in SPLIT_ROLES)
+    targets = _targets(report, kept)
+    roles = tuple(_role(role, report, targets) for role in SPLIT_ROLES)
     scaled = report.outcome.verbs() & {"AddWorkers", "RemoveWorker"}
     status = before.model_copy(
         update={
@@ -90,7 +94,8 @@ def render(
             ),
             "workers": num_pods,
             "ready_workers": fleet.ready().total(),
-            "desired_workers": sum(_targets(report).values()),
+            "desired_workers": sum(targets.values()),
+            "kept_workers": kept,
             "roles": roles,
             "role_summary": "/".join(_summary(role) for role in roles),
             "gpus": GpuStatus(
@@ -111,35 +116,55 @@ def render(
     return status, decision if is_new else None
 
 
-def _targets(report: Report) -> dict[Lane, int]:
-    """Workers wanted: a rollout's while there is one, else the plan's; without one, those there."""
-    rollout = report.rollout
-    if rollout is not None and rollout.wanted:
-        return {lane: rollout.wanted.get(str(lane), 0) for lane in report.policy.lanes}
-    wanted = Counter(report.plan.targets if report.plan is not None else report.fleet.assigned())
+def _beside(report: Report) -> tuple[AddWorkers, ...]:
+    """Starts that the plan does not know of: advice that has them in it is not added to."""
+    plan = report.plan
+    is_held = plan is None or any(hold.lane is None for hold in plan.holds)
+    return report.minimum if is_held else ()
+
+
+def _kept(report: Report, before: MultimodalServiceStatus) -> dict[str, int]:
+    """Workers by lane that are there again if they get lost: the last decision carried out."""
+    if report.rollout is not None and report.rollout.wanted:
+        return dict(report.rollout.wanted)
+    if report.plan is not None and decides(report.plan, report.mode):
+        wanted = sorted(report.plan.targets.items())
+        return {str(lane): count for lane, count in wanted if count > 0}
+    there = report.fleet.assigned()
     for start in report.minimum:
+        there[start.lane] += start.count
+    return renewed_kept(before.kept_workers, there)
+
+
+def _targets(report: Report, kept: Mapping[str, int]) -> dict[Lane, int]:
+    """Workers wanted: a rollout's while there is one, else the plan's, else those that are kept."""
+    if (report.rollout is not None and report.rollout.wanted) or report.plan is None:
+        return {lane: kept.get(str(lane), 0) for lane in report.policy.lanes}
+    wanted = Counter(report.plan.targets)
+    for start in _beside(report):
         wanted[start.lane] += start.count
     return wanted
 
 
-def _missing(report: Report) -> int:
+def _missing(report: Report, kept: Mapping[str, int]) -> int:
     """Workers that are wanted and not there; advice that is not followed misses nobody."""
-    follows = report.mode is ScalingMode.AUTO or report.minimum or report.rollout is not None
-    return max(0, sum(_targets(report).values()) - len(report.fleet.staying)) if follows else 0
+    acts = report.mode is ScalingMode.AUTO
+    wanted = sum(_targets(report, kept).values()) if acts else sum(kept.values())
+    return max(0, wanted - len(report.fleet.staying))
 
 
-def _role(role: Role, report: Report) -> RoleStatus:
-    def of_role(counts: dict[Lane, int]) -> int:
+def _role(role: Role, report: Report, targets: Mapping[Lane, int]) -> RoleStatus:
+    def of_role(counts: Mapping[Lane, int]) -> int:
         return sum(count for lane, count in counts.items() if lane.role is role)
 
     fleet = report.fleet
-    ready = of_role(dict(fleet.ready()))
+    ready = of_role(fleet.ready())
     return RoleStatus(
         name=RoleName.of(role),
-        desired=of_role(_targets(report)),
+        desired=of_role(targets),
         ready=ready,
         stand_ins=0 if ready else len(fleet.stand_ins(role)),
-        switching=of_role(dict(fleet.switching())),
+        switching=of_role(fleet.switching()),
     )
 
 
