@@ -174,7 +174,8 @@ class CachePolicies:
     async def tidy(
         self, policies: Iterable[tuple[Key, Manifest]], services: Iterable[Manifest], now_s: float
     ) -> None:
-        """Forget services that name a policy no more, in its status as well.
+        """Forget services that name a policy no more, in its status as well. Policies that no
+        service has told of yet are judged here: their owners hear of mistakes all the same.
 
         Raises:
             KubeError: the next call tries again.
@@ -187,11 +188,10 @@ class CachePolicies:
         for key, resource in list(policies):
             users = self._known_users(resource)
             gone = users.keys() - named[key]
-            if not gone:
-                continue
             for name in gone:
                 del users[name]
-            await self._write(resource, users, self.judge(*key), now_s)
+            if (gone or not users) and "deletionTimestamp" not in resource["metadata"]:
+                await self._write(resource, users, self.judge(*key), now_s)
 
     def _known_users(self, resource: Manifest) -> dict[str, PolicyUserStatus]:
         """By name; at first those that the status has, which an earlier operator wrote."""
@@ -221,6 +221,8 @@ class CachePolicies:
         everywhere = all(known.applied == known.gateways for known in users.values())
         if judged.problem:
             finding = (FALSE, "InvalidSpec", judged.problem)
+        elif not users:
+            finding = (TRUE, "Unused", "it is valid; no service's gateways follow it yet")
         elif not everywhere:
             finding = (FALSE, "Applying", "some gateways do not follow it yet")
         else:

@@ -128,6 +128,22 @@ async def test_services_that_name_it_no_more_leave_the_policys_status() -> None:
     assert len(api.writes) == 1, "nothing is left to forget"
 
 
+@pytest.mark.parametrize(
+    ("spec", "status", "reason"), [(PERSONAL, "True", "Unused"), (BAD, "False", "InvalidSpec")]
+)
+async def test_a_policy_that_nobody_names_is_judged_once(
+    spec: dict[str, Any], status: str, reason: str
+) -> None:
+    found, api = resource(spec), PretendApi()
+    kept = policies(found, api)
+    for at_s in (0.0, 10.0):
+        await kept.tidy([(("ns", "desk"), found)], [], at_s)
+    ((_, body),) = api.writes
+    (ready,) = body["status"]["conditions"]
+    assert (ready["status"], ready["reason"]) == (status, reason)
+    assert body["status"]["observedGeneration"] == 1
+
+
 async def test_a_service_that_follows_its_last_good_spec_still_names_that_ones_policy() -> None:
     found = resource(PERSONAL, services=[{"name": "a", "gateways": 1, "applied": 1}])
     api = PretendApi()

@@ -91,7 +91,7 @@ def load_test(**status: Any) -> dict[str, Any]:
         },
         "spec": {
             "target": {"serviceName": "demo"},
-            "config": {"arrivals": {"kind": "poisson", "rate": 1}},
+            "config": {"arrivals": {"rate": 1}, "classes": {"a": {"kind": "questions"}}},
             "waitSeconds": 60,
         },
         "status": status,

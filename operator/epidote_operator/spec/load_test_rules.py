@@ -5,6 +5,7 @@ from typing import Any
 
 from epidote_operator.spec.invalid import NOTHING, Problem, shown
 from epidote_operator.spec.load_test import LoadTestSpec
+from epidote_operator.spec.load_test_config import config_problems
 from epidote_operator.spec.template_rules import metadata_problems
 from epidote_operator.spec.template_shape import shape_problems
 
@@ -31,6 +32,8 @@ def load_test_problems(spec: LoadTestSpec) -> list[Problem]:
     problems += metadata_problems("spec.template.metadata", spec.template)
     problems += shape_problems("spec.template", spec.template)
     problems += _target(spec.config.get("target", {}))
+    if spec.image is None:  # another image may hold another version, which knows other sections
+        problems += config_problems(spec.config)
     size = len(json.dumps(spec.config).encode())
     if size > MAX_CONFIG_BYTES:
         problems.append(

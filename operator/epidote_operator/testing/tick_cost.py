@@ -255,6 +255,7 @@ async def run(arguments: argparse.Namespace, cluster: LocalCluster) -> None:
             there = max(there, unrelated)
             await in_groups(more)
             num_pods = await count_pods(api)
+            count["step"] = 0
             bench = await Bench.begin(api, url, *size)
             await bench.first("restart", num_pods)
             for load, step in (("rest", 0), ("load", 1)):

@@ -79,7 +79,8 @@ async def test_annotations_that_cannot_be_are_refused_by_their_field(api: KubeAp
 
 
 async def test_a_load_tests_template_is_tried_as_well(api: KubeApi) -> None:
-    spec = {"target": {"url": "http://a"}, "config": {}}
+    run = {"arrivals": {"rate": 1}, "classes": {"a": {"kind": "questions"}}}
+    spec = {"target": {"url": "http://a"}, "config": run}
     assert await asked(api, TESTS, spec) == []
     spec["template"] = {"spec": {"dnsPolicy": "Nope"}}
     assert await asked(api, TESTS, spec) == ["spec.template.spec.dnsPolicy"]

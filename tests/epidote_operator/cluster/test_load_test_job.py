@@ -24,6 +24,11 @@ from epidote_operator.testing.service_story import NAMESPACE, PATIENCE_S
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
 TTFT_MS = 50  # of the mock server
+RUN: dict[str, Any] = {
+    "seed": 7,
+    "arrivals": {"rate": 20, "duration_s": 3},
+    "classes": {"sums": {"kind": "questions", "images": {"count": 0}}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +58,7 @@ def manifest(name: str, url: str, ttft_ms: int, **spec: Any) -> dict[str, Any]:
         "spec": {
             "target": {"url": url},
             "timeoutSeconds": 120,
-            "config": {
-                "seed": 7,
-                "arrivals": {"rate": 20, "duration_s": 3},
-                "classes": {"sums": {"kind": "questions", "images": {"count": 0}}},
-                "slo": {"all": {"objectives": [objective]}},
-            },
+            "config": {**RUN, "slo": {"all": {"objectives": [objective]}}},
         },
     }
     made["spec"] |= spec
@@ -130,7 +130,7 @@ async def test_a_run_beyond_its_time_ends_with_what_it_measured(
 ) -> None:
     plural = paths.collection(paths.API_VERSION, "loadtests", NAMESPACE)
     test = manifest("endless", target, 20 * TTFT_MS, timeoutSeconds=3)
-    test["spec"]["config"]["arrivals"]["duration_s"] = 3600
+    test["spec"]["config"]["arrivals"] = {"rate": 20, "duration_s": 3600}
     await api.create(plural, test)
     status = await run_to_its_end(api, "endless")
     assert (status.phase, status.verdict) == (LoadTestPhase.FINISHED, Verdict.INCONCLUSIVE)
@@ -142,7 +142,13 @@ async def test_a_run_beyond_its_time_ends_with_what_it_measured(
 @pytest.mark.parametrize(
     ("name", "changes", "reason", "said"),
     [
-        ("typo", {"config": {"arrivals": {"rate": "many"}}}, "InvalidConfig", "arrivals"),
+        ("typo", {"config": {**RUN, "arrivals": {"rate": "many"}}}, "InvalidConfig", "arrivals"),
+        (
+            "kinds",
+            {"config": {**RUN, "arrivals": {"kind": "poisson"}}},
+            "InvalidSpec",
+            "spec.config.arrivals.kind: must be one of open, streams, closed, trace",
+        ),
         ("shape", {"template": {"spec": {"tolerations": "x"}}}, "InvalidSpec", "tolerations"),
         ("stranger", {"template": {"spec": {"dnsPolicy": "Nope"}}}, "InvalidSpec", "dnsPolicy"),
     ],

@@ -80,7 +80,8 @@ def test_head_gateway_and_service_lead_to_their_own_parts() -> None:
 
 def test_a_load_tests_pod_leads_to_its_template() -> None:
     template = {"spec": {"dnsPolicy": "Nope"}}
-    spec = {"target": {"url": "http://a"}, "config": {}, "template": template}
+    run = {"arrivals": {"rate": 1}, "classes": {"a": {"kind": "questions"}}}
+    spec = {"target": {"url": "http://a"}, "config": run, "template": template}
     (trial,) = load_test_trials("run", "ns", parse_load_test(spec), Defaults())
     found = origin_of("spec.dnsPolicy", trial.manifest, trial.origin)
     assert found == "spec.template.spec.dnsPolicy"

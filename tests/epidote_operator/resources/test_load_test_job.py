@@ -16,18 +16,25 @@ from epidote_operator.spec.parsing import parse_load_test
 from epidote_operator.testing.manifest_schema import check
 
 
-def objects(**fields: Any) -> list[dict[str, Any]]:
-    spec = parse_load_test(
-        {"target": {"serviceName": "chat"}, "config": {"seed": 7}, **fields},
-    )
+RUN: dict[str, Any] = {
+    "arrivals": {"rate": 1, "duration_s": 1},
+    "classes": {"sums": {"kind": "questions", "images": {"count": 0}}},
+}
+
+
+def objects(*, config: Any = None, **fields: Any) -> list[dict[str, Any]]:
+    """`config`: what is said besides the run itself."""
+    said = {**RUN, **(config or {})}
+    spec = parse_load_test({"target": {"serviceName": "chat"}, "config": said, **fields})
     return load_test_objects(
         "nightly", "prod", "uid-2", spec, url="http://chat:8000", defaults=Defaults(image="i:1")
     )
 
 
 def test_the_configuration_is_the_users_with_the_target_filled_in() -> None:
-    config, _ = objects()
+    config, _ = objects(config={"seed": 7})
     assert yaml.safe_load(config["data"]["run.yaml"]) == {
+        **RUN,
         "seed": 7,
         "target": {"url": "http://chat:8000"},
         "limits": {"run_timeout_s": 7200},
@@ -78,8 +85,8 @@ def test_the_run_itself_knows_when_its_time_is_over(given: Any, found: int) -> N
     assert job["spec"]["activeDeadlineSeconds"] > 600 + STOP_S
 
 
-def test_limits_that_are_none_are_left_for_the_load_generator_to_refuse() -> None:
-    config, _ = objects(config={"limits": "none"})
+def test_limits_that_are_none_are_left_for_another_image_to_refuse() -> None:
+    config, _ = objects(config={"limits": "none"}, image="other:1")
     assert yaml.safe_load(config["data"]["run.yaml"])["limits"] == "none"
 
 

@@ -58,7 +58,8 @@ def test_a_cache_policy_is_judged_by_the_gateways_own_model() -> None:
 
 
 def test_a_load_test_keeps_its_question() -> None:
-    old = {"target": {"url": "http://a"}, "config": {}}
+    run = {"arrivals": {"rate": 1}, "classes": {"a": {"kind": "questions"}}}
+    old = {"target": {"url": "http://a"}, "config": run}
     ruling = rule_on("loadtests", "t", {**old, "timeoutSeconds": 5}, old)
     assert [problem.path for problem in ruling.problems] == ["spec.timeoutSeconds"]
 

@@ -65,7 +65,12 @@ def test_a_change_of_the_promise_is_live(new: Spec) -> None:
 
 
 def test_a_load_test_that_ran_keeps_its_question() -> None:
-    old = {"target": {"url": "http://a"}, "config": {"seed": 1}}
-    new = {"target": {"url": "http://a"}, "config": {"seed": 2}, "ttlSecondsAfterFinished": 5}
+    run = {"arrivals": {"rate": 1}, "classes": {"a": {"kind": "questions"}}}
+    old = {"target": {"url": "http://a"}, "config": {**run, "seed": 1}}
+    new = {
+        "target": {"url": "http://a"},
+        "config": {**run, "seed": 2},
+        "ttlSecondsAfterFinished": 5,
+    }
     problems = refused_test_changes(parse_load_test(old), parse_load_test(new))
     assert [problem.path for problem in problems] == ["spec.config"]

@@ -35,6 +35,10 @@ MINIMAL: dict[str, Any] = {
     "pool": {"maxWorkers": 8},
     "slo": {"ttftMilliseconds": 500, "tpotMilliseconds": 50},
 }
+RUN: dict[str, Any] = {
+    "arrivals": {"rate": 1, "duration_s": 1},
+    "classes": {"sums": {"kind": "questions", "images": {"count": 0}}},
+}
 
 
 def _schema(kind: str) -> dict[str, Any]:
@@ -170,15 +174,18 @@ def test_a_bad_cache_policy_is_refused_by_field(spec: dict[str, Any], line: str)
 @pytest.mark.parametrize(
     ("spec", "path"),
     [
-        ({"target": {}, "config": {}}, "spec.target"),
-        ({"target": {"serviceName": "a", "url": "http://b"}, "config": {}}, "spec.target.url"),
-        ({"target": {"url": "b:80"}, "config": {}}, "spec.target.url"),
-        ({"target": {"url": "http://b"}, "config": {"target": "c"}}, "spec.config.target"),
+        ({"target": {}, "config": RUN}, "spec.target"),
+        ({"target": {"serviceName": "a", "url": "http://b"}, "config": RUN}, "spec.target.url"),
+        ({"target": {"url": "b:80"}, "config": RUN}, "spec.target.url"),
+        ({"target": {"url": "http://b"}, "config": {**RUN, "target": "c"}}, "spec.config.target"),
         (
-            {"target": {"url": "http://b"}, "config": {"target": {"url": "http://c"}}},
+            {"target": {"url": "http://b"}, "config": {**RUN, "target": {"url": "http://c"}}},
             "spec.config.target.url",
         ),
-        ({"target": {"url": "http://b"}, "config": {"x": "y" * 300_000}}, "spec.config"),
+        (
+            {"target": {"url": "http://b"}, "config": {**RUN, "watch": {"x": "y" * 300_000}}},
+            "spec.config",
+        ),
         ({"target": {"url": "http://b"}}, "spec.config"),
     ],
 )
@@ -264,7 +271,7 @@ def test_a_model_read_back_from_its_own_json_is_equal() -> None:
 def test_a_load_tests_template_that_no_pod_can_be_made_with_is_refused(
     template: dict[str, Any], path: str
 ) -> None:
-    spec = {"target": {"url": "http://a"}, "config": {}, "template": template}
+    spec = {"target": {"url": "http://a"}, "config": RUN, "template": template}
     with pytest.raises(InvalidSpec) as refused:
         parse_load_test(spec)
     assert [problem.path for problem in refused.value.problems] == [f"spec.template.{path}"]
