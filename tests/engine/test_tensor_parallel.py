@@ -33,7 +33,7 @@ MODELS = (
 NUM_RANKS = 2
 SIZES = {"dtype": "float32", "block_size": 4, "num_kv_blocks": 60, "max_num_seqs": 4}
 RANK = """
-import json, sys
+import gc, json, sys
 import torch
 import torch.distributed as dist
 from epidote_core.generation import GenerateRequest
@@ -45,41 +45,45 @@ from epidote_engine.parallel.following import LeadingEngine, follow
 from epidote_engine.parallel.shards import Shards
 from epidote_engine.parallel.weights import ShardedWeights
 
+def work(folder, rank):
+    task = json.load(open(f"{folder}/task.json"))
+    shards, told = Shards(), {}
+    for number, path in enumerate(task["models"]):
+        engine = Engine(
+            EngineConfig(model=path, overlap_steps=bool(number % 2), **task["sizes"]), shards=shards
+        )
+        weights = ShardedWeights(load_model_spec(path), shards, device="cpu")
+        for name in weights:
+            weights[name]
+        told[path] = {"bytes": weights.bytes_read}
+        if rank:
+            follow(engine, dist.group.WORLD)
+            assert engine.is_drained()
+            continue
+        leader = LeadingEngine(engine, dist.group.WORLD)
+        requests = [
+            GenerateRequest(
+                request_id=f"{n}", prompt_token_ids=tuple(prompt),
+                sampling=SamplingParams(max_tokens=12, temperature=0.9 * (n % 2), seed=n,
+                                        ignore_eos=True),
+            )
+            for n, prompt in enumerate(task["prompts"])
+        ]
+        sampling = SamplingParams(max_tokens=9)
+        gone = GenerateRequest(request_id="gone", prompt_token_ids=(1, 2), sampling=sampling)
+        leader.add(gone)
+        leader.step()
+        leader.abort("gone")
+        answers = serve(leader, requests)
+        told[path]["tokens"] = [answers[f"{n}", 0].token_ids for n in range(len(requests))]
+        leader.stop()
+    json.dump(told, open(f"{folder}/told{rank}.json", "w"))
+
 folder, rank = sys.argv[1], int(sys.argv[2])
-task = json.load(open(f"{folder}/task.json"))
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-shards, told = Shards(), {}
-for number, path in enumerate(task["models"]):
-    engine = Engine(
-        EngineConfig(model=path, overlap_steps=bool(number % 2), **task["sizes"]), shards=shards
-    )
-    weights = ShardedWeights(load_model_spec(path), shards, device="cpu")
-    for name in weights:
-        weights[name]
-    told[path] = {"bytes": weights.bytes_read}
-    if rank:
-        follow(engine, dist.group.WORLD)
-        assert engine.is_drained()
-        continue
-    leader = LeadingEngine(engine, dist.group.WORLD)
-    requests = [
-        GenerateRequest(
-            request_id=f"{n}", prompt_token_ids=tuple(prompt),
-            sampling=SamplingParams(max_tokens=12, temperature=0.9 * (n % 2), seed=n,
-                                    ignore_eos=True),
-        )
-        for n, prompt in enumerate(task["prompts"])
-    ]
-    sampling = SamplingParams(max_tokens=9)
-    gone = GenerateRequest(request_id="gone", prompt_token_ids=(1, 2), sampling=sampling)
-    leader.add(gone)
-    leader.step()
-    leader.abort("gone")
-    answers = serve(leader, requests)
-    told[path]["tokens"] = [answers[f"{n}", 0].token_ids for n in range(len(requests))]
-    leader.stop()
-json.dump(told, open(f"{folder}/told{rank}.json", "w"))
+work(folder, rank)  # whose end drops the leader: a group that is still held aborts the exit
+gc.collect()
 dist.destroy_process_group()
 """
 
