@@ -109,6 +109,7 @@ class Pools:
     layouts: tuple[PoolLayout, ...]
     ray: bool  # whether it can put objects into Ray's store
     cuda_handles: tuple[tuple[str, str], ...] = ()  # (pool, handle) of pools in GPU memory
+    nixl_handles: tuple[tuple[str, str], ...] = ()  # (pool, handle) where NIXL may be used
 
 
 @dataclass(frozen=True, kw_only=True)

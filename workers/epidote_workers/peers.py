@@ -37,13 +37,14 @@ class PeerWorker:
         name = ours.layout.name
         async with self._attaching:
             if name not in self._pools:
-                self._pools[name] = await self._attach(ours)
+                self._pools[name], transport = await self._attach(ours)
+                logger.info("pool attached", extra={"pool": name, "transport": transport})
                 if self.connection.error is not None:
                     self._let_go()
                     raise self.connection.error
             return self._pools[name]
 
-    async def _attach(self, ours: LocalPool) -> PeerPool:
+    async def _attach(self, ours: LocalPool) -> tuple[PeerPool, str]:
         timeout_s = self._peers.call_timeout_s
         if self._description is None:
             call = self.connection.call(POOLS, Nothing(), timeout_s=timeout_s)
@@ -53,18 +54,25 @@ class PeerWorker:
         if theirs is None:
             raise LayoutMismatch(f"the peer has no pool {name!r}")
         is_near = self._description.node_id == self._peers.node_id
-        handle = dict(self._description.cuda_handles).get(name, "")
-        if handle and is_near and ours.units.is_cuda:
+        cuda = dict(self._description.cuda_handles).get(name, "")
+        nixl = dict(self._description.nixl_handles).get(name, "")
+        peers, on_gpu = self._peers, ours.units.is_cuda
+        ways: list[tuple[str, Transport, str]] = []  # by what a read costs
+        if is_near and cuda and on_gpu:
+            ways.append(("cuda_ipc", peers.cuda, cuda))
+        if is_near and where and not on_gpu:
+            ways.append(("shared_memory", peers.shared, where))
+        if nixl and peers.nixl is not None:
+            ways.append(("nixl", peers.nixl, nixl))
+        for name_of_way, transport, handle in ways:
             try:
-                return await self._peers.cuda.attach(self.connection, handle, ours.layout, theirs)
-            except NoDescriptor as error:  # one host, but other GPUs are visible: containers
-                logger.warning("pool not mapped", extra={"reason": str(error)})
-        if where and is_near and not ours.units.is_cuda:
-            try:
-                return await self._peers.shared.attach(self.connection, where, ours.layout, theirs)
-            except NoDescriptor as error:  # one host, but other mounts: containers
-                logger.warning("pool not mapped", extra={"reason": str(error)})
-        return await self._peers.packed.attach(self.connection, where, ours.layout, theirs)
+                pool = await transport.attach(self.connection, handle, ours.layout, theirs)
+                return pool, name_of_way
+            except NoDescriptor as error:  # one host, but other mounts or GPUs: containers
+                reason = {"transport": name_of_way, "reason": str(error)}
+                logger.warning("pool not reached, trying another way", extra=reason)
+        packed = await peers.packed.attach(self.connection, where, ours.layout, theirs)
+        return packed, "packed"
 
     def _let_go(self) -> None:
         for pool in self._pools.values():
@@ -82,6 +90,7 @@ class Peers:
         self.shared: Transport = SharedMemoryTransport(copies)
         self.cuda: Transport = CudaIpcTransport(copies)
         self.packed: Transport = PackedTransport(copies)
+        self.nixl: Transport | None = None  # known when the pools are
         self._secret = secret
         self._peers: dict[str, PeerWorker] = {}
         self._connecting: dict[str, asyncio.Lock] = {}

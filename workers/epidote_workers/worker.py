@@ -33,6 +33,7 @@ from epidote_workers.messages import (
 )
 from epidote_workers.parts import Parts
 from epidote_workers.peers import Peers
+from epidote_workers.pool_lending import PoolLending
 from epidote_workers.prefill_stage import PrefillStage
 from epidote_workers.rpc.address import TcpAddress, UnixAddress
 from epidote_workers.rpc.secret import secret_from
@@ -42,11 +43,10 @@ from epidote_workers.stage_gate import StageGate
 from epidote_workers.status_board import StatusBoard
 from epidote_workers.switching import Switching
 from epidote_workers.transfer.copy_thread import CopyThread
-from epidote_workers.transfer.cuda_ipc import DeviceAllocator, export
+from epidote_workers.transfer.cuda_ipc import DeviceAllocator
 from epidote_workers.transfer.descriptor_socket import DescriptorServer
 from epidote_workers.transfer.layout import as_units, kv_layout, media_layout
 from epidote_workers.transfer.packed import answer_read
-from epidote_workers.transfer.ray_objects import has_ray
 from epidote_workers.transfer.shared_pool import SharedMemoryAllocator
 from epidote_workers.transfer.transport import LocalPool
 from epidote_workers.worker_settings import WorkerSettings
@@ -127,6 +127,7 @@ class Worker:
             peers=peers,
             computes_on_cpu=self._config.device == "cpu",
         )
+        self._lending = PoolLending(self._node_id, self._parts.pools)
         self._encoder = EncodeStage(self._parts)
         self._fetcher = MediaFetcher(self._parts, self._encoder)
         self._board = StatusBoard(
@@ -176,6 +177,10 @@ class Worker:
             (media, media_layout(media, fingerprint)),
         ):
             parts.pools[layout.name] = LocalPool(as_units(tensor, layout), layout)
+        if self._settings.tcp_host is not None and self._settings.uses_nixl:
+            parts.peers.nixl = await self._lending.open_nixl(
+                self.worker_id, self._copies, parts.peers.packed
+            )
         self._tasks.append(asyncio.create_task(self._watch()))
         await self._switching.first_role()
         if self.failure is not None:
@@ -195,6 +200,7 @@ class Worker:
             self._server = None
             self._running.peers.close()
             await self._running.engine.stop()
+            self._lending.close()
             self._copies.close()
             self._allocator.close()
         if self._descriptors is not None:
@@ -319,19 +325,8 @@ class Worker:
         return service
 
     async def _pools(self, _: Nothing) -> Pools:
-        described = self._running.pools.values()
-        is_mappable = self._descriptors is not None and all(
-            self._allocator.descriptor(pool.layout.name) is not None
-            for pool in described
-            if pool.layout.num_bytes
-        )
-        return Pools(
-            node_id=self._node_id,
-            descriptor_path=self._descriptors.path if self._descriptors and is_mappable else "",
-            layouts=tuple(pool.layout for pool in described),
-            ray=has_ray(),
-            cuda_handles=tuple((p.layout.name, export(p.units)) for p in described),
-        )
+        path = self._descriptors.path if self._descriptors is not None else ""
+        return self._lending.describe(path, self._allocator)
 
     async def _drain(self, call: DrainCall) -> Nothing:
         await self.drain(deadline_s=call.deadline_s, grace_s=call.grace_s)
