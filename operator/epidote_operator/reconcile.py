@@ -7,6 +7,7 @@ from typing import Any
 
 from epidote_operator.act.executor import Executor, describe
 from epidote_operator.act.fleet_keys import SpoiltSecret
+from epidote_operator.act.head_loss import follow_head, look_at_head
 from epidote_operator.act.keeping import REAPPLY_S
 from epidote_operator.act.kuberay_hands import KubeRayHands
 from epidote_operator.act.kubernetes_hands import Asked, KubernetesHands
@@ -103,6 +104,10 @@ class Reconciler:
         await take_back(self.api, fleet, self._worker_pods(fleet), state.taken_back)
         serving = before.revision or fleet.revision
         rolls = serving != fleet.revision
+        heads = self.pods(fleet.namespace, fleet.name, Component.HEAD)
+        head = look_at_head(before.head, fleet, of_revision(heads, serving), serving)
+        state.memory.pods.head = state.asked.head = head.life
+        fleet = replace(fleet, head_changes=0 if rolls else head.changes)
         policy = await self.policies.of_service(fleet, state.kept)
         troubles += await state.kept.ensure(
             self.api,
@@ -113,6 +118,13 @@ class Reconciler:
             now_s=now_s,
         )
         done = await self._tick(fleet, state, before, now_s, serving)
+        lost = await follow_head(
+            self._hands(fleet, state.memory, state.asked, serving),
+            done.observation.fleet,
+            state.heads,
+            head,
+            wanted=sum(before.kept_workers.values()),
+        )
         rollout: RolloutStatus | None = None
         if rolls:
             try:
@@ -129,6 +141,7 @@ class Reconciler:
             troubles += asked.refusals.now(now_s)
         raw = given.raw
         status, decision = self._report(resource, fleet, done, before, raw, now_s, serving, rollout)
+        status = status.model_copy(update={"head": head.now})
         if followed is not None:
             status = with_condition(
                 status, POLICY, followed, before.conditions, now_s=now_s, generation=generation
@@ -137,7 +150,7 @@ class Reconciler:
         if refusal is not None:
             status = refused(status, refusal, generation, now_s)
         more = [News(kind=WARNING, reason=SpoiltSecret.reason, message=event)] if event else []
-        return await self._tell(resource, state, before, status, now_s, decision, more)
+        return await self._tell(resource, state, before, status, now_s, decision, [*more, *lost])
 
     @property
     def teller(self) -> Teller:

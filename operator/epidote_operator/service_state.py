@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from epidote_operator.act.head_loss import HeadMemory
 from epidote_operator.act.keeping import KeptObjects
 from epidote_operator.act.kubernetes_hands import Asked
 from epidote_operator.kube.api import Manifest
@@ -36,6 +37,7 @@ class ServiceState:
     taken_back: set[str] = field(default_factory=set)  # uids of pods that were orphans
     swept: tuple[set[str], float] = (set(), 0.0)  # revisions that alone are there, look again when
     shifted: tuple[str, float] = ("", 0.0)  # the revision that clients reach, seen since
+    heads: HeadMemory = field(default_factory=HeadMemory)
     latest: Manifest | None = None  # the resource as our last patch left it
 
     async def aclose(self) -> None:

@@ -93,6 +93,7 @@ class KeptObjects:
             fleet.revision,
             desired_workers,
             shifts,
+            fleet.head_changes,
             None if policy is None else digest(dict(policy)),
         )
         is_due = self.is_due(now_s)

@@ -39,7 +39,9 @@ class Asked:
 
     switches: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # by pod uid or name
     refused: dict[str, str] = field(default_factory=dict)  # workers that rolled back, and why
-    size: Counter[Role] | None = None
+    size: Counter[Role] | None = None  # that a register was told
+    size_told: tuple[str, str] = ("", "")  # through which gateway, under which head
+    head: str | None = None  # the life of the head that listens
     refusals: Refusals = field(default_factory=Refusals)  # pods that the API server won't have
     advice: dict[str, float] = field(default_factory=dict)  # that gateways were told last, by path
 
@@ -148,20 +150,23 @@ class KubernetesHands:
         )
 
     async def match_size(self, assigned: Counter[Lane]) -> None:
-        """Tell the register, once for each change and once in an operator's life."""
+        """Tell the register, once for each change, each gateway that is asked, and each head."""
         counts: Counter[Role] = Counter()
         for lane, count in assigned.items():
             counts[lane.role] += count
         counts = +counts
-        if counts == self.asked.size or not counts or self.asked.switches:
+        if not counts or self.asked.switches:
             return
         gateway = self._gateway()
+        told = (gateway.url, self.asked.head or self.asked.size_told[1])
+        if (counts, told) == (self.asked.size, self.asked.size_told):
+            return
         try:
             await gateway.set_num_workers(counts.total())
         except GatewayRefused as refused:
             if refused.status != 400:  # a fleet of fixed size: pods are all there is to it
                 raise
-        self.asked.size = counts
+        self.asked.size, self.asked.size_told = counts, told
         task = asyncio.create_task(self._leave_roles(gateway, counts))
         self.asked.switches[REGISTER] = task
         task.add_done_callback(lambda _: self.asked.switches.pop(REGISTER, None))

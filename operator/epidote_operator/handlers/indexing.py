@@ -6,7 +6,7 @@ There are no timers and no daemons: kopf gives every resource that has one a fin
 service could then not be deleted while no operator runs. `ticker` walks these indices instead.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import kopf
@@ -80,5 +80,17 @@ def slim_pod(pod: Mapping[str, Any]) -> dict[str, Any]:
         kept["deletionTimestamp"] = metadata["deletionTimestamp"]
     return {
         "metadata": kept,
-        "status": {key: status[key] for key in ("phase", "podIP", "conditions") if key in status},
+        "status": {
+            **{key: status[key] for key in ("phase", "podIP", "conditions") if key in status},
+            **_restarts(status.get("containerStatuses")),
+        },
     }
+
+
+def _restarts(statuses: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+    if not statuses:
+        return {}
+    kept = [
+        {key: item[key] for key in ("name", "restartCount") if key in item} for item in statuses
+    ]
+    return {"containerStatuses": kept}

@@ -14,6 +14,7 @@ from epidote_operator.observe.prometheus import PrometheusSource
 from epidote_operator.observe.signals import role_signals
 from epidote_operator.observe.window import MetricsWindow
 from epidote_operator.resources.commands import HTTP_PORT
+from epidote_operator.resources.labels import HEAD_CHANGES
 from epidote_planner.lane import SPLIT_ROLES
 
 Pod = Mapping[str, Any]
@@ -68,9 +69,12 @@ class ClusterObserver:
 
 
 def gateway_urls(pods: Collection[Pod]) -> list[str]:
-    """Addresses of the gateways that run, ready or not: one that isn't tells why."""
+    """Addresses of the gateways that run, ready or not: one that isn't tells why.
+
+    First those that came up for the latest head: others may know a fleet that is no more.
+    """
     found = []
-    for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"])):
+    for pod in sorted(pods, key=_by_head):
         status = pod.get("status", {})
         if status.get("phase") != "Running" or "deletionTimestamp" in pod["metadata"]:
             continue
@@ -78,3 +82,8 @@ def gateway_urls(pods: Collection[Pod]) -> list[str]:
             host = f"[{address}]" if ":" in address else address
             found.append(f"http://{host}:{HTTP_PORT}")
     return found
+
+
+def _by_head(pod: Pod) -> tuple[int, str]:
+    changes = str((pod["metadata"].get("annotations") or {}).get(HEAD_CHANGES, "0"))
+    return -int(changes) if changes.isdigit() else 0, str(pod["metadata"]["name"])

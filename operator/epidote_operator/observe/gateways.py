@@ -19,7 +19,8 @@ class Gateways:
         self._admin_key: str | None = None
 
     async def follow(self, urls: Iterable[str], admin_key: str | None) -> None:
-        """Have exactly these gateways; a new key means new clients."""
+        """Have exactly these gateways, in this order; a new key means new clients."""
+        urls = list(urls)
         wanted = set() if admin_key != self._admin_key else set(urls)
         for url in [url for url in self._clients if url not in wanted]:
             await self._clients.pop(url).aclose()
@@ -27,6 +28,7 @@ class Gateways:
         for url in urls:
             if url not in self._clients:
                 self._clients[url] = GatewayClient(url, admin_key)
+        self._clients = {url: self._clients[url] for url in urls}
 
     async def aclose(self) -> None:
         for client in self._clients.values():
@@ -52,12 +54,18 @@ class Gateways:
         return found
 
     async def fleet(self, now_s: float) -> tuple[FleetReport | None, GatewayClient | None, str]:
-        """The first answer, the gateway that gave it, and why others did not."""
+        """The first answer, the gateway that gave it, and why others did not.
+
+        That one is the first of `all` from then on: what it told is acted on through it.
+        """
         why = "there is no gateway yet"
-        for client in self._clients.values():
+        for url, client in self._clients.items():
             try:
                 async with asyncio.timeout(DEADLINE_S):
-                    return await client.fleet(now_s), client, ""
+                    report = await client.fleet(now_s)
             except (EpidoteError, TimeoutError) as error:
                 why = str(error) or f"{client.url} did not answer within {DEADLINE_S:g} s"
+                continue
+            self._clients = {url: client, **self._clients}
+            return report, client, ""
         return None, None, why

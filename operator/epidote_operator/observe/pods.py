@@ -13,7 +13,7 @@ from typing import Any
 from epidote_core.roles import Role, WorkerState
 from epidote_operator.observe.gateway_client import FleetReport, WorkerReport
 from epidote_operator.resources.labels import REVISION
-from epidote_operator.resources.pod_notes import PodNotes, read_notes
+from epidote_operator.resources.pod_notes import HEAD, PodNotes, read_notes
 from epidote_operator.status.conditions import unix_time
 from epidote_operator.status.fleet import Fleet, FleetWorker
 from epidote_planner.lane import SPLIT_ROLES, Lane
@@ -25,8 +25,10 @@ NODE_ID = "epidote.dev/node-id"  # annotation: how the worker's own node is call
 @dataclass
 class PodFleet:
     """Joins pods and workers; remembers since when a worker is missing from the gateway's list, or
-    switches without an intent, or stands in for nobody."""
+    switches without an intent, or stands in for nobody. `head`: the life of the head that listens,
+    None while none is known to; see `status.head`."""
 
+    head: str | None = None
     _missing_since: dict[str, float] = field(default_factory=dict)  # by pod uid
     _adrift_since: dict[str, float] = field(default_factory=dict)
     _redundant_since: dict[str, float] = field(default_factory=dict)
@@ -54,6 +56,10 @@ class PodFleet:
         workers = [
             self._worker(pod, report is not None, _find(pod, reports), now_s, revision)
             for pod in listed
+        ]
+        workers = [
+            _without_head(pod, worker, self.head)
+            for pod, worker in zip(listed, workers, strict=True)
         ]
         return Fleet(
             at_s=now_s,
@@ -161,6 +167,14 @@ class PodFleet:
         missing_s = self._missing_since.setdefault(uid, now_s)
         never_served = notes.since_s <= created_s + 1.0
         return WorkerState.STARTING, created_s if never_served else missing_s
+
+
+def _without_head(pod: Mapping[str, Any], worker: FleetWorker, head: str | None) -> FleetWorker:
+    """The worker, as one that leaves if it joined another head than `head`."""
+    joined = (pod["metadata"].get("annotations") or {}).get(HEAD)
+    if head is None or joined is None or joined == head:
+        return worker
+    return replace(worker, has_lost_head=True, is_leaving=True, adrift_since_s=None)
 
 
 def _find(pod: Mapping[str, Any], reports: Iterable[WorkerReport]) -> WorkerReport | None:

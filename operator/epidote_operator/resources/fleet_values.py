@@ -33,6 +33,7 @@ class Fleet:
     spec: MultimodalServiceSpec
     revision: str
     defaults: Defaults = Defaults()
+    head_changes: int = 0  # how often the head came back as another one
 
     @property
     def image(self) -> str:

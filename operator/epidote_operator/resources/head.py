@@ -10,7 +10,7 @@ from epidote_operator.resources.commands import (
     head_command,
 )
 from epidote_operator.resources.fleet_values import Fleet, Manifest
-from epidote_operator.resources.labels import Component, selector
+from epidote_operator.resources.labels import HEAD_CHANGES, Component, selector
 from epidote_operator.resources.pods import GRACE_S, pod_spec, pod_template
 
 
@@ -90,6 +90,11 @@ def gateway_deployment(fleet: Fleet) -> Manifest:
     )
     spec = with_cache_policy(fleet, spec)
     metadata = fleet.metadata(fleet.part(Component.GATEWAY), Component.GATEWAY, revisioned=True)
+    template = pod_template(fleet, Component.GATEWAY, spec, gateway.template)
+    if fleet.head_changes:  # those that joined an earlier head end: new ones come up beside them
+        noted = {HEAD_CHANGES: str(fleet.head_changes)}
+        annotations = {**template["metadata"].get("annotations", {}), **noted}
+        template["metadata"] = {**template["metadata"], "annotations": annotations}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -98,7 +103,7 @@ def gateway_deployment(fleet: Fleet) -> Manifest:
             "replicas": gateway.replicas,
             "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "selector": {"matchLabels": selector(fleet.name, Component.GATEWAY, fleet.revision)},
-            "template": pod_template(fleet, Component.GATEWAY, spec, gateway.template),
+            "template": template,
         },
     }
 

@@ -3,6 +3,7 @@
     label       epidote.dev/role        the role it serves; absent while it may not be routed to
     annotation  epidote.dev/assignment  {"lane", "since"}: where it belongs, since when
     annotation  epidote.dev/switch      a `SwitchIntent`, while there is one
+    annotation  epidote.dev/head        the head that it joined: see `status.head`
 
 They are the operator's whole memory of what it does: pods outlive it.
 """
@@ -20,6 +21,7 @@ from epidote_planner.lane import DEFAULT_GROUP, Lane
 GROUP_LABEL = "epidote.dev/group"
 ASSIGNMENT = "epidote.dev/assignment"
 SWITCH = "epidote.dev/switch"
+HEAD = "epidote.dev/head"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -181,6 +181,17 @@ class RolloutStatus(StatusModel):
     """Whether that is longer ago than `rollout.progressDeadlineSeconds`."""
 
 
+class HeadStatus(StatusModel):
+    """Ray's head as it was seen last. Workers and gateways belong to the one that they joined."""
+
+    revision: str
+    """Revision whose head it is."""
+    life: str
+    """The head's pod and how often its container was restarted there."""
+    changes: int = 0
+    """How often the revision's head came back as another one."""
+
+
 class MultimodalServiceStatus(StatusModel):
     """What the operator saw and decided last."""
 
@@ -217,6 +228,8 @@ class MultimodalServiceStatus(StatusModel):
     """When the number of workers was changed last."""
     revision: str = ""
     """Hash of what worker pods are made from; pods of another revision are replaced."""
+    head: HeadStatus | None = None
+    """Ray's head; where another one takes its place, workers and gateways are replaced."""
     rollout: RolloutStatus | None = None
     """The change under way; absent while there is none."""
     url: str = ""

@@ -136,6 +136,9 @@ def _progressing(facts: Facts) -> Finding:
         return TRUE, "RollingUpdate", told
     if outdated:
         return TRUE, "RollingUpdate", f"{len(outdated)} workers are of an older revision"
+    if lost := sum(w.has_lost_head for w in facts.fleet.workers):
+        told = f"Ray's head is another one: {lost} workers of the former one are replaced"
+        return TRUE, "HeadReplaced", told
     if starting:
         return TRUE, "WorkersStarting", f"{len(starting)} workers start"
     if leaving:

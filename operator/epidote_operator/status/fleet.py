@@ -74,6 +74,7 @@ class FleetWorker:
     redundant_since_s: float | None = None
     is_ready: bool = True  # its pod's readiness probe agrees that it serves
     is_outdated: bool = False  # made from an older revision of the spec
+    has_lost_head: bool = False  # it joined a head that is no more, and counts as leaving
     num_running: int = 0
     num_waiting: int = 0
 
@@ -98,6 +99,8 @@ class FleetWorker:
     def for_planner(self) -> WorkerStatus:
         """The planner counts a worker that switches for where it is going."""
         state, lane = self.state, self.lane
+        if self.has_lost_head:  # it may end at any moment, which is no failure of its own
+            state = WorkerState.DRAINING
         if self.intent is not None:
             lane = self.intent.target
             if state is WorkerState.ROUTABLE:  # asked, not begun; or ended, not yet written down

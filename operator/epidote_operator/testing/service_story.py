@@ -89,7 +89,7 @@ class OperatorLife:
     async def tick(self) -> MultimodalServiceStatus:
         """Look at the cluster afresh, and reconcile once."""
         resource = await get_service(self.api, self.name)
-        for component in (Component.WORKER, Component.GATEWAY):
+        for component in Component:
             wanted = label_selector(selector(self.name, component))
             listed = await self.api.request(
                 "GET",

@@ -74,3 +74,10 @@ async def test_waiting_ends_with_the_operator() -> None:
     stop.set()
     api: Any = Discovery(None)
     await demand_kinds(api, stop, pause_s=0.0)
+
+
+def test_a_kept_pod_says_how_often_its_containers_were_restarted() -> None:
+    """A head that restarted is another head."""
+    statuses = [{"name": "head", "restartCount": 2, "image": "x", "state": {"much": "more"}}]
+    kept = slim_pod({"metadata": {"name": "p"}, "status": {"containerStatuses": statuses}})
+    assert kept["status"] == {"containerStatuses": [{"name": "head", "restartCount": 2}]}
