@@ -14,6 +14,7 @@ from epidote_core.errors import InvalidRequest, Overloaded, WorkerLost
 from epidote_core.generation import Route
 from epidote_core.roles import Role
 from epidote_core.worker_view import WorkerView
+from epidote_workers import pool_lending
 from epidote_workers.client import FleetClient
 from epidote_workers.fake_fleet import ask_for, fleet_of, picture, pretend
 from epidote_workers.fake_tokens import answer
@@ -43,6 +44,7 @@ async def test_workers_of_other_hosts_copy_over_tcp(
 ) -> None:
     """Other node ids: nothing is mapped, blocks and rows are packed and sent, after the secret."""
     monkeypatch.setenv("EPIDOTE_RPC_SECRET", "between hosts")
+    monkeypatch.setattr(pool_lending, "open_agent", lambda name: None)  # NIXL: test_nixl.py
     async with fleet_of(tmp_path) as fleet:
         for worker_id, role in (("e", E), ("p", P), ("d", D)):
             await fleet.add(worker_id, role, tcp_host="127.0.0.1")

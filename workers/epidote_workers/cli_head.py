@@ -38,6 +38,7 @@ def head(
     dtype: option.Dtype = "auto",
     device: Annotated[str, typer.Option(help="auto: as each worker finds; cpu or cuda.")] = "auto",
     kv_cache_dtype: option.KvCacheDtype = "auto",
+    kv_transfer_dtype: option.KvTransferDtype = "auto",
     tensor_parallel_size: option.TensorParallelSize = 1,
     kv_blocks: option.KvBlocks = None,
     max_model_len: option.MaxModelLen = None,
@@ -63,6 +64,9 @@ def head(
                 dtype=choice("dtype", dtype, ("auto", "float32", "bfloat16", "float16")),
                 device=choice("device", device, ("auto", "cpu", "cuda")),
                 kv_cache_dtype=choice("kv-cache-dtype", kv_cache_dtype, option.KV_CACHE_DTYPES),
+                kv_transfer_dtype=choice(
+                    "kv-transfer-dtype", kv_transfer_dtype, option.KV_CACHE_DTYPES
+                ),
                 tensor_parallel_size=tensor_parallel_size,
                 num_kv_blocks=kv_blocks,
                 max_model_len=max_model_len,

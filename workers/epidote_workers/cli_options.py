@@ -18,6 +18,13 @@ KvCacheDtype = Annotated[
     ),
 ]
 KV_CACHE_DTYPES = ("auto", "int8", "fp8")
+KvTransferDtype = Annotated[
+    str,
+    typer.Option(
+        help="KV between hosts: auto: as in the cache; int8 or fp8: half of bfloat16's bytes, "
+        "with a loss.",
+    ),
+]
 TensorParallelSize = Annotated[
     int,
     typer.Option(

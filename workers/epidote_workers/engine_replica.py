@@ -104,6 +104,7 @@ class EngineReplica:
                 socket_dir=Path(here.run_directory or settings.run_directory),
                 tcp_host=here.host or settings.tcp_host,
                 node_id=here.name,
+                kv_transfer_dtype=settings.kv_transfer_dtype,
             ),
             retire=self._retire,
         )

@@ -121,6 +121,7 @@ class ReadCall:
     end_layer: int
     units: tuple[int, ...]
     ray: bool
+    codes: str = ""  # "int8", "fp8": quantised on the way; "": as they are
 
 
 @dataclass(frozen=True, kw_only=True)

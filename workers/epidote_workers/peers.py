@@ -11,8 +11,10 @@ from epidote_workers.transfer.cuda_ipc import CudaIpcTransport
 from epidote_workers.transfer.descriptor_socket import NoDescriptor
 from epidote_workers.transfer.layout import LayoutMismatch
 from epidote_workers.transfer.packed import PackedTransport
+from epidote_workers.transfer.quantized import codes_for
 from epidote_workers.transfer.shared_memory import SharedMemoryTransport
 from epidote_workers.transfer.transport import LocalPool, PeerPool, Transport
+from epidote_workers.worker_settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ class PeerWorker:
             ways.append(("cuda_ipc", peers.cuda, cuda))
         if is_near and where and not on_gpu:
             ways.append(("shared_memory", peers.shared, where))
-        if nixl and peers.nixl is not None:
+        if nixl and peers.nixl is not None and not codes_for(peers.kv_transfer_dtype, ours.layout):
             ways.append(("nixl", peers.nixl, nixl))
         for name_of_way, transport, handle in ways:
             try:
@@ -72,7 +74,8 @@ class PeerWorker:
                 reason = {"transport": name_of_way, "reason": str(error)}
                 logger.warning("pool not reached, trying another way", extra=reason)
         packed = await peers.packed.attach(self.connection, where, ours.layout, theirs)
-        return packed, "packed"
+        codes = codes_for(peers.kv_transfer_dtype, ours.layout)
+        return packed, f"packed_{codes}" if codes else "packed"
 
     def _let_go(self) -> None:
         for pool in self._pools.values():
@@ -84,12 +87,13 @@ class Peers:
     """All peers of one worker, connected when first needed and again after a loss."""
 
     def __init__(
-        self, node_id: str, copies: CopyThread, *, call_timeout_s: float, secret: bytes | None
+        self, node_id: str, copies: CopyThread, settings: WorkerSettings, *, secret: bytes | None
     ) -> None:
-        self.node_id, self.call_timeout_s = node_id, call_timeout_s
+        self.kv_transfer_dtype = settings.kv_transfer_dtype
+        self.node_id, self.call_timeout_s = node_id, settings.call_timeout_s
         self.shared: Transport = SharedMemoryTransport(copies)
         self.cuda: Transport = CudaIpcTransport(copies)
-        self.packed: Transport = PackedTransport(copies)
+        self.packed: Transport = PackedTransport(copies, settings.kv_transfer_dtype)
         self.nixl: Transport | None = None  # known when the pools are
         self._secret = secret
         self._peers: dict[str, PeerWorker] = {}

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from epidote_core.errors import InvalidRequest
 from epidote_core.roles import Role, Stage
 from epidote_gateway.settings import GatewaySettings
 
@@ -36,6 +37,7 @@ class ReplicaSettings:
     dtype: str = "auto"
     device: str = "cpu"
     kv_cache_dtype: str = "auto"  # or "int8", "fp8": codes of one byte
+    kv_transfer_dtype: str = "auto"  # or "int8", "fp8": what KV crosses a network as, with a loss
     tensor_parallel_size: int = 1  # processes that a worker's language model is cut over
     num_kv_blocks: int | None = None  # None: the engine's own choice
     max_model_len: int | None = None
@@ -46,6 +48,14 @@ class ReplicaSettings:
     num_gpus: float = 0.0  # Ray resources of one worker
     num_cpus: float = 0.0
     joins: bool = False  # workers are nodes of their own, which `epidote worker` adds
+
+    def __post_init__(self) -> None:
+        if "auto" not in (self.kv_cache_dtype, self.kv_transfer_dtype):
+            raise InvalidRequest(
+                f"--kv-transfer-dtype {self.kv_transfer_dtype} with --kv-cache-dtype "
+                f"{self.kv_cache_dtype}: the cache's own codes travel as they are",
+                "kv_transfer_dtype",
+            )
 
     @property
     def resources(self) -> dict[str, float]:

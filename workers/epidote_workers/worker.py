@@ -47,6 +47,7 @@ from epidote_workers.transfer.cuda_ipc import DeviceAllocator
 from epidote_workers.transfer.descriptor_socket import DescriptorServer
 from epidote_workers.transfer.layout import as_units, kv_layout, media_layout
 from epidote_workers.transfer.packed import answer_read
+from epidote_workers.transfer.quantized import codes_for
 from epidote_workers.transfer.shared_pool import SharedMemoryAllocator
 from epidote_workers.transfer.transport import LocalPool
 from epidote_workers.worker_settings import WorkerSettings
@@ -115,9 +116,7 @@ class Worker:
             on_layers=self._on_layers,
             on_failure=self._on_engine_failure,
         )
-        peers = Peers(
-            self._node_id, self._copies, call_timeout_s=settings.call_timeout_s, secret=secret
-        )
+        peers = Peers(self._node_id, self._copies, settings, secret=secret)
         self._parts = Parts(
             worker_id=self.worker_id,
             settings=settings,
@@ -177,6 +176,7 @@ class Worker:
             (media, media_layout(media, fingerprint)),
         ):
             parts.pools[layout.name] = LocalPool(as_units(tensor, layout), layout)
+        codes_for(self._settings.kv_transfer_dtype, parts.kv.layout)  # refused now, not by a copy
         if self._settings.tcp_host is not None and self._settings.uses_nixl:
             parts.peers.nixl = await self._lending.open_nixl(
                 self.worker_id, self._copies, parts.peers.packed

@@ -33,6 +33,7 @@ class PoolLayout:
     unit_values: int  # numbers in one unit of one layer and part
     block_size: int  # tokens per unit
     fingerprint: str
+    num_heads: int = 1  # that share a unit, after its tokens
 
     @property
     def torch_dtype(self) -> "torch.dtype":
@@ -70,6 +71,7 @@ def kv_layout(tensor: "torch.Tensor", fingerprint: str) -> PoolLayout:
         unit_values=block_size * heads * width,
         block_size=block_size,
         fingerprint=fingerprint,
+        num_heads=heads,
     )
 
 
@@ -93,6 +95,12 @@ def as_units(tensor: "torch.Tensor", layout: PoolLayout) -> "torch.Tensor":
     return tensor.view(layout.torch_dtype).view(layout.shape)
 
 
+def as_blocks(units: "torch.Tensor", layout: PoolLayout) -> "torch.Tensor":
+    """Units as [layers, parts, index, tokens, heads, width], sharing memory."""
+    per_token = layout.num_heads, layout.unit_values // (layout.block_size * layout.num_heads)
+    return units.view(*units.shape[:3], layout.block_size, *per_token)
+
+
 def check_same(ours: PoolLayout, theirs: PoolLayout) -> None:
     """Pools may differ in size alone.
 
@@ -106,6 +114,7 @@ def check_same(ours: PoolLayout, theirs: PoolLayout) -> None:
         "num_parts",
         "unit_values",
         "block_size",
+        "num_heads",
         "fingerprint",
     )
     differences = [

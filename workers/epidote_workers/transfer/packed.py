@@ -1,8 +1,9 @@
 """This file is about reading a pool that can't be mapped: packed there, carried, unpacked here.
 
 The carrier is Ray's object store where both sides have one (its data plane moves large objects
-between hosts), else the connection itself. Either way the peer holds at most `MAX_READ_BYTES` of
-packed data for us at a time: that is the back-pressure.
+between hosts), else the connection itself. KV may travel as codes of one byte (`quantized.py`).
+Either way the peer holds at most `MAX_READ_BYTES` of packed data for us at a time: that is the
+back-pressure.
 """
 
 import asyncio
@@ -15,6 +16,12 @@ from epidote_workers.rpc.client import Connection
 from epidote_workers.transfer.copy_thread import CopyThread
 from epidote_workers.transfer.copying import pack, unpack
 from epidote_workers.transfer.layout import PoolLayout, check_same
+from epidote_workers.transfer.quantized import (
+    codes_for,
+    num_bytes_of,
+    pack_codes,
+    unpack_codes,
+)
 from epidote_workers.transfer.ray_objects import free_object, get_object, has_ray, put_object
 from epidote_workers.transfer.transport import LocalPool
 
@@ -29,8 +36,11 @@ def to_bytes(packed: torch.Tensor) -> bytes:
 class PackedPool:
     """A peer's pool behind calls; a `PeerPool`."""
 
-    def __init__(self, connection: Connection, layout: PoolLayout, copies: CopyThread) -> None:
+    def __init__(
+        self, connection: Connection, layout: PoolLayout, copies: CopyThread, codes: str
+    ) -> None:
         self._connection, self._layout, self._copies = connection, layout, copies
+        self._codes = codes
 
     async def read(
         self, units: Sequence[int], into: LocalPool, into_units: Sequence[int], layers: range
@@ -39,6 +49,8 @@ class PackedPool:
         step = max(1, MAX_READ_BYTES // per_unit)
         for at in range(0, len(units), step):
             await self._read_some(units[at : at + step], into, into_units[at : at + step], layers)
+        if self._codes:
+            return num_bytes_of(self._layout, len(units), len(layers))
         return per_unit * len(units)
 
     async def _read_some(
@@ -50,6 +62,7 @@ class PackedPool:
             end_layer=layers.stop,
             units=tuple(units),
             ray=has_ray(),
+            codes=self._codes,
         )
         stream = self._connection.stream(READ, call)
         try:
@@ -58,13 +71,19 @@ class PackedPool:
             data: bytes | memoryview = packed.data
             if packed.ticket:
                 data = await asyncio.to_thread(get_object, packed.ticket, READ_TIMEOUT_S)
-            shape = (len(layers), self._layout.num_parts, len(units), self._layout.unit_values)
-            tensor = torch.frombuffer(bytearray(data), dtype=self._layout.torch_dtype).view(shape)
-            await self._copies.run(
-                lambda: unpack(tensor, into.units, into_units, layers), len(data)
-            )
+            await self._copies.run(lambda: self._settle(data, into, into_units, layers), len(data))
         finally:
             stream.close()  # only now may the peer free the object
+
+    def _settle(
+        self, data: bytes | memoryview, into: LocalPool, units: Sequence[int], layers: range
+    ) -> None:
+        if self._codes:
+            unpack_codes(data, into, units, layers, self._codes)
+            return
+        shape = (len(layers), self._layout.num_parts, len(units), self._layout.unit_values)
+        tensor = torch.frombuffer(bytearray(data), dtype=self._layout.torch_dtype).view(shape)
+        unpack(tensor, into.units, units, layers)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -73,14 +92,15 @@ class PackedPool:
 class PackedTransport:
     """Reads over the connection or Ray's object store; a `Transport`."""
 
-    def __init__(self, copies: CopyThread) -> None:
-        self._copies = copies
+    def __init__(self, copies: CopyThread, kv_transfer_dtype: str = "auto") -> None:
+        self._copies, self._kv_transfer_dtype = copies, kv_transfer_dtype
 
     async def attach(
         self, connection: Connection, where: str, ours: PoolLayout, theirs: PoolLayout
     ) -> PackedPool:
         check_same(ours, theirs)
-        return PackedPool(connection, theirs, self._copies)
+        codes = codes_for(self._kv_transfer_dtype, ours)
+        return PackedPool(connection, theirs, self._copies, codes)
 
 
 async def answer_read(
@@ -89,7 +109,8 @@ async def answer_read(
     """The peer's side: pack what an open loan lets the caller read, keep it until it has it.
 
     Raises:
-        ValueError: units or layers outside the pool, or more than `MAX_READ_BYTES`.
+        ValueError: units or layers outside the pool, more than `MAX_READ_BYTES`, or codes that
+            are unknown or of a pool that holds codes itself.
     """
     pool = pool_of(call.pool)
     layers = range(call.first_layer, call.end_layer)
@@ -99,13 +120,19 @@ async def answer_read(
         raise ValueError(f"units outside 0 … {pool.layout.num_units - 1}, or none")
     if len(call.units) > max(1, MAX_READ_BYTES // (len(layers) * pool.layout.unit_bytes)):
         raise ValueError(f"{len(call.units)} units are too many for one read")
-    packed = await asyncio.to_thread(pack, pool.units, call.units, layers)
+    data = await asyncio.to_thread(_packed, pool, call, layers)
     if call.ray and has_ray():
-        ticket = await asyncio.to_thread(put_object, to_bytes(packed))
+        ticket = await asyncio.to_thread(put_object, data)
         try:
             yield Packed(ticket=ticket)
             await asyncio.sleep(READ_TIMEOUT_S)  # closed by the reader when it is done
         finally:
             free_object(ticket)
     else:
-        yield Packed(data=await asyncio.to_thread(to_bytes, packed))
+        yield Packed(data=data)
+
+
+def _packed(pool: LocalPool, call: ReadCall, layers: range) -> bytes:
+    if call.codes:
+        return pack_codes(pool, call.units, layers, call.codes)
+    return to_bytes(pack(pool.units, call.units, layers))
