@@ -7,6 +7,7 @@ from epidote_engine.blocks import BlockPool
 from epidote_engine.engine_media import EngineMedia
 from epidote_engine.events import CacheChanges
 from epidote_engine.media_needs import MediaNeeds
+from epidote_engine.pools import KvPool
 from epidote_engine.requests import Requests
 from epidote_engine.rows import BatchRows
 
@@ -14,6 +15,7 @@ from epidote_engine.rows import BatchRows
 class EngineReports(EngineMedia):
     """The part of `Engine` that only looks; `Engine` makes what it looks at."""
 
+    kv_pool: KvPool
     _blocks: BlockPool
     _needs: MediaNeeds
     _requests: Requests
@@ -54,6 +56,19 @@ class EngineReports(EngineMedia):
         runner = self._parts.runner
         counts = None if runner is None else runner.model.expert_tokens
         return None if counts is None else tuple(map(tuple, counts.tolist()))
+
+    def kv_scales(self) -> tuple[tuple[float, ...], ...]:
+        """What this rank's KV codes count for (`kv_scales`): layer by layer, keys, then values.
+
+        One tuple of layers · 2 · kv_heads numbers; () for a cache without codes, or a role without
+        a language model.
+        """
+        runner = self._parts.runner
+        if runner is None or not self.kv_pool.has_codes:
+            return ()
+        attentions = [layer.attention for layer in runner.model.layers]
+        scales = [scale for a in attentions for scale in (a.k_scale, a.v_scale)]
+        return (tuple(x for scale in scales if scale is not None for x in scale.tolist()),)
 
     def take_cache_changes(self) -> CacheChanges:
         """Names that became reusable or ceased to be since the last call."""

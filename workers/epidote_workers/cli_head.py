@@ -9,7 +9,7 @@ import typer
 from epidote_core.errors import EpidoteError
 from epidote_workers import cli_options as option
 from epidote_workers.cli_running import EXIT_USAGE, fail, run
-from epidote_workers.cli_serve import choice, gateway_settings, model_stages, split
+from epidote_workers.cli_serve import check_cut, choice, gateway_settings, model_stages, split
 from epidote_workers.port_reservation import PortReservation, PortTaken
 from epidote_workers.ray_environment import shared_token
 from epidote_workers.service_settings import ReplicaSettings, ServiceSettings
@@ -58,6 +58,7 @@ def head(
         if ray_host in ("0.0.0.0", "::"):
             fail(f"--ray-host: must be an address that workers reach, got {ray_host}", EXIT_USAGE)
         stages = model_stages(model, max_model_len)
+        check_cut(model, tensor_parallel_size)
         settings = ServiceSettings(
             worker=ReplicaSettings(
                 model=model,

@@ -75,6 +75,7 @@ def serve(
     """
     try:
         stages = model_stages(model, max_model_len)
+        check_cut(model, tensor_parallel_size)
         shape = split(roles, workers, stages)
         settings = ServiceSettings(
             worker=ReplicaSettings(
@@ -172,6 +173,24 @@ def model_stages(model: str, max_model_len: int | None = None) -> tuple[Stage, .
             "max_model_len",
         )
     return tuple(TEXT_STAGES if spec.vision is None else EVERY_STAGE)
+
+
+def check_cut(model: str, tensor_parallel_size: int) -> None:
+    """Fails now, clearly, rather than in every worker.
+
+    Raises:
+        InvalidRequest: the model can't be cut into so many parts.
+    """
+    if tensor_parallel_size == 1:
+        return
+    from epidote_engine.config import load_model_spec
+    from epidote_engine.parallel.shards import Shards  # torch: only where it is needed
+
+    try:
+        Shards.place(0, tensor_parallel_size).check(load_model_spec(model).decoder)
+    except InvalidRequest as error:
+        message = f"--tensor-parallel-size: {error}"
+        raise InvalidRequest(message, "tensor_parallel_size") from error
 
 
 def model_weights(model: str) -> Path:

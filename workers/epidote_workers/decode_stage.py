@@ -12,6 +12,7 @@ from epidote_engine.events import FirstToken, KvReserved, RequestFailed, TokensO
 from epidote_engine.sequence import Mode
 from epidote_workers.inbox import Inbox, Item
 from epidote_workers.intake import Intake
+from epidote_workers.kv_agreement import check_codes
 from epidote_workers.kv_spans import KvProgress
 from epidote_workers.media_fetch import MediaFetcher, Timings
 from epidote_workers.messages import PREFILL, GenerateCall, PrefillCall, PrefillItem, PrefillResult
@@ -156,7 +157,8 @@ class DecodeStage:
             num_tokens=num_tokens,
             num_here=reserved.num_cached_tokens,
         )
-        pool = await peer.pool(kv)
+        await check_codes(peer, self._parts)
+        pools = [(into, await peer.pool(into)) for into in self._parts.kv_of_ranks]
         loop = asyncio.get_running_loop()
         num_bytes, busy_s = 0, 0.0
         result: PrefillResult | None = None
@@ -172,12 +174,10 @@ class DecodeStage:
                 progress.all_ready()
             start_s = loop.time()
             for piece in progress.take():
-                num_bytes += await pool.read(
-                    progress.source_blocks[piece.first_block : piece.end_block],
-                    kv,
-                    reserved.block_ids[piece.first_block : piece.end_block],
-                    piece.layers,
-                )
+                source = progress.source_blocks[piece.first_block : piece.end_block]
+                target = reserved.block_ids[piece.first_block : piece.end_block]
+                for into, pool in pools:
+                    num_bytes += await pool.read(source, into, target, piece.layers)
             busy_s += loop.time() - start_s
         # A loan that has ended meanwhile (this process stood still past the peer's patience) may
         # have been copied from blocks that were somebody else's by then: nobody shall find those.

@@ -105,6 +105,7 @@ class EngineReplica:
                 tcp_host=here.host or settings.tcp_host,
                 node_id=here.name,
                 kv_transfer_dtype=settings.kv_transfer_dtype,
+                tensor_parallel_size=settings.tensor_parallel_size,
             ),
             retire=self._retire,
         )

@@ -340,6 +340,9 @@ class FakeEngine:
             media_removed=media[1],
         )
 
+    def kv_scales(self) -> tuple[tuple[float, ...], ...]:
+        return ()
+
     def conservation_errors(self) -> list[str]:
         holders = {owner for owners in self._media.holds().values() for owner in owners}
         strangers = [f"media held by {owner}" for owner in holders - set(self._work)]

@@ -84,7 +84,9 @@ class LocalService:
         wait_for_slow_nodes()
         start_patiently(self._start_ray, self._clear_ray)
         self._core = {p for p in descendants() if command_name(p) in CORE_COMMANDS}
-        if self.settings.worker.device == "auto" and not host:
+        worker = self.settings.worker
+        is_cut = worker.tensor_parallel_size > 1 and worker.device == "cuda"
+        if (worker.device == "auto" or is_cut) and not host:
             self.settings = on_device(self.settings, ray.cluster_resources().get("GPU", 0.0))
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         progress("starting Ray Serve")
@@ -189,11 +191,21 @@ def _let_the_agent_take_any_port() -> None:
 
 
 def on_device(settings: ServiceSettings, num_gpus: float) -> ServiceSettings:
-    """Workers on the GPUs that Ray found, several on one if there are fewer; else on the CPU."""
+    """Workers on the GPUs that Ray found, several on one if there are fewer; else on the CPU.
+
+    Raises:
+        DeploymentFailed: a model is cut over more GPUs than there are.
+    """
     worker = settings.worker
-    if num_gpus < 1:
+    if num_gpus < 1 and worker.device == "auto":
         return replace(settings, worker=replace(worker, device="cpu"))
-    share = min(1.0, num_gpus / settings.num_workers)
+    size = worker.tensor_parallel_size
+    if size > 1 and num_gpus < (wanted := size * settings.num_workers):
+        raise DeploymentFailed(
+            f"--tensor-parallel-size: {settings.num_workers} workers of {size} GPUs need {wanted}, "
+            f"found {num_gpus:g}"
+        )
+    share = float(size) if size > 1 else min(1.0, num_gpus / settings.num_workers)
     return replace(settings, worker=replace(worker, device="cuda", num_gpus=share))
 
 

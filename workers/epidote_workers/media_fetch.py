@@ -149,8 +149,10 @@ class MediaFetcher:
                     raise InvalidRequest(
                         f"a medium has {len(theirs)} embeddings, the prompt {len(ours)}", "media"
                     )
-                pool = await peer.pool(self._parts.media)
-                num_bytes = await pool.read(theirs, self._parts.media, ours, range(1))
+                num_bytes = 0
+                for into in self._parts.media_of_ranks:
+                    pool = await peer.pool(into)
+                    num_bytes += await pool.read(theirs, into, ours, range(1))
                 # after a loan that ended meanwhile the rows may hold something else
                 await stream.confirm_open(self._parts.settings.call_timeout_s)
             finally:

@@ -110,6 +110,7 @@ class Pools:
     ray: bool  # whether it can put objects into Ray's store
     cuda_handles: tuple[tuple[str, str], ...] = ()  # (pool, handle) of pools in GPU memory
     nixl_handles: tuple[tuple[str, str], ...] = ()  # (pool, handle) where NIXL may be used
+    kv_scales: tuple[tuple[float, ...], ...] = ()  # what KV codes count for, by rank
 
 
 @dataclass(frozen=True, kw_only=True)

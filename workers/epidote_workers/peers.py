@@ -24,7 +24,8 @@ class PeerWorker:
 
     def __init__(self, peers: "Peers", connection: Connection) -> None:
         self._peers, self.connection = peers, connection
-        self._pools: dict[str, PeerPool] = {}
+        self.codes_agree = False  # found by `kv_agreement`
+        self._pools: dict[LocalPool, PeerPool] = {}  # by what they are copied into
         self._attaching = asyncio.Lock()
         self._description: Pools | None = None
         connection.closed.add_done_callback(lambda _: self._let_go())
@@ -38,13 +39,13 @@ class PeerWorker:
         """
         name = ours.layout.name
         async with self._attaching:
-            if name not in self._pools:
-                self._pools[name], transport = await self._attach(ours)
+            if ours not in self._pools:
+                self._pools[ours], transport = await self._attach(ours)
                 logger.info("pool attached", extra={"pool": name, "transport": transport})
                 if self.connection.error is not None:
                     self._let_go()
                     raise self.connection.error
-            return self._pools[name]
+            return self._pools[ours]
 
     async def _attach(self, ours: LocalPool) -> tuple[PeerPool, str]:
         timeout_s = self._peers.call_timeout_s

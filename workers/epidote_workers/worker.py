@@ -35,6 +35,8 @@ from epidote_workers.parts import Parts
 from epidote_workers.peers import Peers
 from epidote_workers.pool_lending import PoolLending
 from epidote_workers.prefill_stage import PrefillStage
+from epidote_workers.ranks.leader import Ranks
+from epidote_workers.ranks.pools import RankDescriptors, with_ranks
 from epidote_workers.rpc.address import TcpAddress, UnixAddress
 from epidote_workers.rpc.secret import secret_from
 from epidote_workers.rpc.server import Server, Service
@@ -45,11 +47,9 @@ from epidote_workers.switching import Switching
 from epidote_workers.transfer.copy_thread import CopyThread
 from epidote_workers.transfer.cuda_ipc import DeviceAllocator
 from epidote_workers.transfer.descriptor_socket import DescriptorServer
-from epidote_workers.transfer.layout import as_units, kv_layout, media_layout
 from epidote_workers.transfer.packed import answer_read
 from epidote_workers.transfer.quantized import codes_for
 from epidote_workers.transfer.shared_pool import SharedMemoryAllocator
-from epidote_workers.transfer.transport import LocalPool
 from epidote_workers.worker_settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -109,8 +109,11 @@ class Worker:
         secret = secret_from()
         gate = StageGate(self.worker_id, self._config.role, settings.max_requests)
         inboxes = Inboxes()
+        self._ranks = Ranks(
+            settings.tensor_parallel_size, settings.socket_dir, self.worker_id, self._make_engine
+        )
         engine = EngineThread(
-            lambda: self._make_engine(self._config, self._allocator.allocate),
+            lambda: self._ranks.make_engine(self._config, self._allocator.allocate),
             worker_id=self.worker_id,
             on_events=self._on_events,
             on_layers=self._on_layers,
@@ -144,7 +147,8 @@ class Worker:
         unix = UnixAddress(str(settings.socket_dir / f"{self.worker_id}.sock"))
         self._address = str(await self._server.listen(unix))
         self._descriptors = DescriptorServer(
-            str(settings.socket_dir / f"{self.worker_id}.fds"), self._allocator
+            str(settings.socket_dir / f"{self.worker_id}.fds"),
+            RankDescriptors(self._allocator, self._ranks),
         )
         if settings.tcp_host is not None:
             tcp = TcpAddress(settings.tcp_host, 0)
@@ -170,12 +174,7 @@ class Worker:
         except Exception as error:
             self._switching.crash(f"not loaded: {type(error).__name__}: {error}")
             raise
-        kv, media = engine.kv_pool.tensor, engine.media_pool.tensor
-        for tensor, layout in (
-            (kv, kv_layout(kv, fingerprint)),
-            (media, media_layout(media, fingerprint)),
-        ):
-            parts.pools[layout.name] = LocalPool(as_units(tensor, layout), layout)
+        parts.take_pools(engine, self._ranks, fingerprint)
         codes_for(self._settings.kv_transfer_dtype, parts.kv.layout)  # refused now, not by a copy
         if self._settings.tcp_host is not None and self._settings.uses_nixl:
             parts.peers.nixl = await self._lending.open_nixl(
@@ -200,6 +199,7 @@ class Worker:
             self._server = None
             self._running.peers.close()
             await self._running.engine.stop()
+            await asyncio.to_thread(self._ranks.close)
             self._lending.close()
             self._copies.close()
             self._allocator.close()
@@ -314,9 +314,7 @@ class Worker:
         service.add_call(messages.ENCODE, self._encoder.encode)
         service.add_stream(messages.FETCH_MEDIA, self._encoder.fetch_media)
         service.add_call(messages.POOLS, self._pools)
-        service.add_stream(
-            messages.READ, lambda call: answer_read(call, lambda name: parts.pools[name])
-        )
+        service.add_stream(messages.READ, lambda call: answer_read(call, parts.lent))
         service.add_stream(messages.STATUS, self._board.status)
         service.add_call(messages.SWITCH_ROLE, self._switching.switch)
         service.add_call(messages.DRAIN, self._drain)
@@ -326,7 +324,9 @@ class Worker:
 
     async def _pools(self, _: Nothing) -> Pools:
         path = self._descriptors.path if self._descriptors is not None else ""
-        return self._lending.describe(path, self._allocator)
+        described = self._lending.describe(path, self._allocator)
+        scales = await self._running.kv_scales()
+        return replace(with_ranks(described, self._running.ranks), kv_scales=scales)
 
     async def _drain(self, call: DrainCall) -> Nothing:
         await self.drain(deadline_s=call.deadline_s, grace_s=call.grace_s)
@@ -385,9 +385,12 @@ class Worker:
         while self.failure is None:
             refresh = asyncio.ensure_future(self._board.refresh(engine))
             while not (await asyncio.wait([refresh], timeout=0.5))[0]:
+                reason = self._ranks.lost()  # the others may wait for it for ever
                 if engine.busy_s > settings.hung_after_s:
+                    reason = reason or f"the engine hangs for {engine.busy_s:.0f} s"
+                if reason:
                     refresh.cancel()
-                    self._switching.crash(f"the engine hangs for {engine.busy_s:.0f} s")
+                    self._switching.crash(reason)
                     return
             if refresh.exception() is not None:
                 return  # the engine's end is reported by its own callback

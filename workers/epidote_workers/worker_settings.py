@@ -18,6 +18,7 @@ class WorkerSettings:
     node_id: str = ""  # "": this boot of this host
     uses_nixl: bool = True  # between hosts, where it is installed; else Ray's store or TCP
     kv_transfer_dtype: str = "auto"  # between hosts; "int8", "fp8": half the bytes, with a loss
+    tensor_parallel_size: int = 1  # processes that the language model is cut over (`ranks`)
     max_encode_queue: int = 64  # media waiting at an encoder before it answers Overloaded
     max_kept_pixel_bytes: int = 256 << 20  # of media encoded and not fetched yet
     max_requests: int = 1024  # of one stage, before Overloaded

@@ -6,7 +6,8 @@ from torch import Tensor
 from epidote_engine.config import ModelSpec
 from epidote_engine.layers.linear import Linear
 from epidote_engine.layers.mlp import Experts
-from epidote_engine.models.decoder import DecoderLM
+from epidote_engine.models.decoder import AfterLayer, DecoderLM
+from epidote_engine.models.step_inputs import StepInputs
 from epidote_engine.parallel.shards import Shards
 from epidote_engine.parallel.weights import ShardedWeights
 
@@ -60,6 +61,26 @@ class ParallelDecoderLM(DecoderLM):
                 layer.mlp = ShardedExperts(layer.mlp, shards)
             else:
                 layer.mlp.down = RowParallelLinear(layer.mlp.down, shards)
+
+    def forward(
+        self, inputs: StepInputs, kv: Tensor, after_layer: AfterLayer | None = None
+    ) -> Tensor:
+        """See `DecoderLM.forward`. A layer is told of when it is there on every rank.
+
+        That is when the sum behind it is done: with the next layer; behind the last one there is a
+        sum for that alone. All ranks must give a hook, or none.
+        """
+        if after_layer is None:
+            return super().forward(inputs, kv)
+
+        def one_later(layer: int) -> None:
+            if layer:
+                after_layer(layer - 1)
+
+        hidden = super().forward(inputs, kv, one_later)
+        self._shards.summed(torch.zeros(1, device=self.device))
+        after_layer(self.config.num_layers - 1)
+        return hidden
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """[T] → [T, hidden]; a token's row lies on one rank, the others add zeros."""

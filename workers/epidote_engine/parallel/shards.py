@@ -34,8 +34,13 @@ class Shards:
     @classmethod
     def alone(cls) -> "Shards":
         """The one rank of a model that is not cut; `torch.distributed` is not asked."""
+        return cls.place(0, 1)
+
+    @classmethod
+    def place(cls, rank: int, size: int) -> "Shards":
+        """A place for questions about sizes, without processes: nothing can be summed there."""
         shards = cls.__new__(cls)
-        shards.group, shards.rank, shards.size = None, 0, 1
+        shards.group, shards.rank, shards.size = None, rank, size
         return shards
 
     def check(self, config: DecoderConfig) -> None:
