@@ -1,23 +1,45 @@
-"""This file is about which spec a service follows: the present one, or the last valid one."""
+"""This file is about which spec a service follows: the present one, or the last valid one.
+
+A number of workers that `kubectl scale` wrote although it is the operator's is no reason to refuse
+the rest, nor to stop following changes: it is ignored, and said to be.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from epidote_operator.kube.api import Manifest
+from epidote_operator.spec.external_scale import external_scale
 from epidote_operator.spec.invalid import InvalidSpec, Problem
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
 from epidote_operator.spec.parsing import parse_service
+from epidote_operator.spec.scaling import ScalingOwner
 from epidote_operator.spec.service_status import MultimodalServiceStatus
+from epidote_operator.status.news import TWO_OWNERS
+
+OPERATOR = ScalingOwner.OPERATOR.value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Followed:
-    """`spec` None: there is no valid one, nothing can be done. `raw`: as the resource has it."""
+    """`spec` None: there is no valid one, nothing can be done. `raw`: what it was read from."""
 
     spec: MultimodalServiceSpec | None
     raw: Mapping[str, Any]
     refusal: InvalidSpec | None = None  # why it is not the present one
+    ignored_workers: int | None = None  # asked for by somebody whose business it is not
+
+    @property
+    def scale_limit(self) -> tuple[str, str] | None:
+        """Reason and message of ScalingLimited; None: nobody asked for a number in vain."""
+        if self.ignored_workers is not None:
+            return TWO_OWNERS, (
+                f"pool.workers asks for {self.ignored_workers} workers and is ignored, since "
+                "scaling.owner is Operator: the number follows the SLO. Set scaling.owner to "
+                "External to give it to kubectl scale, an HPA or KEDA, or take pool.workers out"
+            )
+        scale = None if self.spec is None else external_scale(self.spec)
+        return None if scale is None else scale.limit
 
 
 def spec_to_follow(resource: Manifest, status: MultimodalServiceStatus) -> Followed:
@@ -25,9 +47,10 @@ def spec_to_follow(resource: Manifest, status: MultimodalServiceStatus) -> Follo
 
     A later operator may refuse what an earlier one let in: then the fleet stays as it is.
     """
-    raw, last = resource["spec"], status.last_good_spec
+    (raw, ignored), last = _of_one_owner(resource["spec"]), status.last_good_spec
     try:
-        return Followed(spec=parse_service(raw, name=resource["metadata"]["name"]), raw=raw)
+        spec = parse_service(raw, name=resource["metadata"]["name"])
+        return Followed(spec=spec, raw=raw, ignored_workers=ignored)
     except InvalidSpec as error:
         refusal = error
     if last is None:
@@ -44,3 +67,15 @@ def spec_to_follow(resource: Manifest, status: MultimodalServiceStatus) -> Follo
             for item in error.problems
         ]
         return Followed(spec=None, raw=raw, refusal=InvalidSpec((*refusal.problems, *stale)))
+
+
+def _of_one_owner(raw: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None]:
+    """The spec without a number of workers that is the operator's own, and that number."""
+    pool, scaling = raw.get("pool"), raw.get("scaling") or {}
+    if not isinstance(pool, Mapping) or not isinstance(scaling, Mapping):
+        return raw, None
+    asked = pool.get("workers")
+    if not isinstance(asked, int) or scaling.get("owner", OPERATOR) != OPERATOR:
+        return raw, None
+    kept = {name: value for name, value in pool.items() if name != "workers"}
+    return {**raw, "pool": kept}, asked

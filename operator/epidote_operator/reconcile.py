@@ -1,7 +1,7 @@
 """This file is about one service in a cluster: its objects, its tick, its status. No kopf here."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,11 +14,11 @@ from epidote_operator.act.kubernetes_hands import Asked, KubernetesHands
 from epidote_operator.act.ownership import NameTaken, is_worker_of, take_back
 from epidote_operator.act.switches import STUCK_S, switch_state
 from epidote_operator.cache_policies import CachePolicies
-from epidote_operator.following import spec_to_follow
+from epidote_operator.following import Followed, spec_to_follow
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.loop import Tick, slos_of, tick
 from epidote_operator.observe.cluster_observer import ClusterObserver, ServiceMemory
-from epidote_operator.observe.prometheus import PrometheusSource, source_for
+from epidote_operator.observe.prometheus import source_for
 from epidote_operator.resources.fleet_values import Fleet
 from epidote_operator.resources.head import gateway_url
 from epidote_operator.resources.labels import Component, label_selector, selector
@@ -29,7 +29,6 @@ from epidote_operator.rolling import SHIFT_GRACE_S, Rolling, clean_up, of_revisi
 from epidote_operator.service_state import PodSource, ServiceState
 from epidote_operator.settings import Settings
 from epidote_operator.spec.cluster import Provider
-from epidote_operator.spec.external_scale import external_scale
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
 from epidote_operator.spec.planner_policy import planner_policy
 from epidote_operator.spec.scaling import ScalingMode
@@ -139,8 +138,8 @@ class Reconciler:
         followed = await self.policies.spread(fleet, policy, gateways, state.told_policy, now_s)
         for asked in (state.asked, state.next_asked):
             troubles += asked.refusals.now(now_s)
-        raw = given.raw
-        status, decision = self._report(resource, fleet, done, before, raw, now_s, serving, rollout)
+        shown = self._report(resource, fleet, done, before, given, now_s, serving, rollout)
+        status, decision = shown
         status = status.model_copy(update={"head": head.now})
         if followed is not None:
             status = with_condition(
@@ -220,29 +219,17 @@ class Reconciler:
         self, fleet: Fleet, state: ServiceState, memory: ServiceMemory, revision: str
     ) -> ClusterObserver:
         where = (fleet.namespace, fleet.name)
+        url = self.settings.prometheus_url
+        made = source_for(fleet.spec.metrics, *where, default_url=url)
         return ClusterObserver(
             memory=memory,
             workers=of_revision(list(self._worker_pods(fleet).values()), revision),
             gateways=of_revision(self.pods(*where, Component.GATEWAY), revision),
             admin_key=state.kept.admin_key,
             revision=fleet.revision,
-            prometheus=self._prometheus(fleet, state),
+            prometheus=state.follow_source(made),
             stages={lane.role for lane in planner_policy(fleet.spec).lanes},
         )
-
-    def _prometheus(self, fleet: Fleet, state: ServiceState) -> PrometheusSource | None:
-        """Where the spec has traffic read from; kept over ticks."""
-        made = source_for(
-            fleet.spec.metrics,
-            fleet.namespace,
-            fleet.name,
-            default_url=self.settings.prometheus_url,
-        )
-        known = state.prometheus
-        is_same = made and known and (made.url, made.window_s) == (known.url, known.window_s)
-        if not is_same:
-            state.prometheus = made
-        return state.prometheus
 
     def _hands(
         self, fleet: Fleet, memory: ServiceMemory, asked: Asked, revision: str
@@ -361,7 +348,7 @@ class Reconciler:
         fleet: Fleet,
         done: Tick,
         before: MultimodalServiceStatus,
-        raw: Mapping[str, Any],
+        given: Followed,
         now_s: float,
         serving: str,
         rollout: RolloutStatus | None,
@@ -390,7 +377,7 @@ class Reconciler:
                 generation=resource["metadata"].get("generation"),
                 rollout=rollout,
                 minimum=done.minimum,
-                scale_limit=None if (scale := external_scale(spec)) is None else scale.limit,
+                scale_limit=given.scale_limit,
                 num_pods=len(self._worker_pods(fleet)),
             ),
             before,
@@ -404,6 +391,6 @@ class Reconciler:
             "selector": label_selector(selector(fleet.name, Component.WORKER)),
             "revision": serving,
             "url": gateway_url(fleet),
-            "last_good_spec": dict(raw),
+            "last_good_spec": dict(given.raw),
         }
         return status.model_copy(update=more), decision

@@ -40,6 +40,14 @@ class ServiceState:
     heads: HeadMemory = field(default_factory=HeadMemory)
     latest: Manifest | None = None  # the resource as our last patch left it
 
+    def follow_source(self, made: PrometheusSource | None) -> PrometheusSource | None:
+        """The source that the spec names, kept over ticks as long as it is the same."""
+        known = self.prometheus
+        is_same = made and known and (made.url, made.window_s) == (known.url, known.window_s)
+        if not is_same:
+            self.prometheus = made
+        return self.prometheus
+
     async def aclose(self) -> None:
         for asked, memory in ((self.asked, self.memory), (self.next_asked, self.next_memory)):
             await asked.aclose()

@@ -31,6 +31,7 @@ class OperatorMetrics:
             names.OPERATOR_CONDITION,
             "1 if the condition holds, 0 if not; absent while that is unknown.",
             "type",
+            "reason",
         )
         self._slo = self._gauge(names.OPERATOR_SLO, "What was promised, in seconds.", "target")
         self._attainment = self._gauge(
@@ -79,7 +80,7 @@ class OperatorMetrics:
         for condition in status.conditions:
             if condition.status is not ConditionStatus.UNKNOWN:  # no news are not bad news
                 holds = condition.status is ConditionStatus.TRUE
-                self._condition.labels(*where, condition.type).set(holds)
+                self._condition.labels(*where, condition.type, condition.reason).set(holds)
         if (seen := status.attainment) is not None:
             for target, percent in (("ttft", seen.ttft_percent), ("tpot", seen.tpot_percent)):
                 if percent is not None:

@@ -29,7 +29,7 @@ def status(slo_met: ConditionStatus, budget: int | None = 8) -> MultimodalServic
 
 
 def slo_met(metrics: OperatorMetrics, service: str = "chat") -> float | None:
-    labels = {"namespace": "prod", "service": service, "type": "SloMet"}
+    labels = {"namespace": "prod", "service": service, "type": "SloMet", "reason": "x"}
     return metrics.registry.get_sample_value("epidote_operator_condition", labels)
 
 
@@ -70,3 +70,19 @@ def test_nothing_is_left_of_a_service_that_is_gone_and_all_of_the_others() -> No
     assert (series("chat"), series("other")) == (0, before)
     assert slo_met(metrics, "other") == 1.0
     metrics.forget("prod", "chat")
+
+
+def test_a_condition_is_shown_with_its_present_reason_alone() -> None:
+    """Alerts tell a spec that is not followed from a fleet that does not serve by it."""
+    metrics = OperatorMetrics()
+
+    def ready(reason: str) -> None:
+        condition = Condition(
+            type="Ready", status=ConditionStatus.FALSE, reason=reason, last_transition_time=NOW
+        )
+        metrics.show("prod", "chat", MultimodalServiceStatus(conditions=(condition,)))
+
+    ready("NoRoutableWorker")
+    ready("InvalidSpec")
+    (family,) = [f for f in metrics.registry.collect() if f.name == "epidote_operator_condition"]
+    assert [(s.labels["reason"], s.value) for s in family.samples] == [("InvalidSpec", 0.0)]

@@ -8,8 +8,19 @@ Rule = dict[str, Any]
 BY = "namespace, service"
 
 
-def _condition(kind: str, value: int) -> str:
-    return f'max by ({BY}) ({names.OPERATOR_CONDITION}{{type="{kind}"}}) == {value}'
+# Reasons of Ready that say that the spec is not followed; what served before serves on.
+SPEC_ASIDE = "InvalidSpec|NameTaken|SecretChanged"
+
+
+def _condition(kind: str, value: int, more: str = "", by: str = BY) -> str:
+    return f'max by ({by}) ({names.OPERATOR_CONDITION}{{type="{kind}"{more}}}) == {value}'
+
+
+def _not_serving() -> str:
+    """Not Ready for another reason than its spec, or a role that shall have workers has none."""
+    bare = f"count by ({BY}) ({names.OPERATOR_DESIRED} > 0 and {names.OPERATOR_READY} == 0)"
+    other = _condition("Ready", 0, f', reason!~"{SPEC_ASIDE}"')
+    return f"({other}) or (({_condition('Ready', 0)}) and on ({BY}) ({bare}))"
 
 
 def _alert(name: str, expr: str, lasting: str, severity: str, summary: str, action: str) -> Rule:
@@ -32,13 +43,23 @@ def rules() -> dict[str, Any]:
                 "rules": [
                     _alert(
                         "EpidoteServiceNotReady",
-                        _condition("Ready", 0),
+                        _not_serving(),
                         "5m",
                         "critical",
-                        f"{service} is not Ready.",
-                        "`kubectl describe mms` has the reason. NoRoutableWorker and "
-                        "GatewayUnreachable: requests fail. InvalidSpec and NameTaken: what served "
-                        "before serves on, and a change of the spec has no effect.",
+                        f"{service} does not serve: requests fail.",
+                        "`kubectl describe mms` has the reason of the condition Ready: a stage "
+                        "without a routable worker, or gateways that can't be reached.",
+                    ),
+                    _alert(
+                        "EpidoteSpecNotFollowed",
+                        _condition("Ready", 0, f', reason=~"{SPEC_ASIDE}"', f"{BY}, reason"),
+                        "5m",
+                        "warning",
+                        f"{service} serves its last good spec, not the present one: "
+                        "{{ $labels.reason }}.",
+                        "What served before serves on, and changes of the spec have no effect. The "
+                        "condition Ready names the field (InvalidSpec), the object that is "
+                        "somebody else's (NameTaken), or the Secret (SecretChanged).",
                     ),
                     _alert(
                         "EpidoteSloMissed",

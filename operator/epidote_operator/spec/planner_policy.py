@@ -31,10 +31,15 @@ def modality_of(modality: ServedModality) -> Modality:
 
 
 def role_bounds(spec: MultimodalServiceSpec) -> dict[Role, Bounds]:
-    """Bounds of every role; a role that isn't listed has at least one worker."""
+    """Bounds of every role; each that the model needs has at least one worker, whatever is asked.
+
+    A gateway is ready only while every stage is served, and the workers' register turns somebody
+    round for a stage that nobody serves: a fleet without an encoder would serve nobody, or have one
+    taken away and brought back for ever.
+    """
     bounds = dict.fromkeys(SPLIT_ROLES, Bounds())
     for item in spec.roles:
-        bounds[item.name.role] = Bounds(least=item.min_workers, most=item.max_workers)
+        bounds[item.name.role] = Bounds(least=max(1, item.min_workers), most=item.max_workers)
     return bounds
 
 

@@ -56,7 +56,7 @@ class RoleSpec(SpecModel):
     name: RoleName
     """The role."""
     min_workers: WorkerCount = 1
-    """Least workers in this role. 0 permits none while there is no demand for it."""
+    """Least workers in this role. 0 counts as 1: every stage of the model is always served."""
     max_workers: WorkerCount = MAX_WORKERS
     """Most workers in this role."""
 

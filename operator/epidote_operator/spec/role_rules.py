@@ -25,6 +25,12 @@ def _roles(spec: MultimodalServiceSpec) -> Iterator[Problem]:
                 wanted=f"must be at most maxWorkers ({item.max_workers})",
                 found=shown(item.min_workers),
             )
+        if item.max_workers < 1:
+            yield Problem(
+                path=f"{path}.maxWorkers",
+                wanted="must be at least 1: the model needs every role",
+                found=shown(item.max_workers),
+            )
         if item.name is RoleName.ENCODE and text_only:
             yield Problem(
                 path=f"{path}.name",
@@ -143,7 +149,8 @@ def _ranges(
     top = spec.pool.max_workers
     given = {
         item.name: Range(
-            least=item.min_workers, most=max(item.min_workers, min(item.max_workers, top))
+            least=max(1, item.min_workers),
+            most=max(1, item.min_workers, min(item.max_workers, top)),
         )
         for item in spec.roles
     }

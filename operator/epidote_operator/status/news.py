@@ -25,8 +25,9 @@ BAD_DECISIONS = frozenset(
 )
 # Bad news whose messages change at each look.
 PASSING = frozenset({"NoRoutableWorker", "GatewayUnreachable"})
+TWO_OWNERS = "TwoOwners"  # somebody scales a pool whose size is the operator's
 # What no service begins with unless somebody erred.
-TOLD_AT_ONCE = (ConditionType.READY, ConditionType.CACHE_POLICY)
+TOLD_AT_ONCE = (ConditionType.READY, ConditionType.SCALING_LIMITED, ConditionType.CACHE_POLICY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,7 @@ def news(
         ConditionType.PROGRESSING,
         ConditionType.ABLE_TO_SCALE,
         ConditionType.SCALING_ACTIVE,
+        ConditionType.SCALING_LIMITED,
         ConditionType.ROLE_SWITCHING,
         ConditionType.CACHE_POLICY,
     ):
@@ -85,6 +87,8 @@ def _changed(
 
 def _is_bad(name: ConditionType, condition: Condition) -> bool:
     """Whether somebody should look. Much that is False is as it should be: nothing progresses."""
+    if name is ConditionType.SCALING_LIMITED:
+        return condition.reason == TWO_OWNERS
     if condition.status is not ConditionStatus.FALSE:
         return False
     match name:

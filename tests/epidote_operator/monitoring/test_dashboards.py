@@ -85,3 +85,16 @@ def test_every_rule_reads_metrics_that_exist() -> None:
             assert found, rule["alert"]
             assert all(map(is_known, found)), rule["expr"]
             assert rule["annotations"]["description"]
+
+
+def test_a_spec_that_is_not_followed_warns_and_a_fleet_that_does_not_serve_wakes_somebody() -> None:
+    found = {rule["alert"]: rule for group in rules()["groups"] for rule in group["rules"]}
+    warning, critical = found["EpidoteSpecNotFollowed"], found["EpidoteServiceNotReady"]
+    severities = [rule["labels"]["severity"] for rule in (warning, critical)]
+    assert severities == ["warning", "critical"]
+    aside = "InvalidSpec|NameTaken|SecretChanged"
+    assert f'reason=~"{aside}"' in warning["expr"]
+    assert "last good spec" in warning["annotations"]["summary"]
+    assert "{{ $labels.reason }}" in warning["annotations"]["summary"]
+    assert f'reason!~"{aside}"' in critical["expr"]
+    assert "epidote_operator_ready_workers == 0" in critical["expr"], "a bad spec hides no outage"
