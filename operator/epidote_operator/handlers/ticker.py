@@ -19,7 +19,7 @@ TICK_TIMEOUT_S = 60.0  # longer than any deadline of the calls in it
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 1.0, 60.0
 TOLD_FAILURE = 2  # in a row: one may be a conflict, and is over before anybody has read of it
 TELL_TIMEOUT_S = 10.0
-TIDY_S, TIDY_TIMEOUT_S = 10.0, 30.0
+TIDY_S, TIDY_TIMEOUT_S = 3.0, 30.0
 MAX_AT_ONCE = 16  # ticks wait for networks, not for this process
 DEFAULT_TICK_S = 10.0
 

@@ -225,6 +225,9 @@ class ControlPlane:
                 f"--cluster-signing-cert-file={pki}/ca.crt",
                 f"--cluster-signing-key-file={pki}/ca.key",
                 "--horizontal-pod-autoscaler-sync-period=5s",
+                # Its own 20 a second would be most of what a test waits for when it deletes.
+                "--kube-api-qps=300",
+                "--kube-api-burst=600",
             )
         config = self.folder / f"{part}.kubeconfig"
         self._spawn(

@@ -11,6 +11,7 @@ import pytest
 
 from epidote_operator.testing.binaries import MissingBinaries, find_binaries
 from epidote_operator.testing.cluster import LocalCluster, load_crds
+from epidote_operator.testing.expected_objects import ray_cluster_crd
 from epidote_operator.testing.pretend_image import write_pretend_image
 from epidote_operator.testing.real_image import write_real_images
 
@@ -34,7 +35,8 @@ def session_cluster() -> Iterator[LocalCluster]:
         programs = write_pretend_image(folder / "image", folder / "fleet")
         images = {IMAGE: str(programs), **write_real_images(folder / "real-image")}
         cluster = LocalCluster(folder / "cluster", binaries, outlives_us=False)
-        asyncio.run(cluster.up(crds=load_crds(CRDS), images=images, gpus=GPUS))
+        crds = [*load_crds(CRDS), ray_cluster_crd()]
+        asyncio.run(cluster.up(crds=crds, images=images, gpus=GPUS))
         try:
             yield cluster
         finally:

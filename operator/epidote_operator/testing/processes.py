@@ -76,6 +76,21 @@ def last_words(folder: Path, name: str, num_lines: int = 5) -> str:
     return "\n".join(lines[-num_lines:])
 
 
+def cpu_seconds(pid: int) -> float:
+    """What a process has computed so far; 0.0: it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds_of(folder: Path, name: str) -> float:
+    """`cpu_seconds` of a process that `spawn` started."""
+    pid = _pid(folder, name)
+    return 0.0 if pid is None else cpu_seconds(pid)
+
+
 def _pid(folder: Path, name: str) -> int | None:
     try:
         note = json.loads((folder / f"{name}.pid").read_text())

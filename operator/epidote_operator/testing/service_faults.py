@@ -1,68 +1,8 @@
 """This file is about spoiling a valid service in one known way, and which field is to be named."""
 
-import copy
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
-Spec = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """One way to spoil a spec; `path` is the field to be named.
-
-    `schema`: the API server's schema finds it without a webhook, too.
-    """
-
-    name: str
-    path: str
-    spoil: Callable[[Spec], None]
-    schema: bool = False
-
-
-def spoiled(spec: Spec, fault: Fault) -> Spec:
-    """A copy of `spec` with that fault."""
-    found = copy.deepcopy(spec)
-    fault.spoil(found)
-    return found
-
-
-def _set(path: str, value: Any) -> Callable[[Spec], None]:
-    def spoil(spec: Spec) -> None:
-        *parents, last = path.split(".")
-        for name in parents:
-            spec = spec.setdefault(name, {})
-        spec[last] = value
-
-    return spoil
-
-
-def _drop(path: str) -> Callable[[Spec], None]:
-    def spoil(spec: Spec) -> None:
-        *parents, last = path.split(".")
-        for name in parents:
-            spec = spec[name]
-        del spec[last]
-
-    return spoil
-
-
-def _wrong(path: str, value: Any, *, schema: bool = False, at: str | None = None) -> Fault:
-    return Fault(
-        name=f"{path}={value!r:.40}",
-        path=f"spec.{at or path}",
-        spoil=_set(path, value),
-        schema=schema,
-    )
-
-
-def _all(*steps: Callable[[Spec], None]) -> Callable[[Spec], None]:
-    def spoil(spec: Spec) -> None:
-        for step in steps:
-            step(spec)
-
-    return spoil
+from epidote_operator.testing.faults import Fault, Spec, all_of, drop_field, set_field, wrong
 
 
 def _two_owners(spec: Spec) -> None:
@@ -76,121 +16,119 @@ def _gpu(spec: Spec, budget: int, least: int) -> None:
 
 
 _ENCODERS = [{"name": "Encode", "minWorkers": 3, "maxWorkers": 2}]
-_WITH_IMAGE: Callable[[Spec], None] = _all(
-    _set("model.modalities", ["Text", "Image"]),
-    _set("groups", []),
-    _set("slo.perModality", []),
-    _set("ratios", []),
+_WITH_IMAGE: Callable[[Spec], None] = all_of(
+    set_field("model.modalities", ["Text", "Image"]),
+    set_field("groups", []),
+    set_field("slo.perModality", []),
+    set_field("ratios", []),
 )
 _FEW = [{"name": "Prefill", "maxWorkers": 1}, {"name": "Decode", "maxWorkers": 1}]
 _BOUND = [{"name": "Prefill", "maxWorkers": 2}, {"name": "Decode", "minWorkers": 4}]
 _GUARD = [{"numerator": "Prefill", "denominator": "Decode", "minPercent": 100}]
 
 FAULTS: tuple[Fault, ...] = (
-    Fault(name="no model", path="spec.model", spoil=_drop("model"), schema=True),
-    Fault(name="no uri", path="spec.model.uri", spoil=_drop("model.uri"), schema=True),
+    Fault(name="no model", path="spec.model", spoil=drop_field("model"), schema=True),
+    Fault(name="no uri", path="spec.model.uri", spoil=drop_field("model.uri"), schema=True),
     Fault(
         name="no maximum",
         path="spec.pool.maxWorkers",
-        spoil=_drop("pool.maxWorkers"),
+        spoil=drop_field("pool.maxWorkers"),
         schema=True,
     ),
     Fault(
         name="no target",
         path="spec.slo.ttftMilliseconds",
-        spoil=_drop("slo.ttftMilliseconds"),
+        spoil=drop_field("slo.ttftMilliseconds"),
         schema=True,
     ),
-    _wrong("model.uri", "", schema=True),
-    _wrong("model.uri", "s3://bucket/model"),
-    _wrong("model.uri", "builtin://gpt-5"),
-    _wrong("model.uri", "hf://only-a-name"),
-    _wrong("model.uri", "pvc://Upper/x"),
-    _wrong("model.uri", "file://../etc"),
-    _wrong("model.uri", "pvc://models/../../etc"),
-    _wrong("model.modalities", [], schema=True),
-    _wrong("model.modalities", ["Text", "Smell"], schema=True, at="model.modalities[1]"),
-    _wrong("model.maxModelLength", 0, schema=True),
-    _wrong("model.dtype", "float16", schema=True),
-    _wrong("model.name", "-x", schema=True),
-    _wrong("model.aliases", ["a", "a"], at="model.aliases[1]", schema=True),
-    _wrong("image", "Not An Image!!", schema=True),
-    _wrong("image", "registry.example.com/worker:", schema=True),
-    _wrong("pool.device", "TPU", schema=True),
-    _wrong("pool.maxWorkers", 0, schema=True),
-    _wrong("pool.maxWorkers", "8", schema=True),
-    _wrong("pool.maxWorkers", 5000, schema=True),
-    _wrong("pool.minWorkers", -1, schema=True),
-    _wrong("pool.minWorkers", 1000),
-    _wrong("pool.cpuThreads", 1.5, schema=True),
-    _wrong("pool.gpuResourceName", "gpu", schema=True),
-    _wrong("pool.gpusPerWorker", 99, schema=True),
-    _wrong("pool.kvBlocks", 0, schema=True),
-    _wrong("pool.tensorParallelSize", 0, schema=True),
-    _wrong("model.kvCacheDtype", "Int4", schema=True),
-    _wrong(
+    wrong("model.uri", "", schema=True),
+    wrong("model.uri", "s3://bucket/model"),
+    wrong("model.uri", "builtin://gpt-5"),
+    wrong("model.uri", "hf://only-a-name"),
+    wrong("model.uri", "pvc://Upper/x"),
+    wrong("model.uri", "file://../etc"),
+    wrong("model.uri", "pvc://models/../../etc"),
+    wrong("model.modalities", [], schema=True),
+    wrong("model.modalities", ["Text", "Smell"], schema=True, at="model.modalities[1]"),
+    wrong("model.maxModelLength", 0, schema=True),
+    wrong("model.dtype", "float16", schema=True),
+    wrong("model.name", "-x", schema=True),
+    wrong("model.aliases", ["a", "a"], at="model.aliases[1]", schema=True),
+    wrong("image", "Not An Image!!", schema=True),
+    wrong("image", "registry.example.com/worker:", schema=True),
+    wrong("pool.device", "TPU", schema=True),
+    wrong("pool.maxWorkers", 0, schema=True),
+    wrong("pool.maxWorkers", "8", schema=True),
+    wrong("pool.maxWorkers", 5000, schema=True),
+    wrong("pool.minWorkers", -1, schema=True),
+    wrong("pool.minWorkers", 1000),
+    wrong("pool.cpuThreads", 1.5, schema=True),
+    wrong("pool.gpuResourceName", "gpu", schema=True),
+    wrong("pool.gpusPerWorker", 99, schema=True),
+    wrong("pool.kvBlocks", 0, schema=True),
+    wrong("pool.tensorParallelSize", 0, schema=True),
+    wrong("model.kvCacheDtype", "Int4", schema=True),
+    wrong(
         "pool.resources",
         {"requests": {"cpu": "lots"}},
         at="pool.resources.requests.cpu",
         schema=True,
     ),
-    _wrong("pool.template", {"metadata": {"name": "x"}}, at="pool.template.metadata.name"),
-    _wrong(
+    wrong("pool.template", {"metadata": {"name": "x"}}, at="pool.template.metadata.name"),
+    wrong(
         "pool.template",
         {"metadata": {"labels": {"epidote.dev/role": "x"}}},
         at="pool.template.metadata.labels.epidote.dev/role",
     ),
-    _wrong(
+    wrong(
         "pool.template",
         {"spec": {"restartPolicy": "Always"}},
         at="pool.template.spec.restartPolicy",
     ),
-    _wrong(
+    wrong(
         "pool.template",
         {"spec": {"containers": [{"image": "x"}]}},
         at="pool.template.spec.containers[0].name",
     ),
-    _wrong(
+    wrong(
         "gateway.template",
         {"spec": {"tolerations": "x"}},
         at="gateway.template.spec.tolerations",
     ),
-    _wrong(
+    wrong(
         "cluster.head.template",
         {"spec": {"containers": [{"name": "head", "env": ["A=1"]}]}},
         at="cluster.head.template.spec.containers[0].env[0]",
     ),
-    _wrong(
+    wrong(
         "pool.template",
         {"spec": {"terminationGracePeriodSeconds": 5}},
         at="pool.template.spec.terminationGracePeriodSeconds",
     ),
-    _wrong("slo.ttftMilliseconds", 0, schema=True),
-    _wrong("slo.tpotMilliseconds", -5, schema=True),
-    _wrong("slo.attainmentPercent", 100, schema=True),
-    _wrong("scaling.mode", "auto", schema=True),
-    _wrong("scaling.tickSeconds", 0, schema=True),
-    _wrong("scaling.shrinkWindowSeconds", "300s", schema=True),
-    _wrong("scaling", {"metricsTimeoutSeconds": 1}, at="scaling.metricsTimeoutSeconds"),
-    _wrong(
+    wrong("slo.ttftMilliseconds", 0, schema=True),
+    wrong("slo.tpotMilliseconds", -5, schema=True),
+    wrong("slo.attainmentPercent", 100, schema=True),
+    wrong("scaling.mode", "auto", schema=True),
+    wrong("scaling.tickSeconds", 0, schema=True),
+    wrong("scaling.shrinkWindowSeconds", "300s", schema=True),
+    wrong("scaling", {"metricsTimeoutSeconds": 1}, at="scaling.metricsTimeoutSeconds"),
+    wrong(
         "scaling.pressure",
         {"enterLoadPercent": 50, "leaveLoadPercent": 50},
         at="scaling.pressure.leaveLoadPercent",
     ),
-    _wrong("gateway.replicas", 0, schema=True),
-    _wrong("gateway.settings", {"no_such": "1"}, at="gateway.settings.no_such"),
-    _wrong("gateway.settings", {"max_queue": "many"}, at="gateway.settings.max_queue"),
-    _wrong("gateway.settings", {"admin_key": "x"}, at="gateway.settings.admin_key"),
-    _wrong("gateway.service", {"port": 70_000}, at="gateway.service.port", schema=True),
-    _wrong("metrics.source", "Guess", schema=True),
-    _wrong("metrics.prometheusUrl", "prometheus:9090", schema=True),
-    _wrong("cluster.provider", "Slurm", schema=True),
-    _wrong("roles", [{"name": "Decode", "minWorkers": 1}] * 2, at="roles[1].name", schema=True),
-    _wrong("roles", [{"name": "All"}], at="roles[0].name", schema=True),
-    _wrong(
-        "ratios", [{"numerator": "Decode", "denominator": "Decode"}], at="ratios[0].denominator"
-    ),
-    _wrong(
+    wrong("gateway.replicas", 0, schema=True),
+    wrong("gateway.settings", {"no_such": "1"}, at="gateway.settings.no_such"),
+    wrong("gateway.settings", {"max_queue": "many"}, at="gateway.settings.max_queue"),
+    wrong("gateway.settings", {"admin_key": "x"}, at="gateway.settings.admin_key"),
+    wrong("gateway.service", {"port": 70_000}, at="gateway.service.port", schema=True),
+    wrong("metrics.source", "Guess", schema=True),
+    wrong("metrics.prometheusUrl", "prometheus:9090", schema=True),
+    wrong("cluster.provider", "Slurm", schema=True),
+    wrong("roles", [{"name": "Decode", "minWorkers": 1}] * 2, at="roles[1].name", schema=True),
+    wrong("roles", [{"name": "All"}], at="roles[0].name", schema=True),
+    wrong("ratios", [{"numerator": "Decode", "denominator": "Decode"}], at="ratios[0].denominator"),
+    wrong(
         "ratios",
         [{"numerator": "Encode", "denominator": "Decode", "minPercent": 9, "maxPercent": 8}],
         at="ratios[0].minPercent",
@@ -198,21 +136,23 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="crossed role",
         path="spec.roles[0].minWorkers",
-        spoil=_all(_WITH_IMAGE, _set("roles", _ENCODERS)),
+        spoil=all_of(_WITH_IMAGE, set_field("roles", _ENCODERS)),
     ),
     Fault(
         name="role that text has not",
         path="spec.roles[0].name",
-        spoil=_all(
-            _WITH_IMAGE, _set("model.modalities", ["Text"]), _set("roles", [{"name": "Encode"}])
+        spoil=all_of(
+            _WITH_IMAGE,
+            set_field("model.modalities", ["Text"]),
+            set_field("roles", [{"name": "Encode"}]),
         ),
     ),
     Fault(
         name="target of a modality not served",
         path="spec.slo.perModality[0].modality",
-        spoil=_all(
+        spoil=all_of(
             _WITH_IMAGE,
-            _set(
+            set_field(
                 "slo.perModality",
                 [{"modality": "Audio", "ttftMilliseconds": 1, "tpotMilliseconds": 1}],
             ),
@@ -221,14 +161,14 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="modality without a group",
         path="spec.groups",
-        spoil=_all(_WITH_IMAGE, _set("groups", [{"name": "a", "modalities": ["Text"]}])),
+        spoil=all_of(_WITH_IMAGE, set_field("groups", [{"name": "a", "modalities": ["Text"]}])),
     ),
     Fault(
         name="modality in two groups",
         path="spec.groups[1].modalities[1]",
-        spoil=_all(
+        spoil=all_of(
             _WITH_IMAGE,
-            _set(
+            set_field(
                 "groups",
                 [
                     {"name": "a", "modalities": ["Text"]},
@@ -246,49 +186,73 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="GPUs of a CPU pool",
         path="spec.pool.gpusPerWorker",
-        spoil=_all(_set("pool.device", "Cpu"), _set("pool.gpusPerWorker", 1)),
+        spoil=all_of(set_field("pool.device", "Cpu"), set_field("pool.gpusPerWorker", 1)),
     ),
     Fault(
         name="no GPU of a GPU pool",
         path="spec.pool.gpusPerWorker",
-        spoil=_all(_set("pool.device", "Cuda"), _set("pool.gpusPerWorker", 0)),
+        spoil=all_of(set_field("pool.device", "Cuda"), set_field("pool.gpusPerWorker", 0)),
     ),
     Fault(
         name="fewer GPUs than the model is cut over",
         path="spec.pool.gpusPerWorker",
-        spoil=_all(
-            _set("pool.device", "Cuda"),
-            _set("pool.gpusPerWorker", 2),
-            _set("pool.tensorParallelSize", 4),
+        spoil=all_of(
+            set_field("pool.device", "Cuda"),
+            set_field("pool.gpusPerWorker", 2),
+            set_field("pool.tensorParallelSize", 4),
         ),
     ),
     Fault(
         name="pool smaller than its roles",
         path="spec.pool.maxWorkers",
-        spoil=_all(
+        spoil=all_of(
             _WITH_IMAGE,
-            _set("roles", []),
-            _set("pool", {"device": "Cpu", "minWorkers": 0, "maxWorkers": 2}),
+            set_field("roles", []),
+            set_field("pool", {"device": "Cpu", "minWorkers": 0, "maxWorkers": 2}),
         ),
     ),
     Fault(
         name="roles smaller than the pool",
         path="spec.roles",
-        spoil=_all(
+        spoil=all_of(
             _WITH_IMAGE,
-            _set("model.modalities", ["Text"]),
-            _set("roles", _FEW),
-            _set("pool", {"device": "Cpu", "minWorkers": 3, "maxWorkers": 9}),
+            set_field("model.modalities", ["Text"]),
+            set_field("roles", _FEW),
+            set_field("pool", {"device": "Cpu", "minWorkers": 3, "maxWorkers": 9}),
         ),
     ),
     Fault(
         name="ratio that no split meets",
         path="spec.ratios",
-        spoil=_all(
+        spoil=all_of(
             _WITH_IMAGE,
-            _set("roles", _BOUND),
-            _set("ratios", _GUARD),
-            _set("pool", {"device": "Cpu", "minWorkers": 1, "maxWorkers": 20}),
+            set_field("roles", _BOUND),
+            set_field("ratios", _GUARD),
+            set_field("pool", {"device": "Cpu", "minWorkers": 1, "maxWorkers": 20}),
         ),
+    ),
+)
+
+# What only the API server can say: it is asked before the service is stored.
+SERVER_FAULTS: tuple[Fault, ...] = (
+    wrong(
+        "pool.template",
+        {"spec": {"dnsPolicy": "Nope"}},
+        at="pool.template.spec.dnsPolicy",
+    ),
+    wrong(
+        "cluster.head.template",
+        {"spec": {"tolerations": [{"key": "gpu", "operator": "Perhaps"}]}},
+        at="cluster.head.template.spec.tolerations[0].operator",
+    ),
+    wrong(
+        "gateway.template",
+        {"spec": {"volumes": [{"name": "Not_A_Name", "emptyDir": {}}]}},
+        at="gateway.template.spec.volumes[0].name",
+    ),
+    wrong(
+        "gateway.service",
+        {"annotations": {"not a name!": "x"}},
+        at="gateway.service.annotations",
     ),
 )

@@ -1,22 +1,18 @@
 """The operator as processes: two of them, one killed without warning, nothing lost."""
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi
 from epidote_operator.spec.service_status import MultimodalServiceStatus
 from epidote_operator.testing.cluster import LocalCluster
-from epidote_operator.testing.control_plane import Ports
 from epidote_operator.testing.fixtures import IMAGE
+from epidote_operator.testing.operator_process import OperatorProcess
 from epidote_operator.testing.service_story import (
     NAMESPACE,
     change_service,
@@ -34,45 +30,23 @@ NAME = "twice"
 LEASE = paths.item("coordination.k8s.io/v1", "leases", NAMESPACE, "epidote-operator")
 
 
-class Process:
-    """One `epidote-operator run`."""
+class Process(OperatorProcess):
+    """One candidate for the lease."""
 
     def __init__(self, cluster: LocalCluster, folder: Path, identity: str) -> None:
-        self.identity, self.port = identity, Ports.free().etcd
-        self.log = folder / f"{identity}.log"
+        self.identity = identity
         settings = {
             "NAMESPACE": NAMESPACE,
             "NAMESPACES": NAMESPACE,
             "IDENTITY": identity,
             "LEASE_SECONDS": "6",
-            "HTTP_PORT": str(self.port),
-            "HTTP_HOST": "127.0.0.1",
         }
-        environ = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig)}
-        environ |= {f"EPIDOTE_OPERATOR_{name}": value for name, value in settings.items()}
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "epidote_operator", "run"],
-                env=environ,
-                stdout=log,
-                stderr=log,
-            )
+        super().__init__(cluster.kubeconfig, folder / f"{identity}.log", settings)
 
     async def leads(self) -> bool:
         """By its own metrics."""
-        if self.process.poll() is not None:
-            raise AssertionError(f"{self.identity} ended: {self.log.read_text()[-3000:]}")
-        try:
-            async with httpx.AsyncClient(trust_env=False) as http:
-                answer = await http.get(f"http://127.0.0.1:{self.port}/metrics")
-        except httpx.HTTPError:
-            return False
-        return "epidote_operator_leads 1.0" in answer.text
-
-    def kill(self, number: signal.Signals) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        self.process.wait(timeout=60)
+        answer = await self.asked("/metrics")
+        return answer is not None and "epidote_operator_leads 1.0" in answer.text
 
 
 @pytest.fixture
@@ -106,7 +80,7 @@ async def test_of_two_operators_one_acts_and_the_other_takes_over(
         lease = await api.request("GET", LEASE)
         assert lease["spec"]["holderIdentity"] == leader.identity
 
-        leader.kill(signal.SIGKILL)
+        leader.end(signal.SIGKILL)
         await change_service(
             api,
             NAME,
@@ -125,7 +99,7 @@ async def test_of_two_operators_one_acts_and_the_other_takes_over(
         await until_true(has_switched, "the heir carries on")
         assert set(await worker_pods(api, NAME)) == set(pods)
 
-        heir.kill(signal.SIGTERM)
+        heir.end(signal.SIGTERM)
         lease = await api.request("GET", LEASE)
         assert not lease["spec"].get("holderIdentity"), "given back at a polite end"
         assert heir.process.returncode == 0, heir.log.read_text()[-3000:]
@@ -133,7 +107,7 @@ async def test_of_two_operators_one_acts_and_the_other_takes_over(
         assert set(await worker_pods(api, NAME)) == set(pods), "the fleet outlives its operators"
     finally:
         for process in both:
-            process.kill(signal.SIGKILL)
+            process.end(signal.SIGKILL)
 
 
 async def test_a_leader_paused_past_its_lease_stands_by_when_it_goes_on(
@@ -155,16 +129,15 @@ async def test_a_leader_paused_past_its_lease_stands_by_when_it_goes_on(
         paused.process.send_signal(signal.SIGCONT)
 
         async def stands_by() -> bool:
-            async with httpx.AsyncClient(trust_env=False) as http:
-                ready = await http.get(f"http://127.0.0.1:{paused.port}/readyz", timeout=60.0)
-            return ready.is_success and not await paused.leads()
+            ready = await paused.asked("/readyz")
+            return ready is not None and ready.is_success and not await paused.leads()
 
         await until_true(stands_by, "the paused one is well, and does not lead")
         lease = await api.request("GET", LEASE)
         assert lease["spec"]["holderIdentity"] == heir.identity
     finally:
         for process in both:
-            process.kill(signal.SIGKILL)
+            process.end(signal.SIGKILL)
 
 
 async def test_what_happened_can_be_read_with_kubectl(api: KubeApi) -> None:

@@ -2,10 +2,7 @@
 
 import base64
 import json
-import os
-import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from epidote_operator.kube.credentials import write_kubeconfig
 from epidote_operator.testing.binaries import MissingBinaries
 from epidote_operator.testing.client_tools import find_tool
 from epidote_operator.testing.cluster import LocalCluster
+from epidote_operator.testing.operator_process import OperatorProcess
 from epidote_operator.testing.service_story import until_true
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cluster")]
@@ -75,23 +73,15 @@ async def test_the_charts_account_is_refused_nothing_that_the_operator_asks_for(
         "NAMESPACE": SYSTEM,
         "NAMESPACES": namespaces,
         "LEASE_NAME": ACCOUNT,
-        "HTTP_PORT": "0",
+        "LEASE_SECONDS": "5",  # renewed every second
     }
-    environ = {**os.environ, "KUBECONFIG": str(kubeconfig)}
-    environ |= {f"EPIDOTE_OPERATOR_{name}": value for name, value in settings.items()}
-    with log.open("wb") as written:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "epidote_operator", "run"],
-            env=environ,
-            stdout=written,
-            stderr=written,
-        )
+    operator = OperatorProcess(kubeconfig, log, settings)
     lease = paths.item("coordination.k8s.io/v1", "leases", SYSTEM, ACCOUNT)
     try:
         renewals: set[str] = set()
 
         async def leads_for_a_while() -> bool:
-            assert process.poll() is None, log.read_text()[-3000:]
+            await operator.asked("/healthz")  # it lives
             spec = (await api.get(lease) or {}).get("spec", {})
             if spec.get("holderIdentity"):
                 renewals.add(spec["renewTime"])
@@ -99,10 +89,9 @@ async def test_the_charts_account_is_refused_nothing_that_the_operator_asks_for(
 
         await until_true(leads_for_a_while, "the operator leads")
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+        operator.end()
         helm(cluster, "uninstall", RELEASE)
     told = log.read_text()
-    assert process.returncode == 0, told[-3000:]
+    assert operator.process.returncode == 0, told[-3000:]
     for sign in ("Forbidden", "ERROR", "WARNING", "permission"):
         assert sign not in told, told[-3000:]

@@ -26,9 +26,9 @@ from epidote_operator.resources.pods import worker_pod
 from epidote_operator.resources.protection import POLICY_V1, internal_secret
 from epidote_operator.resources.revision import revision_of
 from epidote_operator.spec.parsing import parse_service
+from epidote_operator.testing.faults import Spec
 from epidote_operator.testing.generated_services import service
 from epidote_operator.testing.manifest_schema import check
-from epidote_operator.testing.service_faults import Spec
 
 MINIMAL: Spec = {
     "model": {"uri": "builtin://demo"},

@@ -15,7 +15,6 @@ from epidote_operator.resources.load_test_job import load_test_command, load_tes
 from epidote_operator.spec.parsing import parse_load_test
 from epidote_operator.testing.manifest_schema import check
 
-
 RUN: dict[str, Any] = {
     "arrivals": {"rate": 1, "duration_s": 1},
     "classes": {"sums": {"kind": "questions", "images": {"count": 0}}},

@@ -7,7 +7,7 @@ import pytest
 
 from epidote_operator.handlers.admission import judge, register
 from epidote_operator.spec.admission import PLURALS, rule_on
-from epidote_operator.testing.service_faults import Spec
+from epidote_operator.testing.faults import Spec
 
 GOOD: Spec = {
     "model": {"uri": "builtin://demo"},

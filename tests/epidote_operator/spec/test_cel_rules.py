@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epidote_operator.spec.crds import RESOURCES, SERVICE, Resource, crd
+from epidote_operator.testing.faults import Fault, Spec, spoiled
 from epidote_operator.testing.generated_services import service
-from epidote_operator.testing.service_faults import FAULTS, Fault, Spec, spoiled
+from epidote_operator.testing.service_faults import FAULTS
 
 # What a schema can't say and CEL does; the rest of the faults is the webhook's alone.
 IN_CEL = {

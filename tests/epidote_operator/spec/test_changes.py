@@ -6,7 +6,7 @@ import pytest
 
 from epidote_operator.spec.changes import refused_changes, refused_test_changes, rolling_changes
 from epidote_operator.spec.parsing import parse_load_test, parse_service
-from epidote_operator.testing.service_faults import Spec
+from epidote_operator.testing.faults import Spec
 
 BASE: Spec = {
     "model": {"uri": "builtin://demo"},

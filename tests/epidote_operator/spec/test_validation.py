@@ -19,8 +19,9 @@ from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
 from epidote_operator.spec.object_name import name_problems
 from epidote_operator.spec.parsing import parse_cache_policy, parse_load_test, parse_service
 from epidote_operator.spec.planner_policy import planner_policy
+from epidote_operator.testing.faults import Fault, spoiled
 from epidote_operator.testing.generated_services import service
-from epidote_operator.testing.service_faults import FAULTS, Fault, spoiled
+from epidote_operator.testing.service_faults import FAULTS
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLES = sorted((ROOT / "crds/samples").glob("*.yaml"))
