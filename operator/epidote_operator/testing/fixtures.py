@@ -12,11 +12,10 @@ import pytest
 from epidote_operator.testing.binaries import MissingBinaries, find_binaries
 from epidote_operator.testing.cluster import LocalCluster, load_crds
 from epidote_operator.testing.expected_objects import ray_cluster_crd
-from epidote_operator.testing.pretend_image import write_pretend_image
+from epidote_operator.testing.pretend_image import IMAGE, write_pretend_image
 from epidote_operator.testing.real_image import write_real_images
 
 CRDS = Path(__file__).resolve().parents[3] / "crds"
-IMAGE = "epidote/pretend"
 GPUS = 6  # of the node: the seventh worker finds no room
 SCRATCH = "/var/tmp"  # pods mount a volume of their own over /tmp
 

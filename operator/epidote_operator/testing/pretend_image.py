@@ -6,6 +6,7 @@
 import sys
 from pathlib import Path
 
+IMAGE = "epidote/pretend"
 SCRIPT = """#!{python}
 import os, sys
 python, folder = {python!r}, {folder!r}

@@ -61,6 +61,7 @@ def pod(name: str, given: dict[str, str]) -> Manifest:
         "metadata": {"name": name, "namespace": NAMESPACE, "labels": given},
         "spec": {
             "schedulerName": "nobody",
+            "automountServiceAccountToken": False,  # a young cluster has none yet
             "containers": [{"name": "worker", "image": "none"}],
         },
     }

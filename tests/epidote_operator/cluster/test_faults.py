@@ -1,16 +1,10 @@
-"""Whatever breaks, and whenever: the fleet ends as asked, and no request fails.
-
-One service, and clients that ask all the time; every test begins with one encoder, one prefill
-worker and two decoders. What a failed test leaves behind is cleaned up, and if need be the service
-made anew, so that its trouble stays its own.
-"""
+"""Whatever breaks, and whenever: the fleet ends as asked, and no request fails."""
 
 import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,25 +12,27 @@ import pytest_asyncio
 
 from epidote_core.roles import WorkerState
 from epidote_operator.kube import paths
-from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.kube.errors import KubeError
 from epidote_operator.resources.labels import ROLE
 from epidote_operator.resources.pod_notes import ASSIGNMENT, SWITCH
-from epidote_operator.testing.client_traffic import Tally, traffic
 from epidote_operator.testing.cluster import LocalCluster
-from epidote_operator.testing.fixtures import IMAGE
-from epidote_operator.testing.guard import guarded_credentials
+from epidote_operator.testing.fault_story import (
+    AT_REST,
+    MORE_ENCODERS,
+    NAME,
+    Story,
+    epochs,
+    fault_story,
+    live_until_killed,
+    pid_of,
+)
 from epidote_operator.testing.service_story import (
     NAMESPACE,
-    OperatorLife,
     change_service,
     condition,
-    delete_service,
     get_service,
-    service_manifest,
     settled,
     until_true,
-    worker_pods,
 )
 
 pytestmark = [
@@ -46,131 +42,16 @@ pytestmark = [
     pytest.mark.xdist_group("cluster"),
 ]
 
-NAME = "faulty"
-AT_REST = (1, 1, 2)
-MORE_ENCODERS = [
-    {"name": "Encode", "minWorkers": 2},
-    {"name": "Decode", "minWorkers": 1, "maxWorkers": 1},
-]
-MORE_DECODERS = [
-    {"name": "Encode", "minWorkers": 1, "maxWorkers": 1},
-    {"name": "Decode", "minWorkers": 2},
-]
-
-
-@dataclass
-class Story:
-    """The service under test, and the clients that use it."""
-
-    api: KubeApi
-    cluster: LocalCluster
-    tally: Tally = field(default_factory=Tally)
-    url: str = "http://127.0.0.1:9"  # of the gateway, once there is one
-
-    def operator(self, **parts: Any) -> OperatorLife:
-        return OperatorLife(self.api, NAME, **parts)
-
-    async def ask_roles(self, wanted: list[Manifest]) -> None:
-        await change_service(self.api, NAME, {"roles": wanted})
-
-    async def ask_size(self, count: int) -> None:
-        await change_service(self.api, NAME, {"pool": {"minWorkers": count, "maxWorkers": count}})
-
-    async def pods(self) -> dict[str, Manifest]:
-        return await worker_pods(self.api, NAME)
-
-    async def at_rest(self) -> None:
-        """As every test begins, by a healthy operator."""
-        try:
-            await self._rest()
-        except AssertionError:  # an earlier test's trouble: not the next one's
-            await delete_service(self.api, NAME)
-            await self._rest()
-        num_ok = self.tally.num_ok
-
-        async def answers_again() -> bool:
-            return self.tally.num_ok > num_ok + 1  # the second was asked after all that
-
-        await until_true(answers_again, "clients are answered")
-        self.tally.failures.clear()
-
-    async def _rest(self) -> None:
-        manifest = service_manifest(NAME, IMAGE, roles=MORE_DECODERS)
-        path = paths.service(NAMESPACE, NAME)
-        found = await self.api.get(path)
-        if found is None:
-            plural = paths.collection(paths.API_VERSION, "multimodalservices", NAMESPACE)
-            await self.api.create(plural, manifest)
-        else:
-            await self.api.request("PUT", path, body={**found, "spec": manifest["spec"]})
-            forget = {"status": {"memory": {"starts_blocked_until_s": None}}}
-            await self.api.merge(f"{path}/status", forget)
-        operator = self.operator()
-        try:
-            await operator.until(settled(*AT_REST), "the fleet is at rest")
-            (self.url,) = operator.state.memory.gateways.all
-        finally:
-            await operator.end()
-
-    def nothing_failed(self) -> None:
-        assert self.tally.num_ok > 0
-        assert self.tally.failures == []
-
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def story(cluster: LocalCluster) -> AsyncIterator[Story]:
-    async with KubeApi.connected(guarded_credentials(cluster.kubeconfig)) as api:
-        story = Story(api, cluster)
-        async with traffic(lambda: story.url) as story.tally:
-            yield story
-        await delete_service(api, NAME)
+    async with fault_story(cluster) as made:
+        yield made
 
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="module")
 async def _at_rest(story: Story) -> None:
     await story.at_rest()
-
-
-class Killed(BaseException):
-    """The operator's process ends here."""
-
-
-class Fatal:
-    """Hands that die before or after the first call of one method."""
-
-    def __init__(self, hands: Any, method: str, when: str, dead: list[str]) -> None:
-        self._hands, self._method, self._when, self._dead = hands, method, when, dead
-
-    def __getattr__(self, name: str) -> Any:
-        real = getattr(self._hands, name)
-        if name != self._method or self._dead:
-            return real
-
-        async def fatal(*args: Any, **kwargs: Any) -> Any:
-            if self._when == "after":
-                await real(*args, **kwargs)
-            self._dead.append(name)
-            raise Killed(name)
-
-        return fatal
-
-
-async def live_until_killed(story: Story, method: str, when: str) -> None:
-    dead: list[str] = []
-    operator = story.operator(hands=lambda hands: Fatal(hands, method, when, dead))
-    with pytest.raises(Killed):
-        await operator.until(lambda status: False, f"the operator reaches {method}")
-    await operator.end()
-
-
-async def epochs(story: Story) -> int:
-    """Role switches of all workers so far, whoever asked for them."""
-    operator = story.operator()
-    await operator.tick()
-    (gateway,) = operator.state.memory.gateways.all.values()
-    total = sum(worker.epoch for worker in (await gateway.fleet(0.0)).workers)
-    await operator.end()
-    return total
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -256,21 +137,6 @@ async def test_worker_pod_killed_in_mid_switch_is_replaced(story: Story) -> None
     after = await story.pods()
     assert victim not in after or after[victim]["metadata"]["uid"] != uid
     story.nothing_failed()
-
-
-def pid_of(folder: Path, pod_uid: str) -> int:
-    """The process of a pod's worker."""
-    needle = str(folder / "pods" / pod_uid)
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                is_worker = b"pretend_pod" in (entry / "cmdline").read_bytes()
-                where = os.readlink(entry / "cwd")
-            except OSError:
-                continue
-            if is_worker and where == needle:
-                return int(entry.name)
-    raise AssertionError(f"no process runs in {needle}")
 
 
 async def test_pod_that_finds_no_room_gives_its_gpu_back(story: Story) -> None:
