@@ -341,7 +341,7 @@ def test_ctrl_c_ends_everything_it_started(service: Service):
     assert [process for process in service.seen if is_running(process)] == []
     assert not service.directory.exists()
     left = shared_memory() - service.shared_before
-    assert [n for n in left if n.startswith("epidote") or owned_by(n, pids)] == []
+    assert [name for name in left if owned_by(name, pids)] == []
 
 
 def epidote(service: Service, *arguments: str) -> str:

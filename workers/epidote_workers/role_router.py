@@ -54,5 +54,9 @@ class RoleRouter(RequestRouter):  # type: ignore[misc]  # Ray is untyped
     async def choose_replicas(
         self, candidate_replicas: list[Any], pending_request: Any = None
     ) -> list[list[Any]]:
-        wanted = pending_request.kwargs if pending_request is not None else {}
+        wanted = {}
+        if pending_request is not None:
+            wanted = pending_request.kwargs
+            # else Serve asks again at once, for ever, and its loop hears of no new replica
+            pending_request.routing_context.should_backoff = True
         return choose(candidate_replicas, target=wanted.get("target"), role=wanted.get("role"))
