@@ -33,7 +33,7 @@ def missing_workers(
     Workers beyond the lanes' minima and `kept` are decoders: the role whose lack is felt first.
     """
     if plan is not None and follows:
-        is_held = any(hold.lane is None for hold in plan.holds)
+        is_held = policy.fixed_pool or any(hold.lane is None for hold in plan.holds)
         if not is_held or plan.memory.starts_blocked_until_s is not None:
             return ()
     have: Counter[Lane] = fleet.assigned()

@@ -90,9 +90,7 @@ class Reconciler:
             return await self._tell(resource, state, before, told, now_s)
         fleet = self._fleet(resource, spec)
         self.metrics.show_promise(fleet.namespace, fleet.name, spec.slo.slo())
-        event = await state.kept.ensure_keys(
-            self.api, fleet, has_fleet=bool(before.revision), now_s=now_s
-        )
+        event = await state.kept.ensure_keys(self.api, fleet, serving=before.revision, now_s=now_s)
         troubles: list[Trouble] = [t for t in (state.kept.keys_trouble,) if t is not None]
         if state.kept.keys is None:  # without keys of its own no part of a fleet may start
             told = troubled(before, before, troubles, generation, now_s)
@@ -314,10 +312,11 @@ class Reconciler:
     ) -> RolloutStatus | None:
         """What a rollout had no room for; None: nothing is left of one, or the planner goes on."""
         rollout = before.rollout
-        if rollout is None or decides(done.plan, fleet.spec.scaling.mode):
+        policy = planner_policy(fleet.spec)
+        if rollout is None or decides(done.plan, fleet.spec.scaling.mode, policy):
             return None
         hands = self._hands(fleet, state.memory, state.asked, fleet.revision)
-        wanted = wanted_lanes(before, planner_policy(fleet.spec))
+        wanted = wanted_lanes(before, policy)
         seen = done.observation.fleet
         return await self._rolling(fleet, hands, hands).complete(seen, wanted, rollout, now_s)
 

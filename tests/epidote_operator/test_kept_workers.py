@@ -180,6 +180,16 @@ async def test_what_was_decided_last_is_kept_when_scaling_is_switched_off() -> N
     assert {str(lane): count for lane, count in lanes.items()} == decided
 
 
+async def test_a_pool_whose_owner_has_not_spoken_yet_stays_as_large_as_it_is() -> None:
+    service = await at_rest(ScalingMode.AUTO, E, P, D, D)
+    service.rules = replace(service.rules, fixed_pool=True)
+    await service.tick()
+    lost = next(reversed(service.workers))
+    del service.workers[lost]
+    assert [call.partition(" ")[0] for call in await service.tick()] == ["add_workers"]
+    assert len(service.workers) == 4
+
+
 async def test_a_smaller_pool_is_not_filled_up_to_what_it_was() -> None:
     service = await at_rest(ScalingMode.OFF, E, P, D, D, D)
     service.rules = replace(service.rules, pool=Bounds(least=1, most=4))

@@ -1,6 +1,7 @@
 """What a tick writes: nothing where nothing changed, one status where something did."""
 
 import json
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -63,7 +64,8 @@ class PretendApi:
             self.writes.append(f"refused {path.rpartition('/')[2]}")
             raise error
         self.writes.append(f"create {path.rpartition('/')[2]}")
-        data = {key: "c2VjcmV0" for key in body.get("stringData", {})}
+        given = body.get("stringData", {})
+        data = {key: b64encode(value.encode()).decode() for key, value in given.items()}
         self.stored[f"{path}/{body['metadata']['name']}"] = found = {**body, "data": data}
         return found
 
@@ -340,6 +342,36 @@ async def test_network_policies_that_are_switched_off_are_taken_away(service: Se
     assert await service.tick(1.0) == []
     service.resource["spec"]["network"] = {"policy": True}
     assert f"apply {NAME}-worker" in await service.tick()
+
+
+async def test_what_a_spec_stops_using_is_taken_away(service: Service) -> None:
+    service.resource["spec"]["cache"] = {"policyName": "mistyped"}
+    await settled(service)
+    policy = f"/api/v1/namespaces/default/configmaps/{NAME}-cache-policy"
+    account = f"/api/v1/namespaces/default/serviceaccounts/{NAME}-fleet"
+    assert {policy, account} <= service.api.stored.keys()
+    service.resource["spec"]["cache"] = {}
+    assert f"delete {NAME}-cache-policy" in await service.tick()
+    assert policy not in service.api.stored
+    service.resource["spec"]["cluster"] = {"serviceAccountName": "ours"}
+    await service.tick()
+    assert service.resource["status"]["rollout"], "another account is another revision"
+    assert account in service.api.stored, "pods that serve may be made with it again"
+    service.resource["spec"]["cluster"] = {"serviceAccountName": f"{NAME}-fleet"}
+    await service.tick()
+    assert account in service.api.stored, "whoever names it keeps it"
+
+
+async def test_keys_that_were_edited_while_no_operator_ran_roll_the_fleet(service: Service) -> None:
+    await settled(service)
+    secret = f"/api/v1/namespaces/default/secrets/{NAME}-internal"
+    service.api.stored[secret]["data"]["admin-key"] = b64encode(b"edited").decode()
+    await service.state.aclose()
+    service.state = ServiceState()
+    writes = await service.tick()
+    assert writes.count("create pods") > 0
+    status = service.resource["status"]
+    assert status["rollout"]["revision"] != status["revision"]
 
 
 def unprocessable(words: str) -> ApiRefused:

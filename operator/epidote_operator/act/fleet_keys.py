@@ -7,6 +7,8 @@ gone, nobody knows them       new keys. Running pods have the old ones, so the n
                               fleet rolls
 ours, a key is missing, or    left alone; the keys known before count on
   others than known before
+ours, others than it was      nobody knows the ones before: these count, and since running pods have
+  made with, none known         others, they make a new revision likewise
 somebody else's               left alone, likewise
 """
 
@@ -20,7 +22,7 @@ from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.kube.errors import Conflict, KubeError
 from epidote_operator.resources.fleet_values import Fleet
-from epidote_operator.resources.labels import KEYS
+from epidote_operator.resources.labels import KEYS, KEYS_DIGEST
 from epidote_operator.resources.protection import internal_secret
 from epidote_operator.resources.revision import digest
 
@@ -52,11 +54,17 @@ class KeysFound:
 
 
 async def ensure_keys(
-    api: KubeApi, fleet: Fleet, known: FleetKeys | None, *, has_fleet: bool
+    api: KubeApi,
+    fleet: Fleet,
+    known: FleetKeys | None,
+    *,
+    has_fleet: bool,
+    has_first_keys: bool = False,
 ) -> KeysFound:
     """The fleet's keys; a Secret is made if there is none.
 
     `known`: as this operator read them before. `has_fleet`: pods may run that have keys already.
+    `has_first_keys`: those that serve are known to have the first ones.
 
     Raises:
         NameTaken: the Secret is somebody else's.
@@ -82,12 +90,15 @@ async def ensure_keys(
         except Conflict:  # made a moment ago, by an operator that did not live to see it
             event, found = "", await api.request("GET", path)
     demand_ours(found, _manifest(fleet, known, is_another=False))
-    keys = _read(found)
-    if known is not None and keys != known and keys.generation == known.generation:
+    keys, is_edited = _read(found)
+    is_same_generation = known is not None and keys.generation == known.generation
+    if known is not None and keys != known and (is_edited or is_same_generation):
         raise SpoiltSecret(
             f"Secret {fleet.secret!r} must keep the keys that the pods were made with, found "
             "others; delete the Secret, and the first ones are put back"
         )
+    if known is None and is_edited and has_first_keys:
+        event = f"Secret {fleet.secret} was changed while no operator ran; every pod is replaced"
     return KeysFound(keys=keys, event=event)
 
 
@@ -97,12 +108,21 @@ def _manifest(fleet: Fleet, keys: FleetKeys | None, *, is_another: bool) -> Mani
         admin_key=keys.admin_key if keys else "",
         ray_token=keys.ray_token if keys else "",
     )
-    if is_another:
-        body["metadata"]["annotations"] = {KEYS: "replaced"}
+    if keys is not None:
+        body["metadata"]["annotations"] = {
+            KEYS_DIGEST: _digest(keys.admin_key, keys.ray_token),
+            **({KEYS: "replaced"} if is_another else {}),
+        }
     return body
 
 
-def _read(secret: Manifest) -> FleetKeys:
+def _digest(admin_key: str, ray_token: str) -> str:
+    """Nobody can tell the keys from it: they are as random as they are long."""
+    return digest({ADMIN_KEY: admin_key, RAY_TOKEN: ray_token})
+
+
+def _read(secret: Manifest) -> tuple[FleetKeys, bool]:
+    """The keys, and whether they are others than the Secret was made with."""
     name, data = secret["metadata"]["name"], secret.get("data") or {}
     found: dict[str, str] = {}
     for key in (ADMIN_KEY, RAY_TOKEN):
@@ -115,9 +135,12 @@ def _read(secret: Manifest) -> FleetKeys:
                 f"Secret {name!r} must hold {ADMIN_KEY} and {RAY_TOKEN}, found no {key}; delete "
                 "the Secret, and it is made again"
             )
-    is_another = KEYS in (secret["metadata"].get("annotations") or {})
-    return FleetKeys(
+    notes = secret["metadata"].get("annotations") or {}
+    now = _digest(found[ADMIN_KEY], found[RAY_TOKEN])
+    is_edited = notes.get(KEYS_DIGEST, now) != now  # no note: made before there were any
+    keys = FleetKeys(
         admin_key=found[ADMIN_KEY],
         ray_token=found[RAY_TOKEN],
-        generation=digest(found) if is_another else "",
+        generation=now if is_edited or KEYS in notes else "",
     )
+    return keys, is_edited

@@ -40,6 +40,7 @@ class KeptObjects:
     _wanted: tuple[object, ...] = ()  # what the last manifests were made from; (): look again
     _applied: dict[str, str] = field(default_factory=dict)  # digests by path
     _uids: dict[str, str] = field(default_factory=dict)  # of objects known to be ours, by path
+    _gone: set[str] = field(default_factory=set)  # paths of what is unwanted, and not there
     _due_s: float = float("-inf")  # when everything is applied again
     _versions: tuple[str, ...] | None = None
     _refusals: Refusals = field(default_factory=Refusals)
@@ -52,17 +53,22 @@ class KeptObjects:
         """Whether it is time to look after everything, whatever is known of it."""
         return now_s >= self._due_s
 
-    async def ensure_keys(
-        self, api: KubeApi, fleet: Fleet, *, has_fleet: bool, now_s: float
-    ) -> str:
+    async def ensure_keys(self, api: KubeApi, fleet: Fleet, *, serving: str, now_s: float) -> str:
         """Have `keys`, and know what is wrong with their Secret; returns what to tell, if anything.
 
-        Looks when everything is looked after, and as long as something is wrong. See `fleet_keys`.
+        Looks when everything is looked after, and as long as something is wrong. `fleet`: of the
+        first keys' revision; `serving`: the one that serves, "" if none does. See `fleet_keys`.
         """
         if self.keys is not None and self.keys_trouble is None and not self.is_due(now_s):
             return ""
         try:
-            found = await ensure_keys(api, fleet, self.keys, has_fleet=has_fleet)
+            found = await ensure_keys(
+                api,
+                fleet,
+                self.keys,
+                has_fleet=bool(serving),
+                has_first_keys=serving == fleet.revision,
+            )
         except (NameTaken, SpoiltSecret) as error:
             self.keys_trouble = error
             return ""
@@ -101,6 +107,7 @@ class KeptObjects:
             return ()
         if is_due:
             self._applied.clear()
+            self._gone.clear()
             self._versions = None
         if self._versions is None:
             self._versions = await policy_versions(api)
@@ -117,10 +124,13 @@ class KeptObjects:
                 await self._apply(api, manifest, now_s)
             except (NameTaken, RefusedObject) as error:  # the rest of the fleet goes on
                 troubles.append(error)
-        for manifest in unwanted_objects(fleet):
-            self._uids.pop(path_of(manifest), None)
-            self._applied.pop(path_of(manifest), None)
+        for manifest in unwanted_objects(fleet, shifts=shifts):
+            if (path := path_of(manifest)) in self._gone:
+                continue
+            self._uids.pop(path, None)
+            self._applied.pop(path, None)
             await delete_ours(api, manifest)
+            self._gone.add(path)
         self._wanted = () if troubles else wanted
         if is_due:
             self._due_s = now_s + _spread_s(fleet.uid)
@@ -141,6 +151,7 @@ class KeptObjects:
                 raise
             raise self._refusals.note(path, manifest, refused, now_s) from refused
         self._refusals.forget(path)
+        self._gone.discard(path)
         self._applied[path] = known
 
 

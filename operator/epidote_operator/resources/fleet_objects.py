@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from epidote_operator.resources.cache_config import cache_config_map
 from epidote_operator.resources.fleet_values import Fleet, Manifest
 from epidote_operator.resources.head import (
     gateway_deployment,
@@ -14,6 +15,7 @@ from epidote_operator.resources.protection import (
     disruption_budgets,
     every_network_policy,
     network_policies,
+    own_account,
     service_account,
 )
 from epidote_operator.spec.cluster import Provider
@@ -32,9 +34,17 @@ def shared_objects(
     ]
 
 
-def unwanted_objects(fleet: Fleet) -> list[Manifest]:
-    """What the spec asked for once, perhaps, and does not any more."""
-    return [] if fleet.spec.network.policy else every_network_policy(fleet)
+def unwanted_objects(fleet: Fleet, *, shifts: bool) -> list[Manifest]:
+    """What the spec asked for once, perhaps, and does not any more.
+
+    `shifts`: no other revision serves, whose pods may be made anew with what it was made with.
+    """
+    found = [] if fleet.spec.network.policy else every_network_policy(fleet)
+    if fleet.spec.cache.policy_name is None:
+        found.append(cache_config_map(fleet, {}))
+    if shifts and service_account(fleet) is None and (own := own_account(fleet)) is not None:
+        found.append(own)
+    return found
 
 
 def revision_objects(fleet: Fleet) -> list[Manifest]:

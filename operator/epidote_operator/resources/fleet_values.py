@@ -49,8 +49,12 @@ class Fleet:
         return f"{self.name}-internal"
 
     @property
+    def own_account(self) -> str:
+        return f"{self.name}-fleet"
+
+    @property
     def service_account(self) -> str:
-        return self.spec.cluster.service_account_name or f"{self.name}-fleet"
+        return self.spec.cluster.service_account_name or self.own_account
 
     def part(self, component: Component) -> str:
         """Name of an object of this revision: revisions live side by side while one replaces

@@ -11,6 +11,7 @@ ROLE = "epidote.dev/role"
 REVISION = "epidote.dev/revision"
 LOAD_TEST = "epidote.dev/load-test"
 KEYS = "epidote.dev/keys"  # annotation: the Secret replaces one that other pods were made with
+KEYS_DIGEST = "epidote.dev/keys-digest"  # annotation: of the keys that the Secret was made with
 HEAD_CHANGES = "epidote.dev/head-changes"  # annotation: of gateways that joined a later head
 INTEROP_ROLE = "llm-d.ai/role"  # gateways made for llm-d route by it
 MANAGED_BY = "epidote-operator"

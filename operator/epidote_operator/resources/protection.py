@@ -12,13 +12,18 @@ NAMESPACE_NAME = "kubernetes.io/metadata.name"  # a label every namespace has, s
 
 
 def service_account(fleet: Fleet) -> Manifest | None:
-    """An account without rights and without a token; None if the owner named another one."""
-    if fleet.spec.cluster.service_account_name is not None:
+    """An account without rights and without a token; None if the owner named one."""
+    return own_account(fleet) if fleet.spec.cluster.service_account_name is None else None
+
+
+def own_account(fleet: Fleet) -> Manifest | None:
+    """The account that a fleet has, or would have; None if the owner named just that one."""
+    if fleet.spec.cluster.service_account_name == fleet.own_account:
         return None
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": fleet.metadata(fleet.service_account),
+        "metadata": fleet.metadata(fleet.own_account),
         "automountServiceAccountToken": False,
     }
 

@@ -25,10 +25,10 @@ def kept_workers(status: MultimodalServiceStatus, policy: PlannerPolicy) -> dict
     }
 
 
-def decides(plan: Plan | None, mode: ScalingMode) -> bool:
+def decides(plan: Plan | None, mode: ScalingMode, policy: PlannerPolicy) -> bool:
     """Whether the number of workers is the planner's: it scales, and has metrics to do it by."""
     held = plan is None or any(hold.lane is None for hold in plan.holds)
-    return mode is ScalingMode.AUTO and not held
+    return mode is ScalingMode.AUTO and not held and not policy.fixed_pool
 
 
 def renewed_kept(known: Mapping[str, int], there: Mapping[Lane, int]) -> dict[str, int]:

@@ -118,8 +118,8 @@ def render(
 
 def _beside(report: Report) -> tuple[AddWorkers, ...]:
     """Starts that the plan does not know of: advice that has them in it is not added to."""
-    plan = report.plan
-    is_held = plan is None or any(hold.lane is None for hold in plan.holds)
+    plan, is_fixed = report.plan, report.policy.fixed_pool
+    is_held = plan is None or is_fixed or any(hold.lane is None for hold in plan.holds)
     return report.minimum if is_held else ()
 
 
@@ -127,7 +127,7 @@ def _kept(report: Report, before: MultimodalServiceStatus) -> dict[str, int]:
     """Workers by lane that are there again if they get lost: the last decision carried out."""
     if report.rollout is not None and report.rollout.wanted:
         return dict(report.rollout.wanted)
-    if report.plan is not None and decides(report.plan, report.mode):
+    if report.plan is not None and decides(report.plan, report.mode, report.policy):
         wanted = sorted(report.plan.targets.items())
         return {str(lane): count for lane, count in wanted if count > 0}
     there = report.fleet.assigned()

@@ -89,3 +89,26 @@ async def test_keys_that_somebody_changed_do_not_count_while_the_first_are_known
     api.stored[PATH]["data"]["admin-key"] = "eA=="
     with pytest.raises(SpoiltSecret, match="delete the Secret"):
         await ensure_keys(api, FLEET, known, has_fleet=True)
+
+
+async def test_keys_that_were_edited_while_no_operator_ran_make_another_revision(api: Any) -> None:
+    first = (await ensure_keys(api, FLEET, None, has_fleet=False)).keys
+    api.stored[PATH]["data"]["admin-key"] = b64encode(b"edited").decode()
+    found = await ensure_keys(api, FLEET, None, has_fleet=True, has_first_keys=True)
+    assert found.keys.admin_key == "edited"
+    assert found.keys.generation
+    assert "changed while no operator ran" in found.event
+    again = await ensure_keys(api, FLEET, None, has_fleet=True)
+    assert (again.keys, again.event) == (found.keys, ""), "told while it is news"
+    with pytest.raises(SpoiltSecret):
+        await ensure_keys(api, FLEET, first, has_fleet=True)
+    api.stored.clear()
+    restored = await ensure_keys(api, FLEET, found.keys, has_fleet=True)
+    assert restored.keys == found.keys
+    assert (await ensure_keys(api, FLEET, None, has_fleet=True)).keys == found.keys
+
+
+async def test_a_secret_from_before_there_were_notes_is_believed(api: Any) -> None:
+    first = (await ensure_keys(api, FLEET, None, has_fleet=False)).keys
+    del api.stored[PATH]["metadata"]["annotations"]
+    assert (await ensure_keys(api, FLEET, None, has_fleet=True)).keys == first

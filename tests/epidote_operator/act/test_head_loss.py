@@ -1,5 +1,7 @@
 """Ray's head comes back as another one: its workers are replaced, and nobody else."""
 
+import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +25,9 @@ from epidote_operator.status.fleet import Fleet
 from epidote_operator.status.head import followed, head_life
 from epidote_operator.testing.service_story import service_manifest
 from epidote_planner.fakes import policy
+from epidote_planner.lane import DEFAULT_GROUP, Lane
 
+DECODE = Lane(DEFAULT_GROUP, Role.DECODE)
 ROLES = (Role.ENCODE, Role.PREFILL, Role.DECODE, Role.DECODE)
 
 
@@ -247,3 +251,50 @@ def test_gateways_that_know_the_latest_head_are_asked_first() -> None:
     ]
     found = [url.removeprefix("http://10.0.0.")[0] for url in gateway_urls(pods)]
     assert found == ["3", "2", "1", "4"]
+
+
+@dataclass
+class Register:
+    """A gateway, as far as the number of workers is concerned."""
+
+    url: str
+    told: list[int] = field(default_factory=list)
+
+    async def set_num_workers(self, number: int) -> None:
+        self.told.append(number)
+
+    async def set_roles(self, counts: Any) -> None:
+        return
+
+
+async def test_a_new_heads_register_is_told_how_many_workers_there_are() -> None:
+    """It begins with what the head's command says: workers beyond that would wait for ever."""
+    old, new = Register("http://10.0.0.1:8000"), Register("http://10.0.0.2:8000")
+    asked, counts = Asked(head="h.0"), Counter({DECODE: 4})
+
+    async def tell(*gateways: Register) -> None:
+        hands = KubernetesHands(
+            api=None,  # type: ignore[arg-type]
+            namespace="a",
+            service="web",
+            pods={},
+            gateways={gateway.url: gateway for gateway in gateways},  # type: ignore[misc]
+            make_pod=lambda name, lane, at_s: {},
+            asked=asked,
+            grace_s=1,
+        )
+        await hands.match_size(counts)
+        await asyncio.gather(*asked.switches.values())
+
+    for _ in range(3):
+        await tell(old)
+    assert old.told == [4], "once"
+    asked.head = None  # away
+    await tell(old)
+    assert old.told == [4]
+    asked.head = "h.1"
+    await tell(old)
+    assert old.told == [4, 4], "the same gateway may have joined the new head"
+    await tell(new, old)
+    await tell(new, old)
+    assert (old.told, new.told) == ([4, 4], [4])
