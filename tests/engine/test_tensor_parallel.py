@@ -50,7 +50,11 @@ def work(folder, rank):
     shards, told = Shards(), {}
     for number, path in enumerate(task["models"]):
         engine = Engine(
-            EngineConfig(model=path, overlap_steps=bool(number % 2), **task["sizes"]), shards=shards
+            EngineConfig(
+                model=path, overlap_steps=bool(number % 2),
+                kv_cache_dtype=task["kv"].get(path, "auto"), **task["sizes"],
+            ),
+            shards=shards,
         )
         weights = ShardedWeights(load_model_spec(path), shards, device="cpu")
         for name in weights:
@@ -76,6 +80,7 @@ def work(folder, rank):
         leader.abort("gone")
         answers = serve(leader, requests)
         told[path]["tokens"] = [answers[f"{n}", 0].token_ids for n in range(len(requests))]
+        told[path]["scales"] = leader.kv_scales()
         leader.stop()
     json.dump(told, open(f"{folder}/told{rank}.json", "w"))
 
@@ -97,11 +102,14 @@ def test_two_ranks_say_what_one_engine_says_and_read_half(tmp_path: Path) -> Non
         assert len(list(Path(path).glob("*.safetensors"))) > 1
         paths.append(path)
     paths.append(one_kv_head(tmp_path / "shared"))
+    coded = str(tmp_path / "coded")
+    save_tiny_model(Path(coded), Architecture.LLAMA, 7)
+    paths.append(coded)
     for path in paths:
         whole_bytes[path] = sum(p.stat().st_size for p in Path(path).glob("*.safetensors"))
     prompts = [[5, 6, 7], list(range(40, 59)), [200], [9, 9, 9, 1]]
     (tmp_path / "task.json").write_text(
-        json.dumps({"models": paths, "prompts": prompts, "sizes": SIZES})
+        json.dumps({"models": paths, "prompts": prompts, "sizes": SIZES, "kv": {coded: "int8"}})
     )
     ranks = [
         subprocess.Popen(
@@ -112,7 +120,9 @@ def test_two_ranks_say_what_one_engine_says_and_read_half(tmp_path: Path) -> Non
         )
         for rank in range(NUM_RANKS)
     ]
-    wanted = {path: tokens_of(path, prompts) for path in paths}
+    wanted = {path: tokens_of(path, prompts) for path in paths if path != coded}
+    whole = Engine(EngineConfig(model=coded, kv_cache_dtype="int8", **SIZES))
+    wanted[coded] = tokens_of(coded, prompts, whole)
     try:
         errors = [rank.communicate(timeout=240)[1] for rank in ranks]
     finally:
@@ -124,6 +134,9 @@ def test_two_ranks_say_what_one_engine_says_and_read_half(tmp_path: Path) -> Non
         assert told[0][path]["tokens"] == wanted[path]
         for rank in range(NUM_RANKS):
             assert told[rank][path]["bytes"] < 0.6 * whole_bytes[path]
+    scales = told[0][coded]["scales"]  # each rank measured its own heads' as the whole one did
+    in_turns = [scale for pair in zip(*scales, strict=True) for scale in pair]
+    assert in_turns == pytest.approx(whole.kv_scales()[0], rel=1e-4)
 
 
 def one_kv_head(path: Path) -> str:
@@ -139,7 +152,7 @@ def one_kv_head(path: Path) -> str:
     return str(path)
 
 
-def tokens_of(path: str, prompts: list[list[int]]) -> list[list[int]]:
+def tokens_of(path: str, prompts: list[list[int]], engine: Engine | None = None) -> list[list[int]]:
     requests = [
         GenerateRequest(
             request_id=f"{n}",
@@ -150,26 +163,19 @@ def tokens_of(path: str, prompts: list[list[int]]) -> list[list[int]]:
         )
         for n, prompt in enumerate(prompts)
     ]
-    answers = serve(Engine(EngineConfig(model=path, **SIZES)), requests)
+    answers = serve(engine or Engine(EngineConfig(model=path, **SIZES)), requests)
     return [answers[f"{n}", 0].token_ids for n in range(len(requests))]
-
-
-def shards_of(rank: int, size: int) -> Shards:
-    """A place without processes: for what needs no talk."""
-    shards = Shards.__new__(Shards)
-    shards.group, shards.rank, shards.size = None, rank, size
-    return shards
 
 
 @pytest.mark.parametrize("vocab", [1, 7, 8, 272])
 def test_every_token_lies_on_exactly_one_rank(vocab: int) -> None:
-    parts = [shards_of(rank, 4).vocabulary(vocab) for rank in range(4)]
+    parts = [Shards.place(rank, 4).vocabulary(vocab) for rank in range(4)]
     assert [t for start, end in parts for t in range(start, end)] == list(range(vocab))
 
 
 def test_heads_are_shared_out_or_stand_on_several_ranks() -> None:
-    assert [shards_of(rank, 2).part(64, 16) for rank in range(2)] == [(0, 32), (32, 64)]
-    assert [shards_of(rank, 4).part(32, 16) for rank in range(4)] == [
+    assert [Shards.place(rank, 2).part(64, 16) for rank in range(2)] == [(0, 32), (32, 64)]
+    assert [Shards.place(rank, 4).part(32, 16) for rank in range(4)] == [
         (0, 16), (0, 16), (16, 32), (16, 32),
     ]  # fmt: skip
 
@@ -190,7 +196,7 @@ def test_a_model_that_cannot_be_cut_is_refused(
         intermediate=inner, vocab=9,
     )  # fmt: skip
     with pytest.raises(InvalidRequest, match=f"over 2: {field} . can't be cut"):
-        shards_of(0, 2).own(config)
+        Shards.place(0, 2).own(config)
 
 
 def test_the_sharded_parts_make_the_whole(tmp_path: Path) -> None:
@@ -200,7 +206,7 @@ def test_the_sharded_parts_make_the_whole(tmp_path: Path) -> None:
     save_tiny_model(tmp_path / "tiny", Architecture.LLAMA, 7)
     spec = load_model_spec(str(tmp_path / "tiny"))
     whole = language_weights(spec, dtype=torch.float32, device="cpu")
-    parts = [ShardedWeights(spec, shards_of(rank, 2), device="cpu") for rank in range(2)]
+    parts = [ShardedWeights(spec, Shards.place(rank, 2), device="cpu") for rank in range(2)]
     assert set(parts[0]) == set(whole)
     for name, tensor in whole.items():
         first, second = (part[name] for part in parts)

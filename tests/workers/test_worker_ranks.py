@@ -35,7 +35,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PATIENCE_S = 240.0
 ROLES = {"a": Role.ALL, "p": Role.PREFILL, "d": Role.DECODE}
-SIZES = {"dtype": "float32", "num_kv_blocks": 96, "num_media_rows": 256, "chunk_tokens": 48}
+SIZES = {
+    "dtype": "float32",
+    "kv_cache_dtype": "int8",
+    "num_kv_blocks": 96,
+    "num_media_rows": 256,
+    "chunk_tokens": 48,
+}
 
 
 @dataclass
