@@ -59,6 +59,7 @@ EPIDOTE_WORKER_ENCODING = "epidote_worker_encoding_media"
 EPIDOTE_WORKER_QUEUED_TOKENS = "epidote_worker_queued_prefill_tokens"
 EPIDOTE_KV_BLOCKS = "epidote_kv_blocks"  # also state: free | used
 EPIDOTE_MEDIA_ROWS = "epidote_media_rows"  # also state: free | used
+EPIDOTE_EXPERT_TOKENS = "epidote_expert_tokens"  # by expert only, all layers; a model with experts
 EPIDOTE_ROLE_SWITCHES = "epidote_role_switches"  # by from_role, to_role, outcome: ok | rolled_back
 EPIDOTE_ROLE_SWITCH_SECONDS = "epidote_role_switch_seconds"  # by phase: drain | switch | verify
 
@@ -89,7 +90,7 @@ OPERATOR_SWITCHING = "epidote_operator_switching_workers"  # also role: where th
 OPERATOR_WORKERS = "epidote_operator_worker_pods"
 OPERATOR_GPUS = "epidote_operator_gpus"
 OPERATOR_GPU_BUDGET = "epidote_operator_gpu_budget"
-OPERATOR_CONDITION = "epidote_operator_condition"  # also type
+OPERATOR_CONDITION = "epidote_operator_condition"  # also type, reason
 OPERATOR_SLO = "epidote_operator_slo_seconds"  # also target: ttft | tpot; what was promised
 OPERATOR_ATTAINMENT = "epidote_operator_attainment_ratio"  # also target: ttft | tpot
 OPERATOR_DECISIONS = "epidote_operator_decisions"  # also reason; changed decisions only

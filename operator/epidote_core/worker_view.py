@@ -45,3 +45,5 @@ class WorkerView:
     load: WorkerLoad = WorkerLoad()
     media_keys: Set[str] = field(default=frozenset(), repr=False)
     block_hashes: Set[bytes] = field(default=frozenset(), repr=False)
+    # [layer][expert] tokens computed since the weights were loaded; () without experts
+    expert_tokens: tuple[tuple[int, ...], ...] = field(default=(), repr=False)

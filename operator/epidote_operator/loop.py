@@ -44,6 +44,7 @@ def snapshot_of(observation: Observation, now_s: float) -> ClusterSnapshot:
         roles=dict(observation.signals),
         attainment=traffic.attainment,
         cache=traffic.cache,
+        experts=observation.experts,
     )
 
 

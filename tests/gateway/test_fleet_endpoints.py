@@ -153,8 +153,9 @@ async def metrics_of(client: Any) -> dict[str, Any]:
 
 
 async def test_every_named_metric_is_exposed(
-    client: Any, chat: Any, picture: Any, data_url: Any
+    client: Any, backend: FakeBackend, chat: Any, picture: Any, data_url: Any
 ) -> None:
+    backend.put("moe", Role.ALL, expert_tokens=((1, 2),))  # only then there are experts
     await client.post(CHAT, json=chat("see", data_url(picture())))
     await client.put("/admin/workers/decode-1/role", json={"role": "prefill"})
     await client.post(CHAT, json={})

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 from epidote_core.errors import InvalidRequest, WorkerLost
 from epidote_gateway.admin_bodies import (
     Conservation,
+    Experts,
     Fleet,
     RoleCounts,
     RoleRequest,
@@ -22,6 +23,7 @@ from epidote_gateway.admin_bodies import (
 )
 from epidote_gateway.api_errors import ApiError
 from epidote_gateway.backend import SwitchOutcome
+from epidote_gateway.fleet_metrics import fleet_expert_tokens
 from epidote_gateway.http_exchange import Exchange
 from epidote_gateway.parsing import parse
 from epidote_gateway.services import Services
@@ -68,7 +70,13 @@ async def get_fleet(services: Services, path: dict[str, str], body: None) -> tup
         model=services.renderer.model_name,
         roles=RoleCounts.of(workers),
         workers=[WorkerStatus.of(worker) for worker in workers],
+        num_experts=max((len(w.expert_tokens[0]) for w in workers if w.expert_tokens), default=0),
     )
+
+
+async def get_experts(services: Services, path: dict[str, str], body: None) -> tuple[int, Experts]:
+    """How many tokens each expert has computed: [] for a model without experts."""
+    return 200, Experts(tokens=fleet_expert_tokens(services.backend.workers()))
 
 
 async def get_roles(services: Services, path: dict[str, str], body: None) -> tuple[int, RoleCounts]:

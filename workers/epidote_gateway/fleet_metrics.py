@@ -29,6 +29,7 @@ class FleetCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         workers = self._backend.workers()
         yield from self._by_role(workers)
+        yield from self._experts(workers)
         yield from self._like_vllm(workers)
 
     def _by_role(self, workers: Sequence[WorkerView]) -> Iterable[Metric]:
@@ -53,6 +54,18 @@ class FleetCollector(Collector):
                 family.add_metric((role.value, "free"), num_free)
                 family.add_metric((role.value, "used"), _sum(workers, total, role) - num_free)
             yield family
+
+    def _experts(self, workers: Sequence[WorkerView]) -> Iterable[Metric]:
+        """One series an expert, some hundreds at most; `/admin/experts` has them by layer."""
+        tokens = fleet_expert_tokens(workers)
+        if not tokens:
+            return
+        counter = CounterMetricFamily(
+            names.EPIDOTE_EXPERT_TOKENS, "Tokens computed by an expert.", labels=("expert",)
+        )
+        for number in range(len(tokens[0])):
+            counter.add_metric((str(number),), float(sum(layer[number] for layer in tokens)))
+        yield counter
 
     def _like_vllm(self, workers: Sequence[WorkerView]) -> Iterable[Metric]:
         blocks = _sum(workers, "num_kv_blocks")
@@ -83,6 +96,14 @@ class FleetCollector(Collector):
         )
         info.add_metric((self._model, str(self._backend.block_size), str(int(blocks))), 1)
         yield info
+
+
+def fleet_expert_tokens(workers: Sequence[WorkerView]) -> list[list[int]]:
+    """[layer][expert] over all workers that live; [] for a model without experts."""
+    tables = [
+        w.expert_tokens for w in workers if w.expert_tokens and w.state is not WorkerState.FAILED
+    ]
+    return [[sum(one) for one in zip(*layers, strict=True)] for layers in zip(*tables, strict=True)]
 
 
 def _fullest(workers: Sequence[WorkerView]) -> float:

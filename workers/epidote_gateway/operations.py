@@ -189,6 +189,14 @@ def _admin(services: Services) -> Iterator[Operation]:
     )
     yield Operation(
         method="GET",
+        path="/admin/experts",
+        summary="How many tokens each expert has computed",
+        app=admin.AdminEndpoint(services, admin.get_experts),
+        answer=bodies.Experts,
+        errors=ADMIN_ERRORS,
+    )
+    yield Operation(
+        method="GET",
         path="/admin/conservation",
         summary="Whether every block, row and lease is accounted for",
         app=admin.AdminEndpoint(services, admin.get_conservation),

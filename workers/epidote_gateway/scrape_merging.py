@@ -18,7 +18,12 @@ ADDED_GAUGES = frozenset(
     (names.EPIDOTE_REQUESTS_IN_FLIGHT, names.EPIDOTE_REQUESTS_QUEUED, names.EPIDOTE_GATEWAYS)
 )
 FLEET_COUNTERS = frozenset(  # every process reads them from the same workers
-    (names.VLLM_PREFIX_CACHE_QUERIES, names.VLLM_PREFIX_CACHE_HITS, names.VLLM_NUM_PREEMPTIONS)
+    (
+        names.VLLM_PREFIX_CACHE_QUERIES,
+        names.VLLM_PREFIX_CACHE_HITS,
+        names.VLLM_NUM_PREEMPTIONS,
+        names.EPIDOTE_EXPERT_TOKENS,
+    )
 )
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 

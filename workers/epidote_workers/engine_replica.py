@@ -95,6 +95,7 @@ class EngineReplica:
             kv_cache_dtype=settings.kv_cache_dtype,
             num_kv_blocks=settings.num_kv_blocks,
             max_model_len=settings.max_model_len,
+            count_expert_tokens=True,  # nothing to count, nothing done without experts
             worker_id=self._worker_id,
         )
         self._worker = Worker(

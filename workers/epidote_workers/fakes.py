@@ -340,6 +340,9 @@ class FakeEngine:
             media_removed=media[1],
         )
 
+    def expert_tokens(self) -> None:
+        return None
+
     def kv_scales(self) -> tuple[tuple[float, ...], ...]:
         return ()
 

@@ -153,7 +153,12 @@ class Member:
         self._blocks.update(report.blocks_added)
         self._media.difference_update(report.media_removed)
         self._media.update(report.media_added)
-        self._view = replace(self._view, block_hashes=self._blocks, media_keys=self._media)
+        self._view = replace(
+            self._view,
+            block_hashes=self._blocks,
+            media_keys=self._media,
+            expert_tokens=report.expert_tokens or self._view.expert_tokens,
+        )
         if report.epoch < self._view.epoch and not report.is_whole:
             return  # from before a switch whose end is known already
         self._view = replace(

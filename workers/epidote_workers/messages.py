@@ -137,7 +137,7 @@ class Packed:
 class StatusReport:
     """A worker's state now. `is_whole`: the sets are everything, else what was added.
 
-    Removed names come before added ones: a name in both is there.
+    Removed names come before added ones: a name in both is there. `expert_tokens`: () as before.
     """
 
     worker_id: str
@@ -153,6 +153,7 @@ class StatusReport:
     blocks_removed: frozenset[bytes] = frozenset()
     media_added: frozenset[str] = frozenset()
     media_removed: frozenset[str] = frozenset()
+    expert_tokens: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """This file is about telling whoever listens how a worker is: its state at once, its load often."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +11,9 @@ from epidote_workers.engine_protocol import EngineLike
 from epidote_workers.engine_thread import EngineThread
 from epidote_workers.lifecycle import Life
 from epidote_workers.messages import Nothing, StatusReport
+
+EXPERTS_EVERY_S = 5.0  # counting waits for the device, and a table has thousands of numbers
+_Table = tuple[tuple[int, ...], ...]
 
 
 @dataclass(eq=False)
@@ -22,6 +26,7 @@ class _Listener:
     blocks_removed: set[bytes] = field(default_factory=set)
     media_added: set[str] = field(default_factory=set)
     media_removed: set[str] = field(default_factory=set)
+    wants_experts: bool = True  # the last table is new to it
 
     def note(self, changes: CacheChanges) -> None:
         self.blocks_removed = (self.blocks_removed - changes.blocks_added) | changes.blocks_removed
@@ -45,6 +50,8 @@ class StatusBoard:
         self.load = WorkerLoad()
         self.blocks: set[bytes] = set()
         self.media: set[str] = set()
+        self._experts: tuple[tuple[int, ...], ...] = ()
+        self._next_experts_s = 0.0
         self._listeners: set[_Listener] = set()
 
     def report(self) -> StatusReport:
@@ -62,10 +69,19 @@ class StatusBoard:
     async def refresh(self, engine: EngineThread) -> None:
         """Ask the engine for its load and what its caches gained and lost; tell everybody."""
 
-        def look(engine: EngineLike) -> tuple[WorkerLoad, CacheChanges]:
-            return engine.load(), engine.take_cache_changes()
+        counts = time.monotonic() >= self._next_experts_s
 
-        load, changes = await engine.call(look)
+        def look(engine: EngineLike) -> tuple[WorkerLoad, CacheChanges, _Table | None]:
+            tokens = engine.expert_tokens() if counts else None
+            return engine.load(), engine.take_cache_changes(), tokens
+
+        load, changes, experts = await engine.call(look)
+        if counts:
+            self._next_experts_s = time.monotonic() + EXPERTS_EVERY_S
+        if experts is not None and experts != self._experts:
+            self._experts = experts
+            for listener in self._listeners:
+                listener.wants_experts = True
         self.load = self._adjust(load)
         self.blocks = (self.blocks - changes.blocks_removed) | changes.blocks_added
         self.media = (self.media - changes.media_removed) | changes.media_added
@@ -94,8 +110,9 @@ class StatusBoard:
             blocks_removed=frozenset() if whole else frozenset(listener.blocks_removed),
             media_added=frozenset(self.media if whole else listener.media_added),
             media_removed=frozenset() if whole else frozenset(listener.media_removed),
+            expert_tokens=self._experts if listener.wants_experts else (),
         )
-        listener.is_whole = False
+        listener.is_whole = listener.wants_experts = False
         for told in (
             listener.blocks_added,
             listener.blocks_removed,

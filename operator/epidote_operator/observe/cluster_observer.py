@@ -7,6 +7,7 @@ from typing import Any
 from epidote_core.modality import Modality
 from epidote_core.roles import Role
 from epidote_core.slo import Slo
+from epidote_operator.observe.experts import ExpertWatch
 from epidote_operator.observe.gateways import Gateways
 from epidote_operator.observe.observation import Observation
 from epidote_operator.observe.pods import PodFleet
@@ -27,6 +28,7 @@ class ServiceMemory:
     gateways: Gateways = field(default_factory=Gateways)
     pods: PodFleet = field(default_factory=PodFleet)
     window: MetricsWindow = field(default_factory=MetricsWindow)
+    experts: ExpertWatch = field(default_factory=ExpertWatch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,10 @@ class ClusterObserver:
     async def look(self, slos: Mapping[Modality, Slo], now_s: float) -> Observation:
         memory = self.memory
         await memory.gateways.follow(gateway_urls(self.gateways), self.admin_key)
-        report, _, message = await memory.gateways.fleet(now_s)
+        report, gateway, message = await memory.gateways.fleet(now_s)
+        experts = None
+        if report is not None and gateway is not None:
+            experts = await memory.experts.look(gateway, report)
         if self.prometheus is not None:
             traffic = await self.prometheus.read(slos, now_s)
         else:
@@ -65,6 +70,7 @@ class ClusterObserver:
             ),
             traffic=traffic,
             signals=role_signals(report) if report is not None else {},
+            experts=experts,
         )
 
 

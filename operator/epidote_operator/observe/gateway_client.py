@@ -56,6 +56,7 @@ class FleetReport:
 
     at_s: float
     workers: tuple[WorkerReport, ...] = ()
+    num_experts: int = 0  # in each layer that has some
 
     def worker(self, worker_id: str) -> WorkerReport | None:
         return next((w for w in self.workers if w.worker_id == worker_id), None)
@@ -89,7 +90,16 @@ class GatewayClient:
     async def fleet(self, now_s: float) -> FleetReport:
         """Every worker in every state."""
         body = await self._call("GET", "/admin/fleet")
-        return FleetReport(at_s=now_s, workers=tuple(_worker(item) for item in body["workers"]))
+        return FleetReport(
+            at_s=now_s,
+            workers=tuple(_worker(item) for item in body["workers"]),
+            num_experts=body.get("num_experts", 0),  # older gateways don't say
+        )
+
+    async def experts(self) -> tuple[tuple[int, ...], ...]:
+        """Tokens that each expert of each layer has computed so far: [layer][expert]."""
+        body = await self._call("GET", "/admin/experts")
+        return tuple(tuple(layer) for layer in body["tokens"])
 
     async def scrape(self, now_s: float) -> Scrape:
         """Its metrics now."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from epidote_core.errors import EpidoteError
 from epidote_core.modality import Modality
 from epidote_core.slo import Slo
+from epidote_operator.observe.experts import ExpertWatch
 from epidote_operator.observe.gateway_client import GatewayClient
 from epidote_operator.observe.local_fleet import LocalFleet
 from epidote_operator.observe.observation import Observation
@@ -20,6 +21,7 @@ class LocalObserver:
     def __init__(self, gateway: GatewayClient, intents: Mapping[str, SwitchIntent]) -> None:
         self._gateway, self._intents = gateway, intents
         self._fleet, self._window = LocalFleet(), MetricsWindow()
+        self._experts = ExpertWatch()
 
     async def look(self, slos: Mapping[Modality, Slo], now_s: float) -> Observation:
         try:
@@ -34,4 +36,5 @@ class LocalObserver:
             fleet=self._fleet.fleet(report, self._intents),
             traffic=self._window.read(slos, now_s),
             signals=role_signals(report),
+            experts=await self._experts.look(self._gateway, report),
         )

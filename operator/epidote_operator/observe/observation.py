@@ -9,16 +9,21 @@ from epidote_core.roles import Role
 from epidote_core.slo import Slo
 from epidote_operator.observe.window import Traffic
 from epidote_operator.status.fleet import Fleet
+from epidote_planner.experts import ExpertLoad
 from epidote_planner.snapshot import RoleSignals
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What one look found. `signals` are the queues by role, of gateways or of Prometheus."""
+    """What one look found. `signals` are the queues by role, of gateways or of Prometheus.
+
+    `experts`: of a model that has some, once two looks have counted what they did.
+    """
 
     fleet: Fleet
     traffic: Traffic
     signals: Mapping[Role, RoleSignals]
+    experts: ExpertLoad | None = None
 
 
 class Observer(Protocol):
