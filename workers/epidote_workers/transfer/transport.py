@@ -1,13 +1,12 @@
 """This file is about the seam between a worker and the ways of copying from a peer's pool.
 
     SharedMemoryTransport   same host, pools on the CPU: the peer's pool is mapped, one copy
+    CudaIpcTransport        same host, pools on GPUs: the peer's pool is mapped, device to device
+    NixlTransport           between hosts: the network card reads the peer's memory (RDMA, or TCP)
     PackedTransport         anything else: the peer packs the units, which travel through Ray's
                             object store or through the connection, and are unpacked here
 
-    CudaIpcTransport        same host, pools on GPUs: the peer's pool is mapped, device to device
-
-NIXL or Ray's device transport between hosts would be further ones: `attach` opens what `Pools`
-carried, `read` enqueues the copy and returns when an event says that it is done.
+`Peers` tries them in this order, as far as both sides have what one needs, and logs which it took.
 """
 
 from collections.abc import Sequence
