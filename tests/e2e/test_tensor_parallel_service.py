@@ -66,16 +66,6 @@ def test_a_service_over_two_ranks_says_what_the_whole_model_says(tmp_path: Path)
         time.sleep(0.05)
 
 
-def test_a_model_that_cannot_be_cut_so_is_refused_before_anything_starts() -> None:
-    command = [sys.executable, "-m", "epidote_workers.cli", "serve", "--model", "demo"]
-    done = subprocess.run(
-        [*command, "--tensor-parallel-size", "4"],
-        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "--tensor-parallel-size: tensor parallelism over 4: num_attention_heads 6" in done.stderr
-
-
 def asked(url: str, text: str, has_picture: bool) -> str:
     content: list[dict[str, Any]] = [{"type": "text", "text": text}]
     if has_picture:

@@ -153,6 +153,10 @@ def test_help_shows_one_real_example(command):
         (["--dtype", "int8"], "--dtype: must be one of auto, float32"),
         (["--kv-cache-dtype", "int4"], "--kv-cache-dtype: must be one of auto, int8, fp8"),
         (["--device", "tpu"], "--device: must be one of auto, cpu, cuda"),
+        (
+            ["--tensor-parallel-size", "4"],
+            "--tensor-parallel-size: tensor parallelism over 4: num_attention_heads 6 can't be cut",
+        ),
         (["--model", "/no/such/model"], "/no/such/model"),
         (["--workers", "0"], "--workers"),
         (["--api-key", ""], "--api-key: must be `key` or `tenant:key`"),

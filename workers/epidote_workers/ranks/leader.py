@@ -133,13 +133,12 @@ class Ranks:
             if reason := self.lost(NOTICE_S):
                 raise RankLost(reason) from error
             raise
-        finally:
-            self._meeting.unlink(missing_ok=True)
         for follower in self._followers:
             ready, _ = follower.control.receive(Ready, LOAD_S)
             for descriptor in follower.descriptors.values():
                 seal(descriptor)
             self._pools.append(RankPools(tensors=follower.tensors, handles=dict(ready.handles)))
+        self._meeting.unlink(missing_ok=True)  # only now has everybody found everybody
         self._leading = LeadingEngine(engine, group.calls, lost=self.lost)
         return self._leading
 
@@ -158,6 +157,7 @@ class Ranks:
     def close(self) -> None:
         """End every process. No step may be under way. Idempotent."""
         self._is_closed = True
+        self._meeting.unlink(missing_ok=True)
         for follower in self._followers:
             assert follower.process.stdin is not None
             with contextlib.suppress(OSError):
