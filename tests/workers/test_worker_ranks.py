@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from epidote_core.errors import WorkerLost
 from epidote_core.generation import GenerateRequest, MediaPixels, Route
 from epidote_core.roles import Role, WorkerState
 from epidote_core.sampling import SamplingParams
@@ -26,7 +27,9 @@ from epidote_engine.processing import PromptProcessor
 from epidote_engine.settings import EngineConfig
 from epidote_engine.text_config import Architecture
 from epidote_engine.tiny_models import noise_image, save_tiny_model
+from epidote_gateway.backend import SwitchOutcome
 from epidote_workers.client import FleetClient
+from epidote_workers.in_process_fleet import InProcessFleet, until
 from epidote_workers.process_tree import Process, descendants, is_running
 from epidote_workers.worker_process import ProcessSettings
 from epidote_workers.worker_settings import WorkerSettings
@@ -34,7 +37,7 @@ from epidote_workers.worker_settings import WorkerSettings
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PATIENCE_S = 240.0
-ROLES = {"a": Role.ALL, "p": Role.PREFILL, "d": Role.DECODE}
+ROLES = {"a": Role.ENCODE, "p": Role.PREFILL, "d": Role.DECODE}  # "a" becomes ALL
 SIZES = {
     "dtype": "float32",
     "kv_cache_dtype": "int8",
@@ -50,6 +53,7 @@ class Ranked:
 
     processes: dict[str, subprocess.Popen[str]]
     addresses: dict[str, str]
+    sockets: Path
     config: EngineConfig
     requests: list[GenerateRequest]
     pixels: list[MediaPixels]
@@ -77,7 +81,7 @@ def ranked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranked]:
                 pytest.fail(f"{worker_id} did not start: {process.communicate()[1]}")
             addresses[worker_id] = json.loads(line)["address"]
         requests, pixels = asked(str(path))
-        yield Ranked(processes, addresses, config, requests, pixels)
+        yield Ranked(processes, addresses, sockets, config, requests, pixels)
     finally:
         for process in processes.values():
             process.kill()
@@ -180,6 +184,22 @@ def wanted(ranked: Ranked) -> list[list[int]]:
     return [answers[request.request_id, 0].token_ids for request in ranked.requests]
 
 
+def test_a_role_switch_loads_the_language_model_on_every_rank(ranked: Ranked) -> None:
+    async def switched() -> SwitchOutcome:
+        client = FleetClient()
+        try:
+            client.update_members([("a", ranked.addresses["a"])])
+            async with asyncio.timeout(PATIENCE_S):
+                while client.workers()[0].state is not WorkerState.ROUTABLE:
+                    await asyncio.sleep(0.01)
+            return await client.switch_role("a", Role.ALL, deadline_s=PATIENCE_S)
+        finally:
+            await client.stop()
+
+    outcome = asyncio.run(switched())
+    assert outcome.ok, outcome.message
+
+
 def test_one_worker_of_two_ranks_says_what_the_whole_model_says(ranked: Ranked) -> None:
     assert asyncio.run(told(ranked, "a", "a", "a", "a")) == wanted(ranked)
 
@@ -187,6 +207,28 @@ def test_one_worker_of_two_ranks_says_what_the_whole_model_says(ranked: Ranked) 
 def test_prefill_and_decode_of_two_ranks_each_hand_over_every_ranks_kv(ranked: Ranked) -> None:
     """Embeddings come from a third worker, into the media pools of both ranks."""
     assert asyncio.run(told(ranked, "p", "d", "a", "pda")) == wanted(ranked)
+
+
+def test_kv_of_a_worker_that_is_cut_otherwise_is_refused(ranked: Ranked) -> None:
+    async def refused() -> str:
+        fleet = InProcessFleet(ranked.sockets, ranked.config)
+        try:
+            await fleet.add("whole", Role.PREFILL)
+            views = [(name, fleet.workers[name].address) for name in fleet.workers]
+            fleet.client.update_members([*views, ("d", ranked.addresses["d"])])
+            await until(
+                lambda: all(v.state is WorkerState.ROUTABLE for v in fleet.client.workers())
+            )
+            route = Route(prefill="whole", decode="d")
+            request = replace(ranked.requests[0], cache_salt="nobody has its blocks")
+            with pytest.raises(WorkerLost) as lost:
+                async for _ in fleet.client.generate(request, route):
+                    pass
+            return str(lost.value)
+        finally:
+            await fleet.stop()
+
+    assert "scales by rank there" in asyncio.run(refused())
 
 
 def test_a_rank_that_dies_ends_its_worker_with_the_reason(ranked: Ranked) -> None:
