@@ -36,6 +36,7 @@ class ModelParts:
             raise InvalidRequest("quantization: not with tensor parallelism", "quantization")
         if config.quantization is not None and spec.text["experts"] is not None:
             raise InvalidRequest("quantization: not with a mixture of experts", "quantization")
+        self._compiles_vision = config.compile_vision
         self._counts_experts = config.count_expert_tokens
         self._at_random = config.random_weights
         self._releases = config.weights_policy is WeightsPolicy.RELEASE
@@ -52,7 +53,13 @@ class ModelParts:
         if role.needs_encoder_weights and self.encoder is None and self._vision is not None:
             from epidote_engine.vision.encoder import VisionEncoder
 
-            self.encoder = VisionEncoder(self._spec, self._vision.load(), self._dtype, self._device)
+            self.encoder = VisionEncoder(
+                self._spec,
+                self._vision.load(),
+                self._dtype,
+                self._device,
+                compiles=self._compiles_vision,
+            )
         if self._releases and not role.needs_language_weights:
             self.runner = None
         if self._releases and not role.needs_encoder_weights and self._vision is not None:

@@ -35,14 +35,6 @@ class Rotary:
         angles = (positions[..., None].float() * frequencies).flatten(1).unsqueeze(1)
         return cls(cos=angles.cos(), sin=angles.sin())
 
-    def turn(self, x: Tensor) -> Tensor:
-        """Rotate pair (i, i + head_dim/2) of `x` [patches, heads, head_dim], in float32."""
-        first, second = x.float().chunk(2, dim=-1)
-        turned = torch.cat(
-            [first * self.cos - second * self.sin, second * self.cos + first * self.sin], dim=-1
-        )
-        return turned.to(x.dtype)
-
 
 def attend(
     x: Tensor,
@@ -54,11 +46,11 @@ def attend(
 ) -> Tensor:
     """Multi-head attention of `x` [patches, hidden], already normalised; returns like `x`."""
     qkv = weights.product(f"{prefix}.qkv", x)
-    query, key, value = qkv.view(-1, 3, spec.num_heads, spec.head_dim).unbind(1)
+    query, key = weights.chains.turned(qkv, rotary.cos, rotary.sin, spec.num_heads)
     mixed = ops.vision_attention(
-        rotary.turn(query),
-        rotary.turn(key),
-        value,
+        query,
+        key,
+        qkv.view(-1, 3, spec.num_heads, spec.head_dim)[:, 2],
         packing.cu_seqlens,
         scale=spec.head_dim**-0.5,
         max_seqlen=packing.max_seqlen,

@@ -31,7 +31,10 @@ class VisionEncoder:
         weights: Mapping[str, Tensor],
         dtype: torch.dtype,
         device: torch.device | str,
+        *,
+        compiles: bool = False,
     ) -> None:
+        """`compiles`: what lies between a block's products goes through `torch.compile`, now."""
         if spec.vision is None:
             raise ValueError(f"{spec.architecture} has no vision tower")
         self.spec = spec.vision
@@ -39,6 +42,19 @@ class VisionEncoder:
         self._weights = TowerWeights(weights)
         self._patchify = Patchifier(self.spec, dtype=dtype, device=torch.device(device))
         self._tower = _TOWERS[self.spec.tower]
+        if compiles:
+            self._weights.chains.compile(
+                heads=self.spec.num_heads,
+                head_dim=self.spec.head_dim,
+                weight=self._weights["blocks.0.norm2.weight"],
+                bias=self._weights.get("blocks.0.norm2.bias"),
+                eps=self.spec.norm_eps,
+            )
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether compiled chains are in use."""
+        return self._weights.chains.is_compiled
 
     @torch.inference_mode()
     def encode(self, media: Sequence[MediaPixels]) -> list[Tensor]:

@@ -59,8 +59,10 @@ def _block(
     packing: Packing,
 ) -> Tensor:
     normed = _rms_norm(x, weights[f"{prefix}.norm1.weight"], spec)
-    x = x + attend(normed, weights, f"{prefix}.attn", spec, rotary, packing)
-    normed = _rms_norm(x, weights[f"{prefix}.norm2.weight"], spec)
+    mixed = attend(normed, weights, f"{prefix}.attn", spec, rotary, packing)
+    x, normed = weights.chains.add_norm(
+        x, mixed, weights[f"{prefix}.norm2.weight"], None, spec.norm_eps
+    )
     gate = weights.product(f"{prefix}.mlp.gate_proj", normed, activation=spec.activation)
     up = weights.product(f"{prefix}.mlp.up_proj", normed)
     return x + weights.product(f"{prefix}.mlp.down_proj", gate * up)

@@ -76,8 +76,9 @@ def _block(
     packing: Packing,
 ) -> Tensor:
     normed = _layer_norm(x, weights, f"{prefix}.norm1", spec)
-    x = x + attend(normed, weights, f"{prefix}.attn", spec, rotary, packing)
-    normed = _layer_norm(x, weights, f"{prefix}.norm2", spec)
+    mixed = attend(normed, weights, f"{prefix}.attn", spec, rotary, packing)
+    weight, bias = weights[f"{prefix}.norm2.weight"], weights[f"{prefix}.norm2.bias"]
+    x, normed = weights.chains.add_norm(x, mixed, weight, bias, spec.norm_eps)
     inner = weights.product(f"{prefix}.mlp.linear_fc1", normed, activation=spec.activation)
     return x + weights.product(f"{prefix}.mlp.linear_fc2", inner)
 
