@@ -13,6 +13,7 @@ import argparse
 import gc
 import json
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,8 +26,12 @@ from bench_ops import Case
 from decode_cases import Variant, decode_steps
 from device_limits import Limits, conditions, measure_limits, progress, seconds
 from engine_cases import mixed_load, pictures, role_switches
+from goals import as_text as goal_text
+from goals import engine_goals, kernel_goals
 from kernel_cases import every_case
+from vision_cases import compiled_tower
 
+TRANSFERS_S = 240.0  # it is done in 40 s; what hangs must not take the rest with it
 # a kernel's error beside its twin on the same inputs, relative to the twin's norm
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 
@@ -104,6 +109,8 @@ def engine(device: str, limits: Limits, *, toy: bool, ends_s: float) -> dict[str
             "pictures": (40, lambda: pictures(at, device, toy=toy)),
             "role_switches": (60, lambda: role_switches(at, device, toy=toy)),
             "mixed_load": (120, lambda: mixed_load(at, device, toy=toy)),
+            "transfers": (60, lambda: transfers(at, device, toy=toy)),
+            "compiled_tower": (45, lambda: compiled_tower(at, device, toy=toy)),
             "decode_experts": (60, decode(Variant(has_experts=True))),
             "decode_kv_fp8": (60, decode(Variant(kv_cache_dtype="fp8"))),
             "decode_kv_int8": (60, decode(Variant(kv_cache_dtype="int8"))),
@@ -118,6 +125,19 @@ def engine(device: str, limits: Limits, *, toy: bool, ends_s: float) -> dict[str
             gc.collect()  # an engine and its parts know each other
             if device.startswith("cuda"):
                 torch.cuda.empty_cache()
+    return found
+
+
+def transfers(folder: Path, device: str, *, toy: bool) -> list[dict[str, Any]]:
+    """GB/s of every transport, measured by `bench_transfers.py` in a process of its own: it joins
+    a Ray cluster, which this one must not."""
+    out = folder / "transfers.json"
+    command = [sys.executable, str(Path(__file__).parent / "bench_transfers.py")]
+    command += ["--device", device, "--out", str(out), *(["--toy", "--no-ray"] if toy else [])]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=TRANSFERS_S, check=False)
+    if not out.exists():
+        return [{"transport": "any", "refused": f"bench_transfers.py ended with {done.returncode}"}]
+    found: list[dict[str, Any]] = json.loads(out.read_text())["transfers"]
     return found
 
 
@@ -162,6 +182,10 @@ def main(given: list[str]) -> int:
         result["kernels"] = kernels(chosen.device, dtype, limits, toy=chosen.toy)
     if chosen.only != "kernels":
         result["engine"] = engine(chosen.device, limits, toy=chosen.toy, ends_s=ends_s)
+    goals = kernel_goals(result["kernels"]) if "kernels" in result else []
+    goals += engine_goals(result["engine"]) if "engine" in result else []
+    result["goals"] = [goal.told() for goal in goals]
+    progress("\n".join(map(goal_text, goals)))
     print(write(result, chosen.out))
     return int(any("wrong" in line for line in result.get("kernels", [])))
 

@@ -24,6 +24,7 @@ from bench_gpu import number_type, parser, relative_error, write
 from bench_models import save_text_model, save_vision_model, text_config
 from device_limits import conditions, measure_limits, progress, seconds, wait
 from engine_cases import REAL, TOY, engine_of, picture, request_of
+from goals import as_text, peer_goals
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from epidote_core.generation import GenerateRequest
@@ -351,6 +352,9 @@ def main(given: list[str]) -> int:
     gc.collect()
     result["four_pictures"] = four_pictures(device, dtype, toy=toy)
     progress(json.dumps(result["four_pictures"], indent=1))
+    goals = peer_goals(result)
+    result["goals"] = [goal.told() for goal in goals]
+    progress("\n".join(map(as_text, goals)))
     print(write(result, chosen.out, "-peers"))
     return 0
 

@@ -71,6 +71,17 @@ GPU_SIZES = (
         prefill=((512, 0), (2048, 0), (512, 8192), (8192, 0)),
         vision=((64, 64, 16, 80), (1, 4096, 16, 80), (8, 1024, 16, 72)),
     ),
+    Sizes(  # what the goals are about
+        name="qwen3-8b",
+        hidden=4096,
+        inner=12288,
+        num_heads=32,
+        num_kv_heads=8,
+        dim=128,
+        decode=((64, 4096), (64, 32768)),
+        prefill=((8192, 0),),
+        vision=((4, 4096, 16, 72),),
+    ),
 )
 CPU_SIZES = (
     Sizes(

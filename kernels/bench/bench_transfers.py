@@ -60,8 +60,8 @@ class Sizes:
 def sizes_of(device: str, *, toy: bool) -> Sizes:
     if toy:
         return Sizes(shape=(2, 2, 24, 16, 2, 16), num_blocks=16, repeats=2)
-    layers = 36 if device.startswith("cuda") else 8
-    return Sizes(shape=(layers, 2, 320, 16, 8, 128), num_blocks=256, repeats=7)
+    layers, repeats = (36, 7) if device.startswith("cuda") else (4, 3)
+    return Sizes(shape=(layers, 2, 320, 16, 8, 128), num_blocks=256, repeats=repeats)
 
 
 def memory_bytes_per_s(pool: LocalPool, sizes: Sizes, device: str, *, toy: bool) -> float:

@@ -2,6 +2,7 @@
 weights of real shapes; prompts are random tokens. Decode steps: `decode_cases`.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from epidote_engine.engine import Engine, EngineConfig
 from epidote_engine.events import TokensOut
 from epidote_engine.processing import PromptProcessor
 from epidote_engine.settings import WeightsPolicy
+from epidote_engine.tensor_shapes import language_shapes, vision_shapes
 from epidote_engine.tiny_models import noise_image
 
 
@@ -201,9 +203,10 @@ def arrivals(
 
 
 def role_switches(folder: Path, device: str, *, toy: bool) -> list[dict[str, Any]]:
-    """Time of P→D, E→P and P→E, weights resident and released, and what was moved.
+    """Time of E→P, P→D, D→P and P→E, weights resident and released, and what was moved.
 
-    A part of the model's layers: time grows with the bytes, which are told.
+    A part of the model's layers: time grows with the bytes, which are told. Moved are the weights
+    of a half that the new role needs and that was not there; the pools stay where they are.
     """
     scale = TOY if toy else REAL
     path = save_vision_model(folder / "few", toy=toy, num_layers=scale.switch_layers)
@@ -213,8 +216,8 @@ def role_switches(folder: Path, device: str, *, toy: bool) -> list[dict[str, Any
                            weights_policy=policy, warm_up=False)  # fmt: skip
         engine.set_role(Role.PREFILL)  # the first load reads, or draws, the weights
         engine.set_role(Role.ENCODE)
-        for role in (Role.PREFILL, Role.DECODE, Role.ENCODE):
-            before, held = engine.role, allocated(device)
+        for role in (Role.PREFILL, Role.DECODE, Role.PREFILL, Role.ENCODE):
+            before, held, had = engine.role, allocated(device), loaded(engine)
             wait(device)
             start_s = time.perf_counter()
             engine.set_role(role)
@@ -225,11 +228,23 @@ def role_switches(folder: Path, device: str, *, toy: bool) -> list[dict[str, Any
                     "switch": f"{before} to {role}",
                     "weights": policy.value,
                     "time_s": taken_s,
+                    "moved_bytes": sum(n for half, n in loaded(engine).items() if half not in had),
                     "device_bytes_before": held,
                     "device_bytes_after": allocated(device),
                 }
             )
     return lines
+
+
+def loaded(engine: Engine) -> dict[str, int]:
+    """Bytes of the weights of each half of the model that is there."""
+    spec, parts, found = engine._spec, engine._parts, {}
+    width = 2 if engine.config.dtype == "bfloat16" else 4
+    if parts.runner is not None:
+        found["language"] = width * sum(map(math.prod, language_shapes(spec).values()))
+    if parts.encoder is not None and spec.vision is not None:
+        found["vision"] = width * sum(map(math.prod, vision_shapes(spec.vision).values()))
+    return found
 
 
 def allocated(device: str) -> int:

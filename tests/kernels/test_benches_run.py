@@ -50,6 +50,21 @@ def test_kernels_and_engine(tmp_path: pathlib.Path) -> None:
     switched = {(line["switch"], line["weights"]) for line in engine["role_switches"]}
     assert ("encode to prefill", "release") in switched
     assert ("prefill to decode", "resident") in switched
+    moved = {(line["switch"], line["weights"]): line["moved_bytes"]
+             for line in engine["role_switches"]}  # fmt: skip
+    assert moved["encode to prefill", "release"] > 0
+    assert moved["prefill to encode", "release"] > 0
+    for switch in ("encode to prefill", "prefill to decode", "decode to prefill"):
+        assert moved[switch, "resident"] == 0
+    assert moved["prefill to decode", "release"] == moved["decode to prefill", "release"] == 0
+    assert all("wrong" not in line for line in engine["transfers"])
+    assert {line["transport"] for line in engine["transfers"] if "time_s" in line} >= {
+        "shared_memory", "connection", "connection int8", "connection fp8"
+    }  # fmt: skip
+    assert engine["compiled_tower"]["relative_difference"] < 1e-4
+    goals = {goal["goal"]: goal for goal in result["goals"]}
+    assert goals["decode step, 8B bf16, 64 × 4K, % of byte floor"]["found"] > 0
+    assert goals["RMSNorm, % of copy"]["is_met"] is None, "toys have other sizes"
 
 
 @pytest.mark.slow
@@ -62,6 +77,9 @@ def test_peers(tmp_path: pathlib.Path) -> None:
         assert all("differs" not in peer for peer in line["peers"].values()), line
     engine = result["engine"]
     assert result["four_pictures"]["first_tokens_equal_ratio"] == 1.0
+    goals = {goal["goal"]: goal["found"] for goal in result["goals"]}
+    assert goals["fused MoE, × torch._grouped_mm, every batch"] > 0
+    assert goals["TTFT with four pictures, × transformers"] > 0
     # fp32 on a CPU: the same weights must give the same tokens
     assert engine["answers_equal_ratio"]["transformers generate"] == 1.0
     assert engine["answers_equal_ratio"]["transformers continuous batching"] == 1.0
