@@ -45,12 +45,16 @@ HOLDS = {  # each is caught in the middle of its work, however fast or slow the 
 }
 
 
-def process_of(directory: Path, worker_id: str, role: Role) -> LocalProcess:
+def process_of(directory: Path, worker_id: str, role: Role, *, apart: bool = False) -> LocalProcess:
+    """`apart`: on a host of its own, as far as it knows."""
+    worker = WorkerSettings(socket_dir=directory)
+    if apart:
+        worker = replace(worker, tcp_host="127.0.0.1", node_id=worker_id)
     return LocalProcess(
         ProcessSettings(
             worker_id=worker_id,
             engine=EngineConfig(model="pretend", role=role, num_kv_blocks=128, num_media_rows=64),
-            worker=WorkerSettings(socket_dir=directory),
+            worker=worker,
             fake=HOLDS.get(worker_id, FakeSettings(step_s=0.002)),
         )
     )
@@ -105,11 +109,23 @@ async def read(stream: AsyncIterator[list[TokenChunk]], done: list[int]) -> str:
 
 
 @pytest.mark.slow
-async def test_kill_minus_nine_of_each_role_in_mid_stream(tmp_path: Path) -> None:
-    """The stream ends at once, and goes on elsewhere without a gap or a repeat."""
+@pytest.mark.parametrize("apart", [False, True], ids=["one_host", "hosts_apart"])
+async def test_kill_minus_nine_of_each_role_in_mid_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool
+) -> None:
+    """The stream ends at once, and goes on elsewhere without a gap or a repeat.
+
+    Hosts apart: by NIXL where it is installed, else packed and sent.
+    """
+    monkeypatch.setenv("EPIDOTE_RPC_SECRET", "between hosts")
+    monkeypatch.setenv("UCX_TLS", "tcp")
+    monkeypatch.setenv("UCX_NET_DEVICES", "lo")
     victims = {Stage.ENCODE: "e", Stage.PREFILL: "p", Stage.DECODE: "d"}
-    fleet = [process_of(tmp_path, worker_id, Role(stage)) for stage, worker_id in victims.items()]
-    fleet.append(process_of(tmp_path, "a", Role.ALL))
+    fleet = [
+        process_of(tmp_path, worker_id, Role(stage), apart=apart)
+        for stage, worker_id in victims.items()
+    ]
+    fleet.append(process_of(tmp_path, "a", Role.ALL, apart=apart))
     async with processes(*fleet) as (client, by_id):
         for view in client.workers():
             maps = Path(f"/proc/{view.pid}/maps").read_text()

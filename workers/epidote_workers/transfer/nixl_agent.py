@@ -188,11 +188,17 @@ class NixlAgent:
 
 def open_agent(name: str) -> NixlAgent | None:
     """A fresh agent (0.5 s); None where NIXL is not installed or finds no network to use."""
+    raises = logging.raiseExceptions
     try:
         from nixl._api import nixl_agent, nixl_agent_config, nixl_thread_sync_t
     except ImportError as error:
         logger.info("NIXL is not used", extra={"reason": str(error)})
         return None
+    # importing it sends its log to standard output, which is for results, and hushes ours
+    logging.raiseExceptions = raises
+    theirs = logging.getLogger("nixl")
+    theirs.handlers.clear()
+    theirs.propagate = True
     config = nixl_agent_config(
         backends=["UCX"], sync_mode=nixl_thread_sync_t.NIXL_THREAD_SYNC_STRICT
     )
