@@ -30,6 +30,7 @@ bench: $(STAMP) ## gateway, RPC, transfer, engine beside transformers (minutes)
 	$(BIN)/python workers/bench/gateway_throughput.py
 	$(BIN)/python workers/bench/rpc_frames.py
 	$(BIN)/python workers/bench/transfer.py
+	$(BIN)/python kernels/bench/bench_transfers.py --device cpu
 	$(BIN)/python workers/bench/overhead.py
 	$(BIN)/python workers/bench/demo_vs_transformers.py
 	$(BIN)/python workers/bench/cache_traps.py
