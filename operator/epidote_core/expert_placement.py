@@ -5,6 +5,7 @@ its replicas share its tokens. Slot s lies on rank s // (P // ranks). A placemen
 physical_to_logical_map. Source: DeepSeek-V3 (arXiv 2412.19437), section 3.4.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -63,6 +64,16 @@ def imbalance(
         busiest += max(loads)
         mean += sum(loads) / ranks
     return max(1.0, busiest / mean) if mean > 0 else 1.0
+
+
+def placement_digest(placement: Sequence[Sequence[int]]) -> str:
+    """A short name for a placement: equal ones have equal names, whatever they are made of.
+
+    >>> placement_digest([[0, 1]]) == placement_digest(((0, 1),)) != placement_digest([[0], [1]])
+    True
+    """
+    text = ";".join(",".join(map(str, slots)) for slots in placement)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _fault(field: str, wanted: str, found: object) -> InvalidRequest:

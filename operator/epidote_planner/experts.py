@@ -1,6 +1,6 @@
 """This file is about expert skew that slows decode, and whether moving experts pays.
 
-Who goes where is another package's question: it fills `ExpertMove` through `ExpertPlacer`.
+Who goes where is `expert_placement`'s question: it fills `ExpertMove` through `ExpertPlacer`.
 Here only the worth of a move is weighed, because a move competes with adding workers.
 DeepSeek's EPLB ignores the current placement; here a move pays for its bytes.
 """
@@ -8,12 +8,19 @@ DeepSeek's EPLB ignores the current placement; here a move pays for its bytes.
 from dataclasses import dataclass
 from typing import Protocol
 
+from epidote_core.expert_placement import Placement
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertMove:
-    """A proposed new placement."""
+    """A proposed new placement, the same one for every worker of the model.
+
+    `placement` may be empty where nobody but a simulation takes the move.
+    """
 
     name: str
+    placement: Placement = ()
+    num_moved: int = 0  # slots that take another expert, on each worker
     imbalance: float  # expected busiest-to-mean ratio afterwards, >= 1
     migration_s: float  # time during which the moved layers decode slower
     slowdown: float = 0.1  # share of decode speed lost while it lasts
