@@ -26,6 +26,7 @@ MODULES = (
     "paged_decode_attention",
     "paged_prefill_attention",
     "quantized_linear",
+    "replica_slots",
     "rope_kv_write",
     "sampling",
     "silu_mul",

@@ -39,6 +39,7 @@ class ModelShapes:
     kv_dtype     int8 or float8_e4m3fn where the cache holds codes, else `dtype`
     inner        of the dense layers' SwiGLU; 0: none
     num_experts, top_k, expert_inner   of a mixture of experts; 0: none
+    num_slots      of this device, for experts in slots (`ops.replica_slots`); 0: none
     renormalises   whether the weights of a token's experts are divided by their sum
     vision_heads, vision_dim           of a vision tower; 0: none
     qk_norm      whether heads are normalised before the rotation
@@ -56,6 +57,7 @@ class ModelShapes:
     num_experts: int = 0
     top_k: int = 0
     expert_inner: int = 0
+    num_slots: int = 0
     renormalises: bool = True
     vision_heads: int = 0
     vision_dim: int = 0
@@ -151,16 +153,20 @@ def _attention(
 def _experts(shapes: ModelShapes, draw: Draw) -> Iterator[Callable[[], Any]]:
     """One batch per size of tile: mean loads of 1, 17, 33 and 65 rows an expert."""
     hidden, inner, experts = shapes.hidden, shapes.expert_inner, shapes.num_experts
+    held = shapes.num_slots or experts
     # one expert's weights seen as every expert's: a real model's would need gigabytes
-    gate_up = draw(1, 2 * inner, hidden).expand(experts, -1, -1)
-    down = draw(1, hidden, inner).expand(experts, -1, -1)
+    gate_up = draw(1, 2 * inner, hidden).expand(held, -1, -1)
+    down = draw(1, hidden, inner).expand(held, -1, -1)
+    table = torch.ones((experts, 2), dtype=torch.int32, device=down.device)
 
     for mean in (1, 17, 33, 65):
-        tokens = -(-mean * experts // shapes.top_k)
+        tokens = -(-mean * held // shapes.top_k)
         x, logits = draw(tokens, hidden), draw(tokens, experts)
 
         def launch(x: Tensor = x, logits: Tensor = logits) -> None:
             weights, chosen = ops.moe_route(logits, shapes.top_k, renormalise=shapes.renormalises)
+            if shapes.num_slots:
+                chosen = ops.replica_slots(chosen, table)
             if x.is_cuda:  # past the op, which wants whole weights; no twin needs warming
                 from epidote_kernels.fused_moe import fused_moe
 

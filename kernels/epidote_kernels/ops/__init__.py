@@ -16,6 +16,7 @@ from epidote_kernels.ops.norms import add_rms_norm, rms_norm
 from epidote_kernels.ops.packed_blocks import pack_blocks, unpack_blocks
 from epidote_kernels.ops.paged_attention import paged_decode_attention, paged_prefill_attention
 from epidote_kernels.ops.quantized_linear import quantize_weight, quantized_linear
+from epidote_kernels.ops.replica_slots import replica_slots
 from epidote_kernels.ops.rope_kv_write import rope_kv_write
 from epidote_kernels.ops.sampling import apply_penalties, sample_tokens
 from epidote_kernels.ops.silu_mul import silu_mul
@@ -37,6 +38,7 @@ __all__ = [
     "pool_scores",
     "quantize_weight",
     "quantized_linear",
+    "replica_slots",
     "rms_norm",
     "rope_cos_sin",
     "rope_kv_write",

@@ -8,6 +8,7 @@ from epidote_kernels.reference.packed_blocks import pack_blocks, unpack_blocks
 from epidote_kernels.reference.paged_decode_attention import paged_decode_attention
 from epidote_kernels.reference.paged_prefill_attention import paged_prefill_attention
 from epidote_kernels.reference.quantized_linear import quantize_weight, quantized_linear
+from epidote_kernels.reference.replica_slots import replica_slots
 from epidote_kernels.reference.rope_kv_write import rope_kv_write
 from epidote_kernels.reference.sampling import apply_penalties, sample_tokens
 from epidote_kernels.reference.silu_mul import silu_mul
@@ -27,6 +28,7 @@ __all__ = [
     "pool_scores",
     "quantize_weight",
     "quantized_linear",
+    "replica_slots",
     "rms_norm",
     "rope_kv_write",
     "sample_tokens",

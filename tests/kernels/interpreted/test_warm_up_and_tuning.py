@@ -28,6 +28,7 @@ SHAPES = ModelShapes(
     num_experts=4,
     top_k=2,
     expert_inner=16,
+    num_slots=3,
     vision_heads=1,
     vision_dim=16,
     qk_norm=True,
@@ -50,6 +51,7 @@ def test_warm_up_calls_every_op_a_model_needs(monkeypatch: pytest.MonkeyPatch) -
 
     names = {
         *("rms_norm", "add_rms_norm", "silu_mul", "rope_kv_write", "moe_route"),
+        "replica_slots",
         *("paged_decode_attention", "paged_prefill_attention", "vision_attention"),
     }
     for name in names:
