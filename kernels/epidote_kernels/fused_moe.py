@@ -180,7 +180,7 @@ def moe_combine_kernel(
         expert = tl.load(experts_ptr + pair)
         here = (expert >= 0) & (expert < num_experts)  # else another device's, and never written
         part = tl.load(parts_ptr + pair * size + columns, mask=mask & here, other=0.0)
-        total += tl.load(weights_ptr + pair) * part.to(tl.float32)
+        total += tl.load(weights_ptr + pair, mask=here, other=0.0) * part.to(tl.float32)
     tl.store(out_ptr + token * size + columns, total.to(out_ptr.dtype.element_ty), mask=mask)
 
 

@@ -68,17 +68,29 @@ def moe_route_kernel(
     tl.store(experts_ptr + at, chosen, mask=mask)
 
 
+@triton.jit
+def _experts_here(experts_ptr, pairs, num_pairs, num_experts):
+    """The experts of `pairs`; -1 past the last pair and for experts that lie elsewhere.
+
+    Columns are padded to a power of two: an id one past the last expert would else have a column,
+    rows and tiles of its own.
+    """
+    experts = tl.load(experts_ptr + pairs, mask=pairs < num_pairs, other=-1)
+    return tl.where(experts < num_experts, tl.maximum(experts, -1), -1)
+
+
 @triton.jit(do_not_specialize=("num_pairs",))
 def moe_count_kernel(
     experts_ptr,
     counts_ptr,
     num_pairs,
+    num_experts,
     RUN: tl.constexpr,
     BLOCK_EXPERTS: tl.constexpr,
 ):
     pairs = tl.program_id(0) * RUN + tl.arange(0, RUN)
     columns = tl.arange(0, BLOCK_EXPERTS)
-    experts = tl.load(experts_ptr + pairs, mask=pairs < num_pairs, other=-1)
+    experts = _experts_here(experts_ptr, pairs, num_pairs, num_experts)
     counts = tl.sum((experts[:, None] == columns[None, :]).to(tl.int32), 0)
     tl.store(counts_ptr + tl.program_id(0) * BLOCK_EXPERTS + columns, counts)
 
@@ -116,20 +128,16 @@ def moe_place_kernel(
 
     within = tl.arange(0, RUN)
     pairs = run * RUN + within
-    experts = tl.load(experts_ptr + pairs, mask=pairs < num_pairs, other=-1)
+    experts = _experts_here(experts_ptr, pairs, num_pairs, num_experts)
     # a pair's rank in its run is how many before it chose alike
     rank = tl.zeros((RUN,), tl.int32)
     for chunk in range(0, RUN, RANKED):
         others = chunk + tl.arange(0, RANKED)
-        chose = tl.load(
-            experts_ptr + run * RUN + others, mask=run * RUN + others < num_pairs, other=-1
-        )
+        chose = _experts_here(experts_ptr, run * RUN + others, num_pairs, num_experts)
         alike = experts[:, None] == chose[None, :]
         rank += tl.sum((alike & (others[None, :] < within[:, None])).to(tl.int32), 1)
-    index = tl.minimum(tl.maximum(experts, 0), BLOCK_EXPERTS - 1)
-    place = tl.gather(starts + before, index, 0) + rank
-    here = (pairs < num_pairs) & (experts >= 0) & (experts < num_experts)
-    tl.store(order_ptr + place, pairs, mask=here)
+    place = tl.gather(starts + before, tl.maximum(experts, 0), 0) + rank
+    tl.store(order_ptr + place, pairs, mask=experts >= 0)
 
     if run == 0:
         tl.store(starts_ptr + columns, starts, mask=columns < num_experts)
@@ -190,7 +198,7 @@ def moe_route(logits: Tensor, top_k: int, *, renormalise: bool) -> tuple[Tensor,
 
 
 def order_by_expert(experts: Tensor, num_experts: int, block_rows: int) -> Order:
-    """Rank the pairs of `experts` [T, k] int32; those outside 0 … E-1 are in no expert's rows."""
+    """Rank the pairs of `experts` [T, k] int32; any id outside 0 … E-1 has no row and no tile."""
     num_pairs = experts.numel()
     num_runs = divided_up(num_pairs, RUN)
     num_tiles = most_tiles(num_pairs, num_experts, block_rows)
@@ -208,7 +216,7 @@ def order_by_expert(experts: Tensor, num_experts: int, block_rows: int) -> Order
     )
     with launching_on(experts):
         moe_count_kernel[(num_runs,)](
-            experts, counts, num_pairs, RUN=RUN, BLOCK_EXPERTS=block, num_warps=8
+            experts, counts, num_pairs, num_experts, RUN=RUN, BLOCK_EXPERTS=block, num_warps=8
         )
         moe_place_kernel[(num_runs,)](
             experts, counts, order.pairs, order.starts, order.tile_experts, order.tile_rows,
@@ -248,7 +256,10 @@ def forms(number: str) -> Iterator[Form]:
         yield Form(
             name=f"moe_count experts={num_experts}",
             kernel=moe_count_kernel,
-            types={**dict.fromkeys(counting, "*i32"), "num_pairs": "i32"},
+            types={
+                **dict.fromkeys(counting, "*i32"),
+                **dict.fromkeys(("num_pairs", "num_experts"), "i32"),
+            },
             constants={**block, "RUN": RUN},
             num_warps=8,
             num_stages=3,

@@ -46,7 +46,8 @@ def fused_moe(x: Tensor, gate_up: Tensor, down: Tensor, weights: Tensor, experts
     gate_up  [E, 2·I, N]  like x, contiguous; the gate's rows first
     down     [E, N, I]  like x, contiguous
     weights  [T, k]  fp32, contiguous, as `moe_route` gives them
-    experts  [T, k]  int32, contiguous; -1, or one past the last: computed elsewhere, adds nothing
+    experts  [T, k]  int32, contiguous; any id outside 0 … E-1 is computed elsewhere: it adds
+             nothing, and its weight is not read
     returns  [T, N]  like x, contiguous; sums in fp32, an expert's rows rounded to x's dtype
     Work: 6·T·k·N·I floating-point operations. Traffic: 3·A·N·I·itemsize bytes of weights, A being
     how many experts are asked, and 2·T·N·itemsize + 2·T·k·(N + I)·itemsize of tokens.

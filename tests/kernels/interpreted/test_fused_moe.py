@@ -58,29 +58,48 @@ def test_routing_of_numbers_that_are_none_stays_inside_the_table() -> None:
     assert 0 <= int(experts.min()) <= int(experts.max()) < 6
 
 
+SIZES = [1, 3, 5, 8, 12]  # experts: padded to a power of two, and not
+
+
+@pytest.mark.parametrize("num_experts", SIZES)
 @given(
-    experts=st.lists(st.integers(-1, 5), min_size=1, max_size=700),
+    shares=st.lists(st.floats(-0.4, 1.4), min_size=1, max_size=700),
     block_rows=st.sampled_from([16, 64]),
 )
-@settings(max_examples=15)
+@settings(max_examples=6)
 def test_every_pair_has_one_row_of_its_expert_and_every_row_one_tile(
-    experts: list[int], block_rows: int
+    num_experts: int, shares: list[float], block_rows: int
 ) -> None:
+    experts = [round(share * num_experts) for share in shares]  # some below 0, some at E and past
     pairs = torch.tensor(experts, dtype=torch.int32).view(-1, 1)
-    order = order_by_expert(pairs, 6, block_rows)
+    order = order_by_expert(pairs, num_experts, block_rows)
     starts = order.starts.tolist()
     rows: list[int] = []
-    for expert in range(6):
+    for expert in range(num_experts):
         mine = order.pairs[starts[expert] : starts[expert + 1]].tolist()
         assert mine == [place for place, who in enumerate(experts) if who == expert]
         rows += mine
-    assert len(rows) == sum(who >= 0 for who in experts) == starts[-1]
+    assert len(rows) == sum(0 <= who < num_experts for who in experts) == starts[-1]
     covered: list[int] = []
     for expert, row in zip(order.tile_experts.tolist(), order.tile_rows.tolist(), strict=True):
+        assert -1 <= expert < num_experts
         if expert >= 0:
             covered += range(row, min(row + block_rows, starts[expert + 1]))
     assert covered == list(range(starts[-1]))
-    assert len(order.tile_experts) == most_tiles(len(experts), 6, block_rows)
+    assert len(order.tile_experts) == most_tiles(len(experts), num_experts, block_rows)
+
+
+@pytest.mark.parametrize("num_experts", SIZES)
+def test_ids_outside_the_experts_add_nothing_whatever_their_weight(num_experts: int) -> None:
+    x, gate_up, down = draw(6, 32, 16, num_experts, FP32)
+    last, past = num_experts - 1, num_experts
+    ids = [[0, past], [past, last], [-1, past + 1], [past, past], [-7, 0], [2**31 - 1, -(2**31)]]
+    experts = torch.tensor(ids, dtype=torch.int32)
+    weights = torch.rand(experts.shape)
+    weights[(experts < 0) | (experts >= num_experts)] = float("nan")
+    got = ops.fused_moe(x, gate_up, down, weights, experts)
+    assert_equal_enough(got, reference.fused_moe(x, gate_up, down, weights, experts))
+    assert not got[[2, 3, 5]].any()
 
 
 @pytest.mark.parametrize("dtype", [FP32, FP16, BF16])
