@@ -8,7 +8,7 @@ from typing import Any
 from epidote_operator.resources.fleet_values import Fleet
 from epidote_operator.resources.labels import ROLE
 from epidote_operator.spec.model_source import (
-    KvCacheDtype,
+    KvDtype,
     ModelSource,
     ServedModality,
     parse_source,
@@ -58,8 +58,10 @@ def head_command(fleet: Fleet) -> list[str]:
         f"--dtype={spec.model.dtype.value.lower()}",
         f"--device={spec.pool.device.value.lower()}",
     ]
-    if spec.model.kv_cache_dtype is not KvCacheDtype.AUTO:
+    if spec.model.kv_cache_dtype is not KvDtype.AUTO:
         command.append(f"--kv-cache-dtype={spec.model.kv_cache_dtype.value.lower()}")
+    if spec.model.kv_transfer_dtype is not KvDtype.AUTO:
+        command.append(f"--kv-transfer-dtype={spec.model.kv_transfer_dtype.value.lower()}")
     if spec.pool.tensor_parallel_size > 1:
         command.append(f"--tensor-parallel-size={spec.pool.tensor_parallel_size}")
     if spec.pool.kv_blocks is not None:

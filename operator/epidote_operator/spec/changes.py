@@ -17,6 +17,7 @@ ROLLING = (
     "model.modalities",
     "model.dtype",
     "model.kvCacheDtype",
+    "model.kvTransferDtype",
     "model.maxModelLength",
     "model.hubToken",
     "image",

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from epidote_operator.spec.field_model import LIST_SET, ObjectName, SpecModel
+from epidote_operator.spec.field_model import LIST_SET, ObjectName, SpecModel, cel_rules
 
 BUILT_IN = ("demo", "smollm2")  # ship with the workers' image
 SOURCES = "builtin://NAME, hf://OWNER/NAME[@REVISION], pvc://CLAIM[/PATH] or file:///PATH"
@@ -30,8 +30,8 @@ class Dtype(StrEnum):
     FLOAT16 = "Float16"
 
 
-class KvCacheDtype(StrEnum):
-    """Number format of the KV cache, where it differs from the model's."""
+class KvDtype(StrEnum):
+    """Number format of keys and values, where it differs from the model's."""
 
     AUTO = "Auto"
     INT8 = "Int8"
@@ -49,6 +49,14 @@ class SecretKey(SpecModel):
 
 class ModelSpec(SpecModel):
     """The model, its names and its number format."""
+
+    model_config = cel_rules(
+        (
+            "self.kvTransferDtype == 'Auto' || self.kvCacheDtype == 'Auto'",
+            "must be Auto where kvCacheDtype is not: its codes travel as they are",
+            ".kvTransferDtype",
+        ),
+    )
 
     uri: Annotated[str, Field(min_length=1, max_length=512)]
     """Where the weights come from: `builtin://demo`, `hf://OWNER/NAME[@REVISION]`,
@@ -70,9 +78,12 @@ class ModelSpec(SpecModel):
     """What requests may carry. `[Text]` alone: the fleet has no encode workers."""
     dtype: Dtype = Dtype.AUTO
     """Number format of weights and KV cache. Auto: as stored; small models on a CPU: Float32."""
-    kv_cache_dtype: KvCacheDtype = KvCacheDtype.AUTO
+    kv_cache_dtype: KvDtype = KvDtype.AUTO
     """Number format of the KV cache. Auto: as the model computes. Int8, Fp8: codes of one byte, for
     twice the cache of 16-bit numbers; Fp8 needs GPUs of compute capability 8.9."""
+    kv_transfer_dtype: KvDtype = KvDtype.AUTO
+    """What KV crosses a network as. Auto: as it is kept. Int8, Fp8: codes of one byte, with a loss;
+    not with another `kvCacheDtype` than Auto."""
     max_model_length: Annotated[int, Field(ge=16, le=16_777_216)] | None = None
     """Longest sequence in tokens, prompt and answer together. Default: the model's own limit."""
     hub_token: SecretKey | None = None

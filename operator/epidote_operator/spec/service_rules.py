@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from epidote_gateway.settings import PREFIX, GatewaySettings, InvalidSettings
 from epidote_operator.spec.invalid import Problem, names, repeated, shown
-from epidote_operator.spec.model_source import parse_source
+from epidote_operator.spec.model_source import KvDtype, parse_source
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
 from epidote_operator.spec.pool_rules import pool_problems
 from epidote_operator.spec.role_rules import role_problems
@@ -39,6 +39,12 @@ def _model(spec: MultimodalServiceSpec) -> Iterator[Problem]:
                 wanted="must be left out unless the model comes from hf://",
                 found=shown(model.uri),
             )
+    if KvDtype.AUTO not in (model.kv_cache_dtype, model.kv_transfer_dtype):
+        yield Problem(
+            path="spec.model.kvTransferDtype",
+            wanted="must be Auto where kvCacheDtype is not: its codes travel as they are",
+            found=shown(model.kv_transfer_dtype.value),
+        )
     yield from repeated("spec.model.modalities", model.modalities)
     yield from repeated("spec.model.aliases", model.aliases)
 

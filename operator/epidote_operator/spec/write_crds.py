@@ -13,11 +13,18 @@ from epidote_operator.spec.crds import RESOURCES, crd
 NOTE = "# Written by `python -m epidote_operator.spec.write_crds`; change the models instead.\n"
 
 
+class _Plain(yaml.SafeDumper):
+    """Says equal parts twice: an anchor (&id001) is hard on readers, and on tools."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
 def rendered() -> dict[str, str]:
     """File name → text of every CRD."""
     return {
         f"{item.plural}.yaml": NOTE
-        + yaml.safe_dump(crd(item), sort_keys=False, width=100, allow_unicode=True)
+        + yaml.dump(crd(item), Dumper=_Plain, sort_keys=False, width=100, allow_unicode=True)
         for item in RESOURCES
     }
 

@@ -28,7 +28,11 @@ KINDS = {
     "CachePolicy": policies.PLURAL,
     "LoadTest": load_tests.PLURAL,
 }
-WEIGHTS = (6, 2, 2)  # of ten resources
+# of ten resources in a row; their neighbours are of other kinds
+ORDER = tuple(
+    {"s": "MultimodalService", "p": "CachePolicy", "l": "LoadTest"}[letter]
+    for letter in "sspslsspsl"
+)
 NOWHERE: Spec = {"spec": {"nodeSelector": {"there-is": "none"}}}
 TEMPLATES = ("pool.template", "cluster.head.template", "gateway.template")
 ALL_FAULTS: dict[str, Sequence[Fault]] = {
@@ -59,11 +63,13 @@ class Generated:
 
 
 def resource(seed: int, namespace: str) -> Generated:
-    """The resource number `seed`. Odd ones have a fault."""
+    """The resource number `seed`. Odd ones have a fault, every one of their kind in turn."""
     rng = Random(seed)
-    (kind,) = rng.choices(list(KINDS), WEIGHTS)
+    tens, place = divmod(seed // 2, len(ORDER))
+    kind = ORDER[place]
+    turn = tens * ORDER.count(kind) + ORDER[:place].count(kind)
     spec = _valid(rng, kind, seed)
-    fault = rng.choice(ALL_FAULTS[kind]) if seed % 2 else None
+    fault = ALL_FAULTS[kind][turn % len(ALL_FAULTS[kind])] if seed % 2 else None
     manifest: dict[str, Any] = {
         "apiVersion": API_VERSION,
         "kind": kind,

@@ -68,6 +68,14 @@ FAULTS: tuple[Fault, ...] = (
     wrong("pool.kvBlocks", 0, schema=True),
     wrong("pool.tensorParallelSize", 0, schema=True),
     wrong("model.kvCacheDtype", "Int4", schema=True),
+    wrong("model.kvTransferDtype", "Bfloat16", schema=True),
+    Fault(
+        name="KV codes that are coded again",
+        path="spec.model.kvTransferDtype",
+        spoil=all_of(
+            set_field("model.kvCacheDtype", "Int8"), set_field("model.kvTransferDtype", "Fp8")
+        ),
+    ),
     wrong(
         "pool.resources",
         {"requests": {"cpu": "lots"}},

@@ -46,8 +46,14 @@ def test_what_all_workers_must_share_is_said_to_the_head() -> None:
     assert {"--kv-cache-dtype=int8", "--tensor-parallel-size=2"} <= set(command)
 
 
+def test_what_crosses_a_network_is_said_to_the_head() -> None:
+    model = {"uri": "builtin://demo", "kvTransferDtype": "Fp8"}
+    command = head_command(replace(FLEET, spec=parse_service({**SPEC, "model": model})))
+    assert "--kv-transfer-dtype=fp8" in command
+
+
 def test_defaults_are_not_said() -> None:
     plain = {**SPEC, "model": {"uri": "builtin://demo"}, "pool": {"device": "Cpu", "maxWorkers": 8}}
     command = " ".join(head_command(replace(FLEET, spec=parse_service(plain))))
-    assert "kv-cache" not in command
+    assert "kv-" not in command
     assert "tensor-parallel" not in command

@@ -28,6 +28,7 @@ IN_CEL = {
     "pool.minWorkers=1000",
     "scaling={'metricsTimeoutSeconds': 1}",
     "scaling.pressure={'enterLoadPercent': 50, 'leaveLoadPerce",
+    "KV codes that are coded again",
     "ratios=[{'numerator': 'Decode', 'denominator': ",
     "ratios=[{'numerator': 'Encode', 'denominator': ",
 }

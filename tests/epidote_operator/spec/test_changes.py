@@ -39,6 +39,7 @@ def test_a_change_that_no_running_fleet_can_make_is_refused(new: Spec, path: str
         (_changed("pool", kvBlocks=64), "spec.pool.kvBlocks"),
         (_changed("pool", tensorParallelSize=2), "spec.pool.tensorParallelSize"),
         (_changed("model", kvCacheDtype="Fp8"), "spec.model.kvCacheDtype"),
+        (_changed("model", kvTransferDtype="Int8"), "spec.model.kvTransferDtype"),
         (_changed("pool", template={"spec": {"priorityClassName": "x"}}), "spec.pool.template"),
     ],
 )
