@@ -1,6 +1,7 @@
 """The whole engine on a CUDA device, with graphs and overlapped steps, says what the CPU says."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,6 +49,37 @@ def test_greedy_answers_in_float32_equal_the_cpus(
     assert {k: v.token_ids for k, v in got.items()} == {k: v.token_ids for k, v in want.items()}
     assert engine.is_drained()
     assert engine.conservation_errors() == []
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_chunks_of_a_slow_device_are_waited_for(overlaps: bool, tmp_path: Path) -> None:
+    """Prompts of many chunks, of which only the last samples, and a host far ahead of the device:
+    inputs that were overwritten on their way, or blocks shared too early, would change answers."""
+    save_tiny_model(tmp_path / "tiny", Architecture.QWEN3, seed=5)
+    sizes = {"model": str(tmp_path / "tiny"), "dtype": "float32", "num_kv_blocks": 200}
+    sizes |= {"chunk_tokens": 16, "max_batched_tokens": 48, "max_num_seqs": 8}
+    long = [
+        GenerateRequest(
+            request_id=f"{n}",
+            prompt_token_ids=(*((7 * i) % 250 for i in range(100 + 20 * n)), n),
+            sampling=SamplingParams(max_tokens=4, temperature=0.0, ignore_eos=True),
+        )
+        for n in range(5)
+    ]
+    want = serve(Engine(EngineConfig(**sizes)), long)
+    engine = Engine(EngineConfig(**sizes, device="cuda", overlap_steps=overlaps))
+    runner = engine._parts.runner
+    assert runner is not None
+    step = runner.step
+
+    def slow(*arguments: Any, **named: Any) -> Any:
+        torch.cuda._sleep(20_000_000)  # cycles, about 10 ms: far more than a step of this model
+        return step(*arguments, **named)
+
+    runner.step = slow  # type: ignore[method-assign]
+    got = serve(engine, long)
+    assert {k: v.token_ids for k, v in got.items()} == {k: v.token_ids for k, v in want.items()}
+    assert engine.is_drained()
 
 
 def test_overlapped_draws_equal_plain_ones(tmp_path: Path) -> None:

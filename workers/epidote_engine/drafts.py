@@ -1,7 +1,7 @@
 """This file is about tokens that are sampled on the device while the host goes on.
 
 A draft is one step's choice before anybody waited for it. Everything the host wants of it leaves
-the device in one copy, into page-locked memory, behind an event.
+the device in one copy, into page-locked memory, and whoever reads it waits for an event behind it.
 """
 
 from collections.abc import Collection
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from epidote_core.generation import TokenLogprob
+from epidote_engine.device_events import DeviceEvent
 from epidote_engine.rows import BatchRows, Ints
 from epidote_engine.sampler import Sampled, Sampler, _Batch, _unpacked, best_tokens
 from epidote_engine.vision.upload import upload
@@ -28,16 +29,25 @@ class Draft:
         self.rows, self.ids, self._wanted = rows, ids, wanted
         self._with_logprobs = table is not None
         leaving = ids if table is None else table
-        self._done: Any = None
+        self._done: DeviceEvent | None = None
         self._host = leaving
         if leaving.is_cuda:
             self._host = torch.empty(leaving.shape, dtype=leaving.dtype, pin_memory=True)
             self._host.copy_(leaving, non_blocking=True)
-            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._done.record()
+
+    @classmethod
+    def of_nothing(cls) -> "Draft":
+        """Of a step that samples for nobody: it is waited for all the same."""
+        none = np.empty(0, np.int64)
+        return cls(none, torch.empty(0, dtype=torch.int64), None, none)
+
+    def behind(self, event: DeviceEvent) -> "Draft":
+        """The draft itself, there when `event` has come, which lies behind all of its step."""
+        self._done = event
+        return self
 
     def sampled(self) -> Sampled:
-        """The tokens on the host; waits for the step."""
+        """The tokens on the host. Waits for the step: then its inputs are read, its KV written."""
         if self._done is not None:
             self._done.synchronize()
         host = self._host.numpy()

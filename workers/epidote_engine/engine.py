@@ -16,6 +16,7 @@ from epidote_core.roles import Role
 from epidote_engine.blocks import BlockPool
 from epidote_engine.broken_steps import BrokenSteps
 from epidote_engine.config import load_model_spec
+from epidote_engine.device_events import Record, recorded_event
 from epidote_engine.drafts import Draft
 from epidote_engine.dtypes import computing_dtype
 from epidote_engine.encode_queue import EncodeQueue
@@ -63,8 +64,12 @@ class Engine(EngineFaults):
         *,
         allocate: Allocate = plain_allocate,
         shards: "Shards | None" = None,
+        record: Record | None = None,
     ) -> None:
-        """`shards`: this engine holds one rank's part of the language model (`parallel`)."""
+        """`shards`: this engine holds one rank's part of the language model (`parallel`).
+
+        `record` marks what the device was given so far; None: CUDA's events, on a CPU nothing.
+        """
         self.config = config
         self.role = config.role
         self.on_layer: Callable[[list[KvReady]], None] | None = None
@@ -109,7 +114,9 @@ class Engine(EngineFaults):
         self._may_progress = False  # something changed since a step found nothing to do
         self._encodes_next = False
         self._is_whole = shards is None
-        self._layer_events = LayerEvents() if on_gpu else None  # one thread, whatever the role
+        self._record = recorded_event if record is None and on_gpu else record
+        # one thread, whatever the role
+        self._layer_events = None if self._record is None else LayerEvents(self._record)
         self._warms_up = on_gpu if config.warm_up is None else config.warm_up
         if self._warms_up:  # once, for every role, and before graphs are captured
             shapes = kernel_shapes(decoder, self.kv_pool.tensor, dtype, spec.vision)
@@ -274,8 +281,12 @@ class Engine(EngineFaults):
             for seq in plan.admitted
             if seq.mode is Mode.PREFILL and seq.num_computed
         ]
-        if spans and self.on_layer is not None:
-            self.on_layer(spans)
+        tell = self.on_layer
+        if spans and tell is not None:
+            # blocks get names when their step has landed; what was parked is only on its way back
+            if plan.restores and self._layer_events is not None:
+                tell = self._layer_events.behind(tell)
+            tell(spans)
 
     def _advance(self, plan: Plan, sampled: Sampled | Draft) -> list[Sequence]:
         """The next step is planned as if this one's tokens were there."""
@@ -393,6 +404,7 @@ class Engine(EngineFaults):
             overlaps=self._overlaps,
             lean=self._is_whole,
             native=self.config.native_decode,
+            record=self._record,
             layer_events=self._layer_events,
         )
         if self._warms_up:

@@ -9,8 +9,8 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
 
+from epidote_engine.device_events import DeviceEvent, Record, recorded_event
 from epidote_engine.events import KvReady
 
 logger = logging.getLogger(__name__)
@@ -18,28 +18,10 @@ logger = logging.getLogger(__name__)
 Tell = Callable[[list[KvReady]], None]
 
 
-class DeviceEvent(Protocol):
-    """A point in the device's work; `torch.cuda.Event` is one."""
-
-    def synchronize(self) -> Any:
-        """Wait until the device has come there."""
-        ...
-
-
-def recorded_event() -> DeviceEvent:
-    """An event behind everything that the current CUDA stream was given so far."""
-    import torch
-
-    event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record()
-    found: DeviceEvent = event
-    return found
-
-
 class LayerEvents:
     """Hands spans on, in order, each when its event has come. Ends with the process."""
 
-    def __init__(self, record: Callable[[], DeviceEvent] = recorded_event) -> None:
+    def __init__(self, record: Record = recorded_event) -> None:
         self._record = record
         self._waiting: queue.SimpleQueue[tuple[DeviceEvent, list[KvReady], Tell]] = (
             queue.SimpleQueue()

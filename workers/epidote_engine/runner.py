@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from epidote_engine.decode_graphs import DecodeGraphs, bucket_sizes
+from epidote_engine.device_events import Record
 from epidote_engine.drafts import Draft, DraftingSampler
 from epidote_engine.events import KvReady, MediaRows
 from epidote_engine.layer_events import LayerEvents
@@ -40,10 +41,12 @@ class Runner:
         overlaps: bool = False,
         lean: bool = True,
         native: bool = True,
+        record: Record | None = None,
         layer_events: LayerEvents | None = None,
     ) -> None:
         """`lean`: on a CPU, a shorter path for decodes may be taken; `native`: the compiled one.
 
+        `record`: an event behind what the device was given; None: it is done when a call returns.
         `layer_events`: layers are told of when these say so, not when they are enqueued.
         """
         self.model = model
@@ -70,6 +73,7 @@ class Runner:
         if lean:
             compiled = NativeDecode.of(model, kv, rows) if native else None
             self._cpu_decode = compiled or CpuDecode(model, kv, rows)
+        self._record = record
         self._layer_events = layer_events
         self._parked: dict[Sequence, Tensor] = {}
 
@@ -124,7 +128,7 @@ class Runner:
         """Run the model on `plan` and sample: one token per decode, then per finished prompt.
 
         Overlapped, a draft comes back before the device is done: the next step may be given at
-        once, and finds these tokens where they are.
+        once, and finds these tokens where they are. A draft as well where nothing is sampled.
         """
         rows = np.array([seq.row for seq in plan.decodes], np.int64)
         if self._overlaps:
@@ -143,7 +147,7 @@ class Runner:
         done = [seq.row for seq, _, end in plan.prefills if end == len(seq.token_ids)]
         rows = np.concatenate((rows, np.array(done, np.int64)))
         if not len(rows):
-            return Sampled(rows, np.empty(0, np.int64), [])
+            return self._behind_all(Draft.of_nothing())
         return self._sample(self.model.logits(hidden), rows)
 
     def _sample(self, logits: Tensor, rows: Ints) -> Sampled | Draft:
@@ -151,7 +155,11 @@ class Runner:
             return self._sampler.sample(logits, rows)
         draft = self._sampler.draft(logits, rows)
         self._buffers.carry(rows, draft.ids)
-        return draft
+        return self._behind_all(draft)
+
+    def _behind_all(self, draft: Draft) -> Draft:
+        """Nothing of the step comes later: its inputs may be overwritten, its blocks given away."""
+        return draft if self._record is None else draft.behind(self._record())
 
     def _decode(self, rows: Ints) -> Tensor:
         if self._cpu_decode is not None:
