@@ -3,18 +3,19 @@
 import argparse
 import asyncio
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
 
 from epidote_core.errors import EpidoteError
 from epidote_operator.testing.binaries import build, cache_directory, find_binaries
-from epidote_operator.testing.cluster import LocalCluster, load_crds
+from epidote_operator.testing.cluster import HELM_OPTIONS, LocalCluster, load_crds
 from epidote_operator.testing.guard import MARKER
 from epidote_operator.testing.processes import is_running
+from epidote_operator.testing.real_image import image_folders, write_real_images
 
 DEFAULT_FOLDER = cache_directory(os.environ).parent / "test-cluster"
-CRDS = Path("crds")
 PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "node-agent")
 
 
@@ -25,13 +26,19 @@ def main() -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start it; prints the KUBECONFIG to use")
-    up.add_argument("--crds", type=Path, default=CRDS, help="folder of CRDs to apply first")
+    up.add_argument(
+        "--crds",
+        type=Path,
+        metavar="FOLDER",
+        help="CRDs to apply first, for use without the chart, which brings its own",
+    )
     up.add_argument(
         "--image",
         action="append",
         default=[],
         metavar="NAME=FOLDER",
-        help="programs that stand for an image; may be given several times",
+        help="programs that stand for an image; may be given several times "
+        "(the project's own images are there)",
     )
     up.add_argument("--gpus", type=int, default=64, help="nvidia.com/gpu that the node claims")
     down = commands.add_parser("down", help="stop it and delete its folder")
@@ -76,12 +83,17 @@ def up(arguments: argparse.Namespace) -> int:
         print(f"{folder} is not empty and no test cluster: give another --folder", file=sys.stderr)
         return 2
     started_s = time.monotonic()
-    crds = load_crds(arguments.crds)
-    images = dict(image.split("=", 1) for image in arguments.image)
+    crds = load_crds(arguments.crds) if arguments.crds is not None else []
+    given = dict(image.split("=", 1) for image in arguments.image)
+    programs = folder / "images"
+    images = {**image_folders(programs), **given}
     asyncio.run(cluster.up(crds=crds, images=images, gpus=arguments.gpus))
+    write_real_images(programs)
     print(
-        f"up in {time.monotonic() - started_s:.1f} s with {len(crds)} CRDs; stop it with "
-        f"python -m epidote_operator.testing down --folder {folder}",
+        f"up in {time.monotonic() - started_s:.1f} s. Next, with the KUBECONFIG below:\n"
+        f"  helm install epidote charts/epidote {shlex.join(HELM_OPTIONS)} --wait\n"
+        "  kubectl apply --server-side -f crds/samples/demo.yaml\n"
+        f"Stop it with python -m epidote_operator.testing down --folder {folder}",
         file=sys.stderr,
     )
     print(f"export KUBECONFIG={cluster.kubeconfig}")

@@ -29,7 +29,7 @@ from epidote_operator.resources.labels import SERVICE, Component, label_selector
 from epidote_operator.spec.service_status import MultimodalServiceStatus
 from epidote_operator.testing.binaries import find_binaries
 from epidote_operator.testing.client_tools import find_tool
-from epidote_operator.testing.cluster import LocalCluster
+from epidote_operator.testing.cluster import HELM_OPTIONS, LocalCluster
 from epidote_operator.testing.demo_clients import Load, draw_pictures
 from epidote_operator.testing.demo_service import GPUS, NAME, NAMESPACE, demo_manifest
 from epidote_operator.testing.fixtures import SCRATCH
@@ -42,16 +42,6 @@ PATIENCE_S = 300.0
 LOOK_S = 0.5
 NUM_PICTURES = 300
 CALM_S = 6.0  # for everybody to see what calm looks like
-HELM = (
-    "--namespace=epidote-system",
-    "--create-namespace",
-    # The server of the test cluster is old: its document knows no CEL, and no Service proxy
-    # leads it to a webhook.
-    "--disable-openapi-validation",
-    "--set=webhook.enabled=false",
-    "--set=extraEnv[0].name=EPIDOTE_OPERATOR_HTTP_HOST",
-    "--set=extraEnv[0].valueFrom.fieldRef.fieldPath=status.podIP",
-)
 OWNED = (
     ("v1", "pods"),
     ("v1", "services"),
@@ -125,7 +115,7 @@ class Demo:
 
     async def install(self) -> None:
         """The chart, by helm; the operator is a pod, too."""
-        self.run("helm", "install", "epidote", str(CHART), *HELM)
+        self.run("helm", "install", "epidote", str(CHART), *HELM_OPTIONS)
         self.note("helm install: done")
         path = paths.item("apps/v1", "deployments", "epidote-system", "epidote-operator")
 

@@ -32,4 +32,9 @@ def write_real_images(folder: Path) -> dict[str, str]:
         path = folder / name
         path.write_text(script.format(python=sys.executable))
         path.chmod(0o755)
+    return image_folders(folder)
+
+
+def image_folders(folder: Path) -> dict[str, str]:
+    """The project's images, by name, if `write_real_images` is called for `folder`."""
     return {OPERATOR_IMAGE: str(folder), WORKER_IMAGE: str(folder)}
