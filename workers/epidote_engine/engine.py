@@ -19,6 +19,7 @@ from epidote_engine.config import load_model_spec
 from epidote_engine.device_events import Record, recorded_event
 from epidote_engine.dtypes import computing_dtype
 from epidote_engine.encode_queue import EncodeQueue
+from epidote_engine.engine_experts import own_decoder
 from epidote_engine.engine_steps import EngineSteps
 from epidote_engine.events import (
     Event,
@@ -70,7 +71,7 @@ class Engine(EngineSteps):
         self.role = config.role
         self.on_layer: Callable[[list[KvReady]], None] | None = None
         self._spec = spec = load_model_spec(config.model)
-        decoder = spec.decoder if shards is None else shards.own(spec.decoder)
+        decoder = own_decoder(spec, config, shards)
         dtype = computing_dtype(spec, config)
         reserved = reserved_bytes(spec, config, decoder, dtype, shards.size if shards else 1)
         self.kv_pool = kv_pool(config, decoder, dtype, allocate, shards, reserved)
@@ -194,6 +195,8 @@ class Engine(EngineSteps):
     def has_work(self) -> bool:
         """Whether a step could do something now; only another call here can change a False."""
         if self._outbox or self._scheduler.running or self._flying is not None:
+            return True
+        if self._moves_experts():
             return True
         return self._may_progress and bool(
             self._scheduler.waiting or self._scheduler.reserving or len(self._encode_queue)

@@ -4,7 +4,7 @@ import time
 
 from epidote_core.worker_view import WorkerLoad
 from epidote_engine.blocks import BlockPool
-from epidote_engine.engine_media import EngineMedia
+from epidote_engine.engine_experts import EngineExperts
 from epidote_engine.events import CacheChanges
 from epidote_engine.media_needs import MediaNeeds
 from epidote_engine.pools import KvPool
@@ -12,7 +12,7 @@ from epidote_engine.requests import Requests
 from epidote_engine.rows import BatchRows
 
 
-class EngineReports(EngineMedia):
+class EngineReports(EngineExperts):
     """The part of `Engine` that only looks; `Engine` makes what it looks at."""
 
     kv_pool: KvPool
@@ -45,17 +45,6 @@ class EngineReports(EngineMedia):
             ttft_s=self._requests.ttft.mean(now_s),
             tpot_s=self._requests.tpot.mean(now_s),
         )
-
-    def expert_tokens(self) -> tuple[tuple[int, ...], ...] | None:
-        """Tokens that each expert of each layer with experts has computed: [layer][expert].
-
-        Since the language model was loaded. None: not counted (`count_expert_tokens`), no experts,
-        or a role without a language model. Waits for the device: ask every few seconds, not every
-        step. With tensor parallelism every rank counts the same.
-        """
-        runner = self._parts.runner
-        counts = None if runner is None else runner.model.expert_tokens
-        return None if counts is None else tuple(map(tuple, counts.tolist()))
 
     def kv_scales(self) -> tuple[tuple[float, ...], ...]:
         """What this rank's KV codes count for (`kv_scales`): layer by layer, keys, then values.

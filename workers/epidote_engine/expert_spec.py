@@ -23,6 +23,28 @@ class ExpertSpec:
     layers: tuple[int, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExpertSlots:
+    """One rank's slots for whole experts, the same number in every layer with experts.
+
+    num_slots   of all ranks: experts and redundant ones; divisible by `num_ranks`
+    """
+
+    num_slots: int
+    num_ranks: int
+    rank: int
+
+    @property
+    def num_own(self) -> int:
+        """This rank's."""
+        return self.num_slots // self.num_ranks
+
+    @property
+    def own(self) -> range:
+        """This rank's slots."""
+        return range(self.rank * self.num_own, (self.rank + 1) * self.num_own)
+
+
 def expert_spec(values: Mapping[str, Any]) -> ExpertSpec | None:
     """The experts of a Qwen3-MoE language model; None: every layer is dense.
 

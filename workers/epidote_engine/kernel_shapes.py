@@ -38,6 +38,7 @@ def kernel_shapes(
         vision_dim=vision.head_dim if vision else 0,
         num_experts=experts.num_experts if experts else 0,
         top_k=experts.per_token if experts else 0,
+        num_slots=decoder.expert_slots.num_own if decoder.expert_slots else 0,
         expert_inner=experts.intermediate if experts else 0,
         renormalises=experts is not None and experts.renormalises,
         qk_norm=decoder.qk_norm,

@@ -32,6 +32,10 @@ def reserved_bytes(
     """
     width = dtype.itemsize
     language = sum(prod(shape) for shape in language_shapes(spec).values()) // num_ranks
+    if decoder.experts is not None and (slots := decoder.expert_slots) is not None:
+        redundant = slots.num_slots - decoder.experts.num_experts
+        each = 3 * decoder.hidden * decoder.experts.intermediate
+        language += len(decoder.experts.layers) * redundant * each // num_ranks
     vision = 0
     if spec.vision is not None:
         vision = sum(prod(shape) for shape in vision_shapes(spec.vision).values())

@@ -13,6 +13,7 @@ from epidote_engine.weight_store import Part, WeightStore
 
 if TYPE_CHECKING:
     from epidote_engine.config import ModelSpec
+    from epidote_engine.parallel.expert_places import ExpertPlaces
     from epidote_engine.parallel.shards import Shards
     from epidote_engine.runner import Runner
     from epidote_engine.vision.encoder import VisionEncoder
@@ -36,6 +37,7 @@ class ModelParts:
             raise InvalidRequest("quantization: not with tensor parallelism", "quantization")
         if config.quantization is not None and spec.text["experts"] is not None:
             raise InvalidRequest("quantization: not with a mixture of experts", "quantization")
+        self.expert_places = _expert_places(spec, config, shards)
         self._compiles_vision = config.compile_vision
         self._counts_experts = config.count_expert_tokens
         self._at_random = config.random_weights
@@ -62,6 +64,8 @@ class ModelParts:
             )
         if self._releases and not role.needs_language_weights:
             self.runner = None
+            if self.expert_places is not None:
+                self.expert_places.detach()
         if self._releases and not role.needs_encoder_weights and self._vision is not None:
             self.encoder = None
             self._vision.release()
@@ -72,7 +76,7 @@ class ModelParts:
             from epidote_engine.parallel.decoder import ParallelDecoderLM
 
             model: DecoderLM = ParallelDecoderLM(
-                self._spec, self._shards, self._dtype, self._device
+                self._spec, self._shards, self._dtype, self._device, self.expert_places
             )
             return self._counting(model)
         weights = self._language.source()
@@ -98,3 +102,14 @@ class ModelParts:
             host_copy=self._releases,
             at_random=self._at_random,
         )
+
+
+def _expert_places(
+    spec: "ModelSpec", config: EngineConfig, shards: "Shards | None"
+) -> "ExpertPlaces | None":
+    if not config.expert_parallel:
+        return None
+    from epidote_engine.parallel.expert_places import ExpertPlaces
+
+    assert shards is not None, "the engine has checked it"
+    return ExpertPlaces(spec, shards, config.num_redundant_experts)

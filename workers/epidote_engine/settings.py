@@ -42,6 +42,9 @@ class EngineConfig:
     compile_vision: bool = False  # torch.compile between the products of the vision tower
     overlap_steps: bool | None = None  # plan a step while the last one runs; None: on CUDA only
     random_weights: bool = False  # of the model's shapes, for benches: no checkpoint is read
+    # with tensor parallelism: each rank holds whole experts in slots, not a slice of every expert
+    expert_parallel: bool = False
+    num_redundant_experts: int = 0  # slots more than experts, in every layer that has some
     count_expert_tokens: bool = False  # tokens per expert and layer: `Engine.expert_tokens`
     worker_id: str = ""  # copied into StageTiming
 
@@ -59,8 +62,14 @@ class EngineConfig:
             ("chunk_tokens", self.chunk_tokens >= 1),
             ("num_media_rows", self.num_media_rows >= 0),
             ("kv_cache_dtype", self.kv_cache_dtype in ("auto", "int8", "fp8")),
+            ("num_redundant_experts", self.num_redundant_experts >= 0),
             ("quantization", self.quantization in (None, "int8", "fp8")),
         )
         for field, ok in checks:
             if not ok:
                 raise InvalidRequest(f"{field}: cannot be {getattr(self, field)!r}", field)
+        if self.num_redundant_experts and not self.expert_parallel:
+            raise InvalidRequest(
+                f"num_redundant_experts: {self.num_redundant_experts} need expert_parallel",
+                "num_redundant_experts",
+            )

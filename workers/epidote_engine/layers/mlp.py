@@ -25,7 +25,7 @@ class Mlp:
 
 @dataclass(slots=True, eq=False)
 class Experts:
-    """Experts of one layer, all of them on this device.
+    """Experts of one layer, all of them on this device; subclasses have some, or slices.
 
     router    hidden → one logit per expert
     gate_up   [E, 2·I, hidden], the gate's rows first;  down  [E, hidden, I]
@@ -41,6 +41,11 @@ class Experts:
 
     def __call__(self, x: Tensor, live: Tensor | None = None) -> Tensor:
         """x [T, hidden] → [T, hidden]; `live` [T] int64 is 0 for padding, which isn't counted."""
+        weights, experts = self.routed(x, live)
+        return ops.fused_moe(x, self.gate_up, self.down, weights, experts)
+
+    def routed(self, x: Tensor, live: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(weights, experts) of each token, each [T, k], counted."""
         weights, experts = ops.moe_route(
             self.router(x), self.per_token, renormalise=self.renormalises
         )
@@ -48,4 +53,4 @@ class Experts:
             # on the device, so that nothing waits and a CUDA graph counts as well
             counted = live.unsqueeze(1).expand(experts.shape).reshape(-1)
             self.tokens.scatter_add_(0, experts.flatten().long(), counted)
-        return ops.fused_moe(x, self.gate_up, self.down, weights, experts)
+        return weights, experts

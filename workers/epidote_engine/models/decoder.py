@@ -1,14 +1,14 @@
 """This file is about the decoder-only language models: Llama, Qwen2, Qwen3, Qwen3-MoE and the text
 half of Qwen2.5-VL, Qwen3-VL and Qwen3-VL-MoE are one architecture with options."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from epidote_engine.expert_spec import ExpertSpec
+from epidote_engine.expert_spec import ExpertSlots, ExpertSpec
 from epidote_engine.layers.attention import Attention
 from epidote_engine.layers.linear import Linear
 from epidote_engine.layers.mlp import Experts, Mlp
@@ -41,6 +41,7 @@ class DecoderConfig:
     mrope_sections: tuple[int, int, int] | None = None
     mrope_interleaved: bool = False  # Qwen3-VL
     experts: ExpertSpec | None = None  # None: every layer is dense
+    expert_slots: ExpertSlots | None = None  # of a rank that holds whole experts, but not all
     num_deepstack: int = 0  # further media rows, added after the first layers: Qwen3-VL
 
 
@@ -64,7 +65,9 @@ class DecoderLM:
         weights: Mapping[str, Tensor],
         dtype: torch.dtype,
         device: torch.device | str,
+        held: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
+        """`held`: the experts to be held, by layer with experts; None: all, in order."""
         self.config = config
         self.dtype = dtype
         self.device = torch.device(device)
@@ -73,7 +76,10 @@ class DecoderLM:
             return weights[name].to(device=self.device, dtype=dtype).contiguous()
 
         self.embedding = take("embed_tokens.weight")
-        self.layers = [_layer(config, take, i) for i in range(config.num_layers)]
+        self.layers = [
+            _layer(config, take, i, held[i] if held and i in held else None)
+            for i in range(config.num_layers)
+        ]
         self.norm = RmsNorm(take("norm.weight"), config.rms_eps)
         tied = config.tie_embeddings or "lm_head.weight" not in weights
         head = self.embedding if tied else take("lm_head.weight")
@@ -93,7 +99,7 @@ class DecoderLM:
         """
         parts = [layer.mlp for layer in self.layers if isinstance(layer.mlp, Experts)]
         if parts:
-            shape = (len(parts), parts[0].down.shape[0])
+            shape = (len(parts), parts[0].router.out_features)
             self.expert_tokens = torch.zeros(shape, dtype=torch.int64, device=self.device)
             for part, row in zip(parts, self.expert_tokens, strict=True):
                 part.tokens = row
@@ -160,7 +166,12 @@ class DecoderLM:
         )
 
 
-def _layer(config: DecoderConfig, take: Callable[[str], Tensor], index: int) -> Layer:
+def _layer(
+    config: DecoderConfig,
+    take: Callable[[str], Tensor],
+    index: int,
+    held: Sequence[int] | None,
+) -> Layer:
     def of(name: str) -> Tensor:
         return take(f"layers.{index}.{name}")
 
@@ -194,7 +205,7 @@ def _layer(config: DecoderConfig, take: Callable[[str], Tensor], index: int) -> 
         input_norm=input_norm,
         attention=attention,
         middle_norm=middle_norm,
-        mlp=_experts(config.experts, middle_norm, of)
+        mlp=_experts(config.experts, middle_norm, of, held)
         if config.experts is not None and index in config.experts.layers
         else Mlp(
             gate_up=Linear.fused(
@@ -206,17 +217,17 @@ def _layer(config: DecoderConfig, take: Callable[[str], Tensor], index: int) -> 
     )
 
 
-def _experts(spec: ExpertSpec, norm: RmsNorm, of: Callable[[str], Tensor]) -> Experts:
+def _experts(
+    spec: ExpertSpec, norm: RmsNorm, of: Callable[[str], Tensor], held: Sequence[int] | None
+) -> Experts:
     """Each expert's weights are copied to their place one at a time: nothing is held twice."""
     router = norm.fold_into(of("mlp.gate.weight"))
     inner = spec.intermediate
-    gate_up = router.new_empty(spec.num_experts, 2 * inner, router.shape[1])
-    down = router.new_empty(spec.num_experts, router.shape[1], inner)
-    for number in range(spec.num_experts):
-        at = f"mlp.experts.{number}"
-        gate_up[number, :inner] = norm.fold_into(of(f"{at}.gate_proj.weight"))
-        gate_up[number, inner:] = norm.fold_into(of(f"{at}.up_proj.weight"))
-        down[number] = of(f"{at}.down_proj.weight")
+    held = range(spec.num_experts) if held is None else held
+    gate_up = router.new_empty(len(held), 2 * inner, router.shape[1])
+    down = router.new_empty(len(held), router.shape[1], inner)
+    for place, number in enumerate(held):
+        fill_expert(gate_up[place], down[place], f"mlp.experts.{number}", norm, of)
     return Experts(
         router=Linear(router),
         gate_up=gate_up,
@@ -224,3 +235,16 @@ def _experts(spec: ExpertSpec, norm: RmsNorm, of: Callable[[str], Tensor]) -> Ex
         per_token=spec.per_token,
         renormalises=spec.renormalises,
     )
+
+
+def fill_expert(
+    gate_up: Tensor, down: Tensor, at: str, norm: RmsNorm, of: Callable[[str], Tensor]
+) -> None:
+    """Write one expert's weights, those of `at`, to where a layer behind `norm` holds them.
+
+    gate_up  [2·I, hidden];  down  [hidden, I]
+    """
+    inner = down.shape[1]
+    gate_up[:inner] = norm.fold_into(of(f"{at}.gate_proj.weight"))
+    gate_up[inner:] = norm.fold_into(of(f"{at}.up_proj.weight"))
+    down[:] = of(f"{at}.down_proj.weight")

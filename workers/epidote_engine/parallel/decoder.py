@@ -1,15 +1,22 @@
 """This file is about a rank's part of a decoder: the same pass, with sums where parts meet."""
 
+import logging
+
 import torch
 from torch import Tensor
 
 from epidote_engine.config import ModelSpec
 from epidote_engine.layers.linear import Linear
 from epidote_engine.layers.mlp import Experts
+from epidote_engine.layers.norm import RmsNorm
 from epidote_engine.models.decoder import AfterLayer, DecoderLM
 from epidote_engine.models.step_inputs import StepInputs
+from epidote_engine.parallel.expert_places import ExpertPlaces
+from epidote_engine.parallel.placed_experts import PlacedExperts
 from epidote_engine.parallel.shards import Shards
 from epidote_engine.parallel.weights import ShardedWeights
+
+logger = logging.getLogger(__name__)
 
 
 class RowParallelLinear(Linear):
@@ -43,24 +50,38 @@ class ParallelDecoderLM(DecoderLM):
     """`DecoderLM` on one rank; every rank must make the same calls. Logits are whole on each."""
 
     def __init__(
-        self, spec: ModelSpec, shards: Shards, dtype: torch.dtype, device: torch.device | str
+        self,
+        spec: ModelSpec,
+        shards: Shards,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        places: ExpertPlaces | None = None,
     ) -> None:
-        """Reads this rank's part of the weights.
+        """Reads this rank's part of the weights; `places` None: of every expert a slice.
 
         Raises:
             InvalidRequest: the model can't be cut into `shards.size` parts.
             InvalidModel: see `weights`.
         """
-        config = shards.own(spec.decoder)
+        config = shards.own(spec.decoder, places.num_redundant if places else None)
         self._shards = shards
         self._start, self._end = shards.vocabulary(config.vocab)
-        super().__init__(config, ShardedWeights(spec, shards, device=device), dtype, device)
-        for layer in self.layers:
+        weights = ShardedWeights(spec, shards, device=device, whole_experts=places is not None)
+        super().__init__(config, weights, dtype, device, places.held() if places else None)
+        placed: list[tuple[PlacedExperts, RmsNorm]] = []
+        for index, layer in enumerate(self.layers):
             layer.attention.out = RowParallelLinear(layer.attention.out, shards)
-            if isinstance(layer.mlp, Experts):
+            if not isinstance(layer.mlp, Experts):
+                layer.mlp.down = RowParallelLinear(layer.mlp.down, shards)
+            elif places is None:
                 layer.mlp = ShardedExperts(layer.mlp, shards)
             else:
-                layer.mlp.down = RowParallelLinear(layer.mlp.down, shards)
+                experts = PlacedExperts(layer.mlp, shards, places.slots, places.layer(index))
+                placed.append((experts, layer.middle_norm))
+                layer.mlp = experts
+        if places is not None:
+            places.attach(placed)
+        logger.info("weights read", extra={"rank": shards.rank, "bytes": weights.bytes_read})
 
     def forward(
         self, inputs: StepInputs, kv: Tensor, after_layer: AfterLayer | None = None

@@ -10,6 +10,9 @@ Peers copy out of and into the pools of every rank while only the leader tells t
 | a layer's KV is there  | a sum over the ranks lies behind it (`decoder.ParallelDecoderLM`)      |
 | blocks are reserved    | the ranks wait for each other behind a step that reserved some        |
 | a medium is ready      | as well: nobody writes its rows any more                              |
+
+Experts that move (`expert_places`) are read at each rank's own pace. Before a step the ranks tell
+each other how far they are, and all take the steps of the move that all have read.
 """
 
 import pickle
@@ -20,6 +23,7 @@ import torch
 import torch.distributed as dist
 
 from epidote_core.errors import EpidoteError
+from epidote_core.expert_placement import Placement
 from epidote_core.generation import GenerateRequest, MediaPixels
 from epidote_core.roles import Role
 from epidote_core.worker_view import WorkerLoad
@@ -42,6 +46,7 @@ _Call = tuple[str, tuple[Any, ...], dict[str, Any]]
 _KvScales = tuple[tuple[float, ...], ...]
 _INLINE_BYTES = 1024  # the first broadcast: a step without news fits, and needs no second one
 _SIZE_BYTES = 8
+_READING_S = 0.002  # a step that computes nothing waits so long for experts to be read
 
 
 class LeadingEngine:
@@ -115,6 +120,10 @@ class LeadingEngine:
     def release_media(self, key: str, owner: str) -> None:
         self._do("release_media", key, owner)
 
+    def place_experts(self, placement: Placement) -> None:
+        """See `Engine.place_experts`."""
+        self._do("place_experts", placement)
+
     # -- repeated at once ---------------------------------------------------------------------
 
     def set_role(self, role: Role) -> None:
@@ -132,6 +141,7 @@ class LeadingEngine:
         try:
             self._calls.append(("step", (), {}))
             self._send()
+            _advance_experts(self.engine, self._group)
             events = self.engine.step()
             _meet(events, self._group)
         except RuntimeError as error:
@@ -183,6 +193,9 @@ class LeadingEngine:
     def expert_tokens(self) -> tuple[tuple[int, ...], ...] | None:
         return self.engine.expert_tokens()
 
+    def expert_placement(self) -> Placement | None:
+        return self.engine.expert_placement()
+
     def _do(self, name: str, *arguments: Any, **named: Any) -> Any:
         self._calls.append((name, arguments, named))
         return getattr(self.engine, name)(*arguments, **named)
@@ -223,6 +236,7 @@ def follow(engine: Engine, calls: dist.ProcessGroup) -> None:
                 case "stop":
                     return
                 case "step":
+                    _advance_experts(engine, calls)
                     _meet(engine.step(), calls)
                     engine.take_cache_changes()  # nobody asks for them here
                 case "kv_scales":
@@ -256,6 +270,16 @@ def _meet(events: list[Event], group: dist.ProcessGroup) -> None:
         dist.all_gather_object(found, told, group=group)
         if any(other != told for other in found):
             raise RuntimeError(f"the ranks of one model disagree: {found}")
+
+
+def _advance_experts(engine: Engine, group: dist.ProcessGroup) -> None:
+    """Before a step: move the experts that have been read on every rank, on all of them at once."""
+    places = engine.expert_places
+    if places is None or not places.is_moving:
+        return
+    ready = torch.tensor([places.num_ready(0.0 if engine.load().num_running else _READING_S)])
+    dist.all_reduce(ready, dist.ReduceOp.MIN, group=group)
+    places.advance(int(ready))
 
 
 def _all_scales(engine: Engine, group: dist.ProcessGroup) -> _KvScales:

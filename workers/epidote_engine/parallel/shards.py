@@ -7,6 +7,7 @@
 | embedding                    | rows of the vocabulary | sum: other ranks' tokens give zeros   |
 | head                         | rows of the vocabulary | side by side                          |
 | every expert's gate, up, down | as gate, up and down  | sum over the ranks                     |
+| with whole experts: slots     | P / ranks each       | sum over the ranks                     |
 | the experts' router          | not                   |                                        |
 | norms                        | not                   |                                        |
 
@@ -20,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from epidote_core.errors import InvalidRequest
+from epidote_engine.expert_spec import ExpertSlots, ExpertSpec
 from epidote_engine.models.decoder import DecoderConfig
 
 
@@ -43,14 +45,19 @@ class Shards:
         shards.group, shards.rank, shards.size = None, rank, size
         return shards
 
-    def check(self, config: DecoderConfig) -> None:
+    def check(self, config: DecoderConfig, redundant: int | None = None) -> None:
         """Refuse a model that can't be cut this way.
+
+        `redundant` None: every expert is cut; else whole ones lie in slots, so many more than
+        experts.
 
         Raises:
             InvalidRequest: naming the size that does not divide.
         """
         size, kv_heads = self.size, config.num_kv_heads
-        inner = config.experts.intermediate if config.experts else 0
+        inner = config.experts.intermediate if config.experts and redundant is None else 0
+        if redundant is not None:
+            self._check_slots(config.experts, redundant)
         for name, value, ok in (
             ("num_attention_heads", config.num_heads, config.num_heads % size == 0),
             ("num_key_value_heads", kv_heads, kv_heads % size == 0 or size % kv_heads == 0),
@@ -62,19 +69,45 @@ class Shards:
                     f"tensor parallelism over {size}: {name} {value} can't be cut", name
                 )
 
-    def own(self, config: DecoderConfig) -> DecoderConfig:
+    def _check_slots(self, experts: ExpertSpec | None, redundant: int) -> None:
+        if self.size == 1:
+            raise InvalidRequest(
+                "expert_parallel: needs tensor parallelism over at least 2 ranks", "expert_parallel"
+            )
+        if experts is None:
+            raise InvalidRequest("expert_parallel: the model has no experts", "expert_parallel")
+        most = experts.num_experts * (self.size - 1)  # more: one expert twice on a rank
+        slots = experts.num_experts + redundant
+        if redundant > most:
+            raise InvalidRequest(
+                f"num_redundant_experts: {redundant} is more than {most}, with which each of "
+                f"{self.size} ranks has every expert",
+                "num_redundant_experts",
+            )
+        if slots % self.size:
+            raise InvalidRequest(
+                f"num_redundant_experts: {experts.num_experts} experts and {redundant} redundant "
+                f"ones can't be shared out over {self.size} ranks",
+                "num_redundant_experts",
+            )
+
+    def own(self, config: DecoderConfig, redundant: int | None = None) -> DecoderConfig:
         """The configuration of this rank's part; hidden size and vocabulary stay whole.
 
         Raises:
             InvalidRequest: see `check`.
         """
-        self.check(config)
-        experts = config.experts
-        if experts is not None:
+        self.check(config, redundant)
+        experts, slots = config.experts, None
+        if experts is not None and redundant is not None:
+            num_slots = experts.num_experts + redundant
+            slots = ExpertSlots(num_slots=num_slots, num_ranks=self.size, rank=self.rank)
+        elif experts is not None:
             experts = replace(experts, intermediate=experts.intermediate // self.size)
         return replace(
             config,
             experts=experts,
+            expert_slots=slots,
             num_heads=config.num_heads // self.size,
             num_kv_heads=max(1, config.num_kv_heads // self.size),
             intermediate=config.intermediate // self.size,

@@ -19,19 +19,28 @@ from epidote_engine.weights import Checkpoint, language_names
 
 _ROWS = ("q_proj.", "k_proj.", "v_proj.", "gate_proj.", "up_proj.")
 _COLUMNS = ("o_proj.weight", "down_proj.weight")
+_EXPERTS = ".mlp.experts."
 _VOCABULARY = ("embed_tokens.weight", "lm_head.weight")
 
 
 class ShardedWeights(Mapping[str, Tensor]):
     """A rank's language weights by plain name; a lookup reads the file each time."""
 
-    def __init__(self, spec: ModelSpec, shards: Shards, *, device: torch.device | str) -> None:
-        """Looks at names only.
+    def __init__(
+        self,
+        spec: ModelSpec,
+        shards: Shards,
+        *,
+        device: torch.device | str,
+        whole_experts: bool = False,
+    ) -> None:
+        """Looks at names only. `whole_experts`: no expert's tensors are cut.
 
         Raises:
             InvalidModel: tensors are missing or unexpected.
         """
         self._spec, self._shards, self._device = spec, shards, device
+        self._whole_experts = whole_experts
         self._checkpoint = Checkpoint(spec.path)
         self._shapes = language_shapes(spec)
         self._names = language_names(spec, self._checkpoint)
@@ -63,6 +72,8 @@ class ShardedWeights(Mapping[str, Tensor]):
         if name in _VOCABULARY:
             start, end = self._shards.vocabulary(shape[0])
             tensor = whole[start:end]
+        elif self._whole_experts and _EXPERTS in name:
+            tensor = whole[:]
         elif any(part in name for part in _ROWS):
             heads = "q_proj" in name or "k_proj" in name or "v_proj" in name
             start, end = self._shards.part(shape[0], int(text["head_dim"]) if heads else 1)
