@@ -1,21 +1,28 @@
 """What an engine does for a GPU, as far as a CPU can tell: warm-up, memory, layers' events."""
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from epidote_core.generation import GenerateRequest
+from epidote_core.roles import Role
 from epidote_core.sampling import SamplingParams
 from epidote_engine.config import load_model_spec
+from epidote_engine.encode_queue import EncodeQueue
 from epidote_engine.engine import Engine, EngineConfig
 from epidote_engine.events import KvReady
 from epidote_engine.in_process import serve
 from epidote_engine.layer_events import LayerEvents
 from epidote_engine.memory_plan import reserved_bytes
+from epidote_engine.model_parts import ModelParts
 from epidote_engine.parallel.shards import Shards
 from epidote_engine.parallel.weights import ShardedWeights
+from epidote_engine.runner import Runner
 from epidote_engine.text_config import Architecture
 from epidote_engine.tiny_models import save_tiny_model
 from epidote_engine.weights import language_weights
@@ -69,6 +76,41 @@ def test_weights_read_one_at_a_time_are_the_same(model: str) -> None:
     whole = language_weights(spec, dtype=torch.float32, device="cpu")
     assert set(lazily) == set(whole)
     assert all(lazily[name].equal(tensor) for name, tensor in whole.items())
+
+
+def test_steps_and_role_switches_make_the_engines_device_current(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current: list[torch.device] = []
+    was_current: list[tuple[str, bool]] = []
+
+    @contextlib.contextmanager
+    def noted(device: torch.device) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    def spied(kind: type, name: str) -> None:
+        real = getattr(kind, name)
+
+        def spy(*arguments: Any, **named: Any) -> Any:
+            was_current.append((name, bool(current)))
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(kind, name, spy)
+
+    monkeypatch.setattr("epidote_engine.engine.made_current", noted)
+    spied(ModelParts, "take_role")
+    spied(Runner, "step")
+    spied(EncodeQueue, "step")
+    config = EngineConfig(model=model, dtype="float32", num_kv_blocks=50, num_media_rows=64)
+    engine = Engine(config)
+    sampling = SamplingParams(max_tokens=2, temperature=0.0, ignore_eos=True)
+    request = GenerateRequest(request_id="a", prompt_token_ids=(1, 2, 3), sampling=sampling)
+    serve(engine, [request])
+    engine.set_role(Role.DECODE)
+    assert {name for name, _ in was_current} >= {"take_role", "step"}
+    assert all(inside for _, inside in was_current)
 
 
 class Gate:

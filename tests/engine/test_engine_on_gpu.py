@@ -82,6 +82,17 @@ def test_chunks_of_a_slow_device_are_waited_for(overlaps: bool, tmp_path: Path) 
     assert engine.is_drained()
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="only one CUDA device")
+def test_an_engine_works_on_its_device_whichever_is_current(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path / "tiny", Architecture.QWEN3, seed=5)
+    sizes = {"model": str(tmp_path / "tiny"), "dtype": "float32", "num_kv_blocks": 200}
+    want = serve(Engine(EngineConfig(**sizes)), requests(0.0))
+    engine = Engine(EngineConfig(**sizes, device="cuda:1"))
+    got = serve(engine, requests(0.0))
+    assert {k: v.token_ids for k, v in got.items()} == {k: v.token_ids for k, v in want.items()}
+    assert torch.cuda.current_device() == 0
+
+
 def test_overlapped_draws_equal_plain_ones(tmp_path: Path) -> None:
     save_tiny_model(tmp_path / "tiny", Architecture.QWEN3, seed=5)
     told = []

@@ -1,7 +1,10 @@
-"""This file is about knowing how far a device has come with what it was given."""
+"""This file is about a device that runs beside the host: made current, and waited for."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
+
+import torch
 
 
 class DeviceEvent(Protocol):
@@ -17,9 +20,15 @@ Record = Callable[[], DeviceEvent]
 
 def recorded_event() -> DeviceEvent:
     """An event behind everything that the current CUDA stream was given so far."""
-    import torch
-
     event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record()
     found: DeviceEvent = event
     return found
+
+
+def made_current(device: torch.device) -> AbstractContextManager[Any]:
+    """Within it `device` is the thread's current one, where events, streams and graphs are made.
+
+    On a CPU it changes nothing.
+    """
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

@@ -16,7 +16,7 @@ from epidote_core.roles import Role
 from epidote_engine.blocks import BlockPool
 from epidote_engine.broken_steps import BrokenSteps
 from epidote_engine.config import load_model_spec
-from epidote_engine.device_events import Record, recorded_event
+from epidote_engine.device_events import Record, made_current, recorded_event
 from epidote_engine.dtypes import computing_dtype
 from epidote_engine.encode_queue import EncodeQueue
 from epidote_engine.engine_experts import own_decoder
@@ -53,7 +53,10 @@ __all__ = ["Engine", "EngineConfig"]
 
 
 class Engine(EngineSteps):
-    """See docs/seams.md. `on_layer` is called in this thread while a step runs."""
+    """See docs/seams.md. `on_layer` is called in this thread while a step runs.
+
+    Whatever device is current in the caller's thread, the engine works on its own.
+    """
 
     def __init__(
         self,
@@ -119,7 +122,9 @@ class Engine(EngineSteps):
             shapes = kernel_shapes(decoder, self.kv_pool.tensor, dtype, spec.vision)
             warm_up(shapes, torch.device(config.device))
         self._parts = ModelParts(spec, config, dtype, self._make_runner, shards)
-        self._parts.take_role(config.role)
+        self._device = self.kv_pool.tensor.device  # "cuda" has become one of them
+        with made_current(self._device):
+            self._parts.take_role(config.role)
 
     # -- intake -------------------------------------------------------------------------------
 
@@ -209,7 +214,8 @@ class Engine(EngineSteps):
         other. [] when idle.
         """
         if not self._outbox:
-            self._compute()
+            with made_current(self._device):
+                self._compute()
         events, self._outbox = self._outbox, []
         return events
 
@@ -231,7 +237,8 @@ class Engine(EngineSteps):
         """
         if not self.is_drained():
             raise EpidoteError(f"set_role({role}): requests or media are still at work")
-        self._parts.take_role(role)
+        with made_current(self._device):
+            self._parts.take_role(role)
         self.role = role
 
     def is_drained(self) -> bool:
