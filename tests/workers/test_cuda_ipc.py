@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from epidote_core.errors import InvalidRequest
+from epidote_workers.pool_lending import PoolLending
 from epidote_workers.transfer import cuda_ipc
 from epidote_workers.transfer.copy_thread import CopyThread
 from epidote_workers.transfer.cuda_ipc import CudaHandle, CudaIpcTransport, CudaMappedPool
@@ -84,6 +85,37 @@ async def test_a_pool_on_the_cpu_is_not_exported_and_not_copied_into(copies: Cop
     with pytest.raises(InvalidRequest, match="copied to another one only"):
         await peer.read([0], here, [1], range(1))
     peer.close()
+
+
+class Unshareable:
+    """GPU memory of which CUDA gives no handle, as a part of a GPU under MIG is."""
+
+    is_cuda = True
+
+    def __init__(self) -> None:
+        self.num_asked = 0
+
+    def numel(self) -> int:
+        return 8
+
+    def untyped_storage(self) -> "Unshareable":
+        return self
+
+    def _share_cuda_(self) -> None:
+        self.num_asked += 1
+        raise RuntimeError("CUDA error: operation not supported")
+
+
+def test_memory_that_cuda_shares_with_nobody_is_lent_another_way(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    layout, memory = replace(pool().layout, num_units=0), Unshareable()
+    lending = PoolLending("node", {"kv": LocalPool(memory, layout)})  # type: ignore[arg-type]
+    told = [lending.describe("", cuda_ipc.DeviceAllocator("cpu")) for _ in range(3)]
+    assert [pools.cuda_handles for pools in told] == [(("kv", ""),)] * 3
+    assert told[0].layouts == (layout,)  # which is all that a packed read needs
+    assert memory.num_asked == 1
+    assert "can't be mapped" in caplog.text
 
 
 def test_pools_of_one_name_are_made_once() -> None:

@@ -21,6 +21,7 @@ class PoolLending:
         """`pools` may fill later."""
         self._node_id, self._pools = node_id, pools
         self._nixl: NixlTransport | None = None
+        self._cuda_handles: dict[str, str] = {}  # of each pool, by its layout's name
         self._nixl_handles: tuple[tuple[str, str], ...] = ()
 
     async def open_nixl(
@@ -49,6 +50,9 @@ class PoolLending:
     def describe(self, descriptor_path: str, allocator: Descriptors) -> Pools:
         """What a peer is told when it asks. `descriptor_path` is where descriptors are had."""
         pools = self._pools.values()
+        for pool in pools:
+            if pool.layout.name not in self._cuda_handles:
+                self._cuda_handles[pool.layout.name] = export(pool.units)
         is_mappable = all(
             allocator.descriptor(pool.layout.name) is not None
             for pool in pools
@@ -59,7 +63,7 @@ class PoolLending:
             descriptor_path=descriptor_path if is_mappable else "",
             layouts=tuple(pool.layout for pool in pools),
             ray=has_ray(),
-            cuda_handles=tuple((pool.layout.name, export(pool.units)) for pool in pools),
+            cuda_handles=tuple(self._cuda_handles.items()),
             nixl_handles=self._nixl_handles,
         )
 

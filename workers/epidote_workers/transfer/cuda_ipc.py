@@ -13,6 +13,7 @@ memory alive while a peer maps it.
 
 import asyncio
 import base64
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,8 @@ from epidote_workers.transfer.copying import copy_units
 from epidote_workers.transfer.descriptor_socket import NoDescriptor
 from epidote_workers.transfer.layout import PoolLayout, check_same
 from epidote_workers.transfer.transport import LocalPool
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +75,21 @@ class DeviceAllocator:
 
 
 def export(tensor: torch.Tensor) -> str:
-    """Where a peer on this host finds `tensor`; "" for one that is not in GPU memory, or empty."""
+    """Where a peer on this host finds `tensor`.
+
+    "" for one that is empty, not in GPU memory, or in memory that the driver shares with nobody (a
+    part of a GPU under MIG, WSL): peers then read it another way. Once a pool: every call takes
+    one of torch's counters for as long as the pool lives.
+    """
     if not tensor.is_cuda or not tensor.numel():
         return ""
     storage: Any = tensor.untyped_storage()
-    device, memory, size, offset, counter, counter_offset, event, sync = storage._share_cuda_()
+    try:
+        shared = storage._share_cuda_()
+    except RuntimeError as error:  # not lost: packed reads, NIXL and Ray need no handle
+        logger.warning("pool in GPU memory can't be mapped", extra={"error": repr(error)})
+        return ""
+    device, memory, size, offset, counter, counter_offset, event, sync = shared
     return encode(
         CudaHandle(
             device_uuid=str(torch.cuda.get_device_properties(device).uuid),
