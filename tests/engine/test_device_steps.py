@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from epidote_core.errors import InvalidRequest
 from epidote_core.generation import GenerateRequest
 from epidote_core.roles import Role
 from epidote_core.sampling import SamplingParams
@@ -22,6 +23,7 @@ from epidote_engine.memory_plan import reserved_bytes
 from epidote_engine.model_parts import ModelParts
 from epidote_engine.parallel.shards import Shards
 from epidote_engine.parallel.weights import ShardedWeights
+from epidote_engine.pools import gpu_kv_bytes
 from epidote_engine.runner import Runner
 from epidote_engine.text_config import Architecture
 from epidote_engine.tiny_models import save_tiny_model
@@ -68,6 +70,36 @@ def test_what_is_spoken_for_covers_the_weights_and_grows_with_the_step(model: st
     assert reserved() > files
     assert reserved(max_batched_tokens=4096) > reserved(max_batched_tokens=2048)
     assert reserved(max_num_seqs=128) > reserved(max_num_seqs=64)
+
+
+GIB = 1 << 30
+
+
+def test_engines_on_one_gpu_get_their_parts_whoever_starts_first() -> None:
+    total, reserved = 140 * GIB, 17 * GIB
+    configs = [EngineConfig(model="none", device_share=0.25) for _ in range(4)]
+    free = total
+    parts = []
+    for config in configs:  # one after the other: the last sees what the others have left
+        parts.append(gpu_kv_bytes(config, reserved, total=total, free=free))
+        free -= parts[-1] + reserved
+    assert len(set(parts)) == 1
+    assert parts[0] == pytest.approx(0.25 * 0.85 * total - reserved, abs=2)
+    assert gpu_kv_bytes(configs[0], 40 * GIB, total=total, free=total) == 0
+
+
+def test_an_engine_whose_memory_others_hold_says_how_much_is_missing() -> None:
+    config = EngineConfig(model="none", memory_utilization=0.9)
+    with pytest.raises(InvalidRequest, match=r"0\.9 of 80\.0 GiB is 72\.0 GiB, but only 60\.0 GiB"):
+        gpu_kv_bytes(config, 0, total=80 * GIB, free=60 * GIB)
+
+
+def test_a_pool_without_room_for_a_block_says_what_takes_it(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("epidote_engine.pools._kv_bytes", lambda *_: 0)
+    with pytest.raises(InvalidRequest, match=r"weights and steps take 1\.\d GiB of 85% of"):
+        Engine(EngineConfig(model=model, dtype="float32"))
 
 
 def test_weights_read_one_at_a_time_are_the_same(model: str) -> None:

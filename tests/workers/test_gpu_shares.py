@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from epidote_core.errors import InvalidRequest
 from epidote_core.roles import Role
 from epidote_workers.local import DeploymentFailed, on_device
 from epidote_workers.service_settings import ReplicaSettings, ServiceSettings
@@ -34,3 +35,23 @@ def test_without_gpus_the_ranks_are_processes() -> None:
 def test_whole_models_share_a_gpu() -> None:
     whole = replace(TWO, worker=replace(TWO.worker, tensor_parallel_size=1))
     assert on_device(whole, 1.0).worker.num_gpus == 0.5
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "num_gpus", "share"),
+    [(4, 1.0, 0.25), (3, 1.0, 0.3333), (3, 2.0, 0.5), (4, 8.0, 1.0), (16, 2.0, 0.125)],
+)
+def test_workers_on_one_gpu_divide_its_memory_as_ray_places_them(
+    num_workers: int, num_gpus: float, share: float
+) -> None:
+    worker = ReplicaSettings(model="demo", device="auto")
+    found = on_device(ServiceSettings(worker=worker, shape={Role.ALL: num_workers}), num_gpus)
+    assert (found.worker.num_gpus, found.worker.gpu_share) == (share, share)
+    # Ray puts a worker on one GPU: as many as fit there must be enough for all
+    assert int(1 / share) * num_gpus >= num_workers
+
+
+@pytest.mark.parametrize("given", [0.0, -0.5, 1.01])
+def test_a_memory_utilization_that_is_no_part_is_refused_by_its_flag(given: float) -> None:
+    with pytest.raises(InvalidRequest, match="--gpu-memory-utilization: must be more than 0"):
+        ReplicaSettings(model="demo", gpu_memory_utilization=given)

@@ -1,4 +1,8 @@
-"""This file is about the two pools of device memory that peers may copy from and into."""
+"""This file is about the two pools of device memory that peers may copy from and into.
+
+How large the KV pool is depends on the device and its share, not on what happens to be free:
+several engines that start on one GPU at the same time, in any order, get what is theirs.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,10 +78,11 @@ def kv_pool(
 ) -> KvPool:
     """The KV pool as configured, or as large as memory allows: on every rank the same.
 
-    On a GPU `reserved_bytes` of the free memory are left for others.
+    On a GPU `reserved_bytes` of this engine's memory are left for its weights and steps.
 
     Raises:
-        InvalidRequest: not even one block fits, or the GPU knows no fp8.
+        InvalidRequest: not even one block fits, others hold this engine's memory, or the GPU knows
+            no fp8.
     """
     dtype = KV_CODES.get(config.kv_cache_dtype, dtype)
     on_gpu = torch.device(config.device).type == "cuda"
@@ -93,12 +98,16 @@ def kv_pool(
     num_blocks = config.num_kv_blocks
     if num_blocks is None:
         block_bytes = 2 * decoder.num_layers * torch.Size(block).numel() * dtype.itemsize
-        free = _free_bytes(config, reserved_bytes)
-        num_blocks = int(free * config.memory_utilization) // block_bytes
+        num_blocks = _kv_bytes(config, reserved_bytes) // block_bytes
         if shards is not None:
             num_blocks = shards.least(num_blocks, config.device)
     if num_blocks < 1:
-        raise InvalidRequest("num_kv_blocks: no memory left for a single block", "num_kv_blocks")
+        raise InvalidRequest(
+            f"num_kv_blocks: no memory left for a single block: weights and steps take "
+            f"{_gib(reserved_bytes)} of {config.memory_utilization:.0%} of this engine's part of "
+            "the device",
+            "num_kv_blocks",
+        )
     shape = (decoder.num_layers, 2, num_blocks, *block)
     return KvPool(_on_device(allocate, config)("kv", shape, dtype))
 
@@ -115,7 +124,33 @@ def _on_device(allocate: Allocate, config: EngineConfig) -> Allocate:
     return partial(plain_allocate, device=config.device) if allocate is plain_allocate else allocate
 
 
-def _free_bytes(config: EngineConfig, reserved_bytes: int) -> int:
-    if torch.device(config.device).type == "cuda":
-        return max(0, int(torch.cuda.mem_get_info(config.device)[0]) - reserved_bytes)
-    return _CPU_KV_BYTES
+def gpu_kv_bytes(config: EngineConfig, reserved: int, *, total: int, free: int) -> int:
+    """What an engine's part of a GPU with `total` bytes has for KV beside `reserved`; 0 is nothing.
+
+    `free` counts what this process holds already.
+
+    Raises:
+        InvalidRequest: others hold some of this engine's memory.
+    """
+    own = int(total * config.device_share * config.memory_utilization)
+    if own > free:
+        part = "" if config.device_share == 1 else f"{config.device_share:.1%} of "
+        raise InvalidRequest(
+            f"memory_utilization: {config.memory_utilization:g} of {part}{_gib(total)} is "
+            f"{_gib(own)}, but only {_gib(free)} of the GPU's memory are free: stop what holds the "
+            "rest, or lower --gpu-memory-utilization",
+            "memory_utilization",
+        )
+    return max(0, own - reserved)
+
+
+def _kv_bytes(config: EngineConfig, reserved_bytes: int) -> int:
+    if torch.device(config.device).type != "cuda":
+        return int(_CPU_KV_BYTES * config.memory_utilization)
+    free, total = torch.cuda.mem_get_info(config.device)
+    held = torch.cuda.memory_reserved(config.device)
+    return gpu_kv_bytes(config, reserved_bytes, total=total, free=free + held)
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.1f} GiB"

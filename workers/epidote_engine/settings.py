@@ -23,8 +23,10 @@ class EngineConfig:
     dtype: str = "auto"  # "float32" | "bfloat16" | "float16"; auto: see `dtypes`
     device: str = "cpu"
     block_size: int = 16  # tokens per KV block
-    num_kv_blocks: int | None = None  # None: from free memory and `memory_utilization`
-    memory_utilization: float = 0.85  # of what weights leave free, for the KV pool; CPU: of 2 GiB
+    num_kv_blocks: int | None = None  # None: what `memory_utilization` leaves beside the weights
+    # of the device's memory (on a CPU of 2 GiB, for KV alone): the rest is for CUDA and fragments
+    memory_utilization: float = 0.85
+    device_share: float = 1.0  # of the device's memory; engines on one device divide it
     max_num_seqs: int = 64  # sequences in one step
     max_batched_tokens: int = 2048  # step budget, decodes and prefill chunks together
     max_model_len: int | None = None  # None: what the model was made for

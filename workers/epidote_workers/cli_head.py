@@ -41,6 +41,7 @@ def head(
     kv_transfer_dtype: option.KvTransferDtype = "auto",
     tensor_parallel_size: option.TensorParallelSize = 1,
     kv_blocks: option.KvBlocks = None,
+    gpu_memory_utilization: option.GpuMemoryUtilization = 0.85,
     max_model_len: option.MaxModelLen = None,
     drain: Annotated[
         float, typer.Option(min=0.0, help="Seconds for work under way on a worker that goes.")
@@ -70,6 +71,7 @@ def head(
                 ),
                 tensor_parallel_size=tensor_parallel_size,
                 num_kv_blocks=kv_blocks,
+                gpu_memory_utilization=gpu_memory_utilization,
                 max_model_len=max_model_len,
                 drain_s=drain,
                 joins=True,

@@ -34,7 +34,13 @@ TensorParallelSize = Annotated[
     ),
 ]
 KvBlocks = Annotated[
-    int | None, typer.Option(min=1, help="KV blocks a worker. [default: from free memory]")
+    int | None, typer.Option(min=1, help="KV blocks a worker. [default: as many as fit]")
+]
+GpuMemoryUtilization = Annotated[
+    float,
+    typer.Option(
+        help="Part of a GPU's memory to use, weights and KV; workers on one GPU divide it.",
+    ),
 ]
 MaxModelLen = Annotated[
     int | None, typer.Option(min=1, help="Longest sequence in tokens. [default: the model's]")

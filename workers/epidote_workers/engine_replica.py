@@ -94,6 +94,8 @@ class EngineReplica:
             device=_device(settings.device),
             kv_cache_dtype=settings.kv_cache_dtype,
             num_kv_blocks=settings.num_kv_blocks,
+            memory_utilization=settings.gpu_memory_utilization,
+            device_share=settings.gpu_share,
             max_model_len=settings.max_model_len,
             count_expert_tokens=True,  # nothing to count, nothing done without experts
             worker_id=self._worker_id,

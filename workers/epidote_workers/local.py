@@ -9,6 +9,7 @@ Ray is imported only after its environment is set: it reads much of it at import
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -37,6 +38,7 @@ Progress = Callable[[str], None]
 
 OBJECT_STORE_BYTES = 100 << 20  # Ray's minimum is 75 MiB; tensors travel over our own memory
 CLOSE_S = 2.0
+RAY_PARTS = 10_000  # Ray counts fractions of a GPU so finely
 CORE_COMMANDS = ("gcs_server", "raylet")
 
 
@@ -205,8 +207,13 @@ def on_device(settings: ServiceSettings, num_gpus: float) -> ServiceSettings:
             f"--tensor-parallel-size: {settings.num_workers} workers of {size} GPUs need {wanted}, "
             f"found {num_gpus:g}"
         )
-    share = float(size) if size > 1 else min(1.0, num_gpus / settings.num_workers)
-    return replace(settings, worker=replace(worker, device="cuda", num_gpus=share))
+    if size > 1:
+        return replace(settings, worker=replace(worker, device="cuda", num_gpus=float(size)))
+    # a worker's part is of one GPU: three on two GPUs get halves, not two thirds
+    on_one = -(-settings.num_workers // max(1, int(num_gpus)))
+    share = math.floor(RAY_PARTS / on_one) / RAY_PARTS
+    worker = replace(worker, device="cuda", num_gpus=min(share, num_gpus), gpu_share=share)
+    return replace(settings, worker=worker)
 
 
 def _num_running(status: Any, deployment: str) -> int:

@@ -40,6 +40,8 @@ class ReplicaSettings:
     kv_transfer_dtype: str = "auto"  # or "int8", "fp8": what KV crosses a network as, with a loss
     tensor_parallel_size: int = 1  # processes that a worker's language model is cut over
     num_kv_blocks: int | None = None  # None: the engine's own choice
+    gpu_memory_utilization: float = 0.85  # of `gpu_share`, weights and all
+    gpu_share: float = 1.0  # of a GPU's memory that is one worker's
     max_model_len: int | None = None
     num_threads: int = 1  # torch threads a worker; more than cores / workers makes all slower
     run_directory: str = ""  # where its sockets lie; short (a socket's path has 107 bytes at most)
@@ -50,6 +52,17 @@ class ReplicaSettings:
     joins: bool = False  # workers are nodes of their own, which `epidote worker` adds
 
     def __post_init__(self) -> None:
+        """Refuse what no worker could start with.
+
+        Raises:
+            InvalidRequest: naming the flags.
+        """
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise InvalidRequest(
+                "--gpu-memory-utilization: must be more than 0 and at most 1, got "
+                f"{self.gpu_memory_utilization:g}",
+                "gpu_memory_utilization",
+            )
         if "auto" not in (self.kv_cache_dtype, self.kv_transfer_dtype):
             raise InvalidRequest(
                 f"--kv-transfer-dtype {self.kv_transfer_dtype} with --kv-cache-dtype "
