@@ -239,6 +239,7 @@ def fused_moe(
     weights: Tensor,
     experts: Tensor,
     *,
+    num_everywhere: int = 0,
     tilings: tuple[Tiling, Tiling] | None = None,
 ) -> Tensor:
     """The kernel behind `ops.fused_moe`, which checks; twin: `reference.fused_moe`.
@@ -252,7 +253,7 @@ def fused_moe(
     out = torch.empty((num_tokens, hidden), dtype=x.dtype, device=x.device)
     if not out.numel():
         return out
-    first, second = tilings or tilings_for(x, num_pairs, num_experts)
+    first, second = tilings or tilings_for(x, num_pairs, num_everywhere or num_experts)
     rows = first.sizes["BLOCK_ROWS"]
     if second.sizes["BLOCK_ROWS"] != rows:
         raise ValueError(

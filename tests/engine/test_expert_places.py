@@ -1,6 +1,7 @@
 """Experts that move: weights as if loaded there, in the memory where a captured graph looks."""
 
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from epidote_core.errors import InvalidRequest
-from epidote_core.expert_placement import Placement
+from epidote_core.expert_placement import Placement, default_placement
 from epidote_engine.config import ModelSpec, load_model_spec
 from epidote_engine.engine import Engine, EngineConfig
 from epidote_engine.expert_spec import ExpertSpec
@@ -82,6 +83,28 @@ def test_after_a_move_every_rank_holds_what_it_would_have_loaded(
             for found, wanted in zip(held(model), fresh, strict=True):
                 assert torch.equal(found, wanted)
     assert [[t.data_ptr() for t in held(model)] for model, _ in ranks] == addresses
+
+
+def test_experts_are_read_out_of_a_packed_tensor(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path / "tiny", Architecture.QWEN3_VL_MOE, 2)
+    packed = load_model_spec(str(tmp_path / "tiny"))
+    experts: ExpertSpec = packed.text["experts"]
+    redundant = experts.num_experts % 2
+    shards = Shards.place(1, 2)
+    turned = default_placement(
+        len(experts.layers), experts.num_experts, experts.num_experts + redundant
+    )
+    turned = tuple(layer[::-1] for layer in turned)
+    moved, fresh = (ExpertPlaces(packed, shards, redundant) for _ in range(2))
+    fresh.place(turned)
+    models = [
+        ParallelDecoderLM(packed, shards, torch.float32, "cpu", places) for places in (moved, fresh)
+    ]
+    moved.place(turned)
+    while moved.is_moving:
+        assert moved.num_ready(WAIT_S) >= 1
+        moved.advance(1)
+    assert all(map(torch.equal, held(models[0]), held(models[1])))
 
 
 def test_no_rank_goes_ahead_of_one_that_still_reads(spec: ModelSpec) -> None:

@@ -39,7 +39,15 @@ def moe_route(logits: Tensor, top_k: int, *, renormalise: bool = True) -> tuple[
     return reference.moe_route(logits, top_k, renormalise=renormalise)
 
 
-def fused_moe(x: Tensor, gate_up: Tensor, down: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
+def fused_moe(
+    x: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    weights: Tensor,
+    experts: Tensor,
+    *,
+    num_everywhere: int = 0,
+) -> Tensor:
     """The weighted sum of every token's experts, each `down · (silu(gate · x) · (up · x))`.
 
     x        [T, N]  fp, last dimension of stride 1
@@ -48,6 +56,8 @@ def fused_moe(x: Tensor, gate_up: Tensor, down: Tensor, weights: Tensor, experts
     weights  [T, k]  fp32, contiguous, as `moe_route` gives them
     experts  [T, k]  int32, contiguous; any id outside 0 … E-1 is computed elsewhere: it adds
              nothing, and its weight is not read
+    num_everywhere  how many experts share the pairs, other devices' included; 0: E. It chooses the
+             size of tiles and nothing else
     returns  [T, N]  like x, contiguous; sums in fp32, an expert's rows rounded to x's dtype
     Work: 6·T·k·N·I floating-point operations. Traffic: 3·A·N·I·itemsize bytes of weights, A being
     how many experts are asked, and 2·T·N·itemsize + 2·T·k·(N + I)·itemsize of tokens.
@@ -92,5 +102,5 @@ def fused_moe(x: Tensor, gate_up: Tensor, down: Tensor, weights: Tensor, experts
             arguments.is_contiguous(name, tensor)
         from epidote_kernels.fused_moe import fused_moe as kernel
 
-        return kernel(x, gate_up, down, weights, experts)
+        return kernel(x, gate_up, down, weights, experts, num_everywhere=num_everywhere)
     return reference.fused_moe(x, gate_up, down, weights, experts)

@@ -130,6 +130,18 @@ def test_any_load_even_one_expert_for_all_or_none_here(experts: list[list[int]])
     assert_equal_enough(got, reference.fused_moe(x, gate_up, down, weights, chosen))
 
 
+def test_one_device_of_two_computes_its_experts_with_tiles_for_its_share() -> None:
+    x, gate_up, down = draw(48, 32, 16, 4, FP32)
+    weights, experts = reference.moe_route(torch.randn(48, 4), 2, renormalise=True)
+    want = reference.fused_moe(x, gate_up, down, weights, experts)
+    got = torch.zeros_like(want)
+    for first in (0, 2):
+        mine = (experts - first).contiguous()
+        parts = gate_up[first : first + 2], down[first : first + 2]
+        got += ops.fused_moe(x, *parts, weights, mine, num_everywhere=4)
+    assert_equal_enough(got, want)
+
+
 def test_a_view_of_a_wider_tensor_is_read_by_its_stride() -> None:
     x, gate_up, down = draw(5, 64, 16, 2, FP32)
     weights, experts = reference.moe_route(torch.randn(5, 2), 1, renormalise=True)

@@ -33,7 +33,10 @@ class PlacedExperts(Experts):
         """x [T, hidden] → [T, hidden], the same on every rank."""
         weights, experts = self.routed(x, live)
         slots = ops.replica_slots(experts, self._table)
-        return self._shards.summed(ops.fused_moe(x, self.gate_up, self.down, weights, slots))
+        part = ops.fused_moe(
+            x, self.gate_up, self.down, weights, slots, num_everywhere=self._slots.num_slots
+        )
+        return self._shards.summed(part)
 
     def fill(self, slot: int, gate_up: Tensor, down: Tensor) -> None:
         """Put an expert into one of this rank's slots; does not wait for page-locked memory."""

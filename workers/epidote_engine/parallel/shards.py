@@ -7,7 +7,7 @@
 | embedding                    | rows of the vocabulary | sum: other ranks' tokens give zeros   |
 | head                         | rows of the vocabulary | side by side                          |
 | every expert's gate, up, down | as gate, up and down  | sum over the ranks                     |
-| with whole experts: slots     | P / ranks each       | sum over the ranks                     |
+| or whole experts, in slots   | slots                 | sum over the ranks                     |
 | the experts' router          | not                   |                                        |
 | norms                        | not                   |                                        |
 
