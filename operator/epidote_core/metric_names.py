@@ -60,6 +60,8 @@ EPIDOTE_WORKER_QUEUED_TOKENS = "epidote_worker_queued_prefill_tokens"
 EPIDOTE_KV_BLOCKS = "epidote_kv_blocks"  # also state: free | used
 EPIDOTE_MEDIA_ROWS = "epidote_media_rows"  # also state: free | used
 EPIDOTE_EXPERT_TOKENS = "epidote_expert_tokens"  # by expert only, all layers; a model with experts
+EPIDOTE_EXPERT_IMBALANCE = "epidote_expert_imbalance_ratio"  # of all tokens so far, as placed now
+EPIDOTE_EXPERT_MOVES = "epidote_expert_moves"  # placements in force, summed over workers that live
 EPIDOTE_ROLE_SWITCHES = "epidote_role_switches"  # by from_role, to_role, outcome: ok | rolled_back
 EPIDOTE_ROLE_SWITCH_SECONDS = "epidote_role_switch_seconds"  # by phase: drain | switch | verify
 

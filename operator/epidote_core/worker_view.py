@@ -3,6 +3,7 @@
 from collections.abc import Set
 from dataclasses import dataclass, field
 
+from epidote_core.expert_placement import Placement
 from epidote_core.roles import Role, WorkerState
 
 
@@ -23,6 +24,27 @@ class WorkerLoad:
     prefix_query_tokens: int = 0  # since start
     ttft_s: float = 0.0  # mean over the last minute; 0: none seen
     tpot_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertsView:
+    """Where the experts of a worker lie that holds whole ones in slots, and where they shall.
+
+    While they move, `placement` is what requests are computed with, in part the new one.
+    """
+
+    ranks: int
+    placement: Placement = field(repr=False)
+    digest: str  # `placement_digest` of it
+    target: str = ""  # digest of the placement that the worker was told; "": none
+    refusal: str = ""  # why the engine won't have that one
+    num_moves: int = 0  # placements that came into force since the start
+    slot_s: float = 0.0  # seconds that each slot of the last move took; 0: none yet
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether it was told of a placement that is not in force: refused ones count."""
+        return self.target not in ("", self.digest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,3 +69,4 @@ class WorkerView:
     block_hashes: Set[bytes] = field(default=frozenset(), repr=False)
     # [layer][expert] tokens computed since the weights were loaded; () without experts
     expert_tokens: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
+    experts: ExpertsView | None = None  # None: its ranks share every expert, or it has none

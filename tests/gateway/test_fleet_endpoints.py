@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from epidote_core import metric_names
 from epidote_core.roles import Role, WorkerState
-from epidote_core.worker_view import WorkerLoad
+from epidote_core.worker_view import ExpertsView, WorkerLoad
 from epidote_gateway.fakes import FakeBackend
 
 CHAT = "/v1/chat/completions"
@@ -155,7 +155,8 @@ async def metrics_of(client: Any) -> dict[str, Any]:
 async def test_every_named_metric_is_exposed(
     client: Any, backend: FakeBackend, chat: Any, picture: Any, data_url: Any
 ) -> None:
-    backend.put("moe", Role.ALL, expert_tokens=((1, 2),))  # only then there are experts
+    seats = ExpertsView(ranks=2, placement=((0, 1),), digest="d")  # only then there are experts
+    backend.put("moe", Role.ALL, expert_tokens=((1, 2),), experts=seats)
     await client.post(CHAT, json=chat("see", data_url(picture())))
     await client.put("/admin/workers/decode-1/role", json={"role": "prefill"})
     await client.post(CHAT, json={})

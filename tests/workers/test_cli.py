@@ -157,6 +157,18 @@ def test_help_shows_one_real_example(command):
             ["--tensor-parallel-size", "4"],
             "--tensor-parallel-size: tensor parallelism over 4: num_attention_heads 6 can't be cut",
         ),
+        (
+            ["--enable-expert-parallel"],
+            "--enable-expert-parallel: needs tensor parallelism over at least 2 ranks",
+        ),
+        (
+            ["--tensor-parallel-size", "2", "--enable-expert-parallel"],
+            "--enable-expert-parallel: the model has no experts",
+        ),
+        (
+            ["--num-redundant-experts", "2"],
+            "--num-redundant-experts: 2 need --enable-expert-parallel",
+        ),
         (["--model", "/no/such/model"], "/no/such/model"),
         (["--workers", "0"], "--workers"),
         (["--api-key", ""], "--api-key: must be `key` or `tenant:key`"),

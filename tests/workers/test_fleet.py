@@ -2,10 +2,12 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from epidote_core.errors import InvalidRequest, WorkerLost
+from epidote_core.expert_placement import placement_digest
 from epidote_core.roles import Role, WorkerState
 from epidote_core.worker_view import WorkerView
 from epidote_gateway.backend import SwitchOutcome
@@ -354,3 +356,27 @@ async def test_a_closing_register_switches_nothing():
     orders = world.beat("w1", Role.PREFILL, epoch=1)
     assert orders is not None
     assert orders.is_closing
+
+
+async def test_a_worker_that_joins_later_is_told_where_experts_lie_also_by_another_register():
+    placement = ((0, 1), (1, 0))
+    world = World()
+    world.join("a")
+    await world.fleet.place_experts(placement)
+    version = world.fleet.view().wish.version
+    await world.fleet.place_experts(placement)  # again: nothing new
+    assert world.fleet.view().wish.version == version
+    joining = WorkerView(
+        worker_id="b", role=Role.ALL, state=WorkerState.STARTING, epoch=0, address=""
+    )
+    orders = world.fleet.register(joining, wish=None, keeps_role=False)
+    assert orders.wish.experts == placement_digest(placement)
+    assert world.fleet.experts() == placement
+
+    after = World(life=2)
+    assert after.fleet.experts() is None
+    after.fleet.register(joining, wish=orders.wish, keeps_role=True)  # it had not heard it yet
+    assert after.fleet.experts() is None
+    old = replace(joining, worker_id="a")
+    after.fleet.register(old, wish=orders.wish, keeps_role=True, experts=placement)
+    assert after.fleet.experts() == placement

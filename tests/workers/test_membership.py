@@ -1,15 +1,18 @@
 """This file is about a worker's side of the register, with registers that fail."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from epidote_core.expert_placement import placement_digest
 from epidote_core.roles import Role, WorkerState
 from epidote_core.worker_view import WorkerView
 from epidote_workers.fleet_view import Orders, Wish
 from epidote_workers.membership import Membership
 
 WISH = Wish(shape={Role.ALL: 1}, num_workers=1)
+PLACEMENT = ((0, 1), (1, 0))
 
 
 class PretendRegister:
@@ -22,11 +25,20 @@ class PretendRegister:
         self.wishes: list[Wish | None] = []
         self.kept: list[bool] = []
         self.left: list[str] = []
+        self.placement = None
+        self.asked = 0
+        self.told_experts = []
 
     def _orders(self, role: Role) -> Orders:
-        return Orders(role=role, wish=WISH, is_closing=self.is_closing)
+        digest = placement_digest(self.placement) if self.placement else ""
+        return Orders(role=role, wish=replace(WISH, experts=digest), is_closing=self.is_closing)
 
-    async def register(self, view, *, wish, keeps_role):
+    async def experts(self):
+        self.asked += 1
+        return self.placement
+
+    async def register(self, view, *, wish, keeps_role, experts):
+        self.told_experts.append(experts)
         self.wishes.append(wish)
         self.kept.append(keeps_role)
         self.known = view
@@ -101,3 +113,29 @@ async def test_heartbeats_go_on_until_cancelled(register, member):
     beating.cancel()
     with pytest.raises(asyncio.CancelledError):
         await beating
+
+
+async def test_where_experts_shall_lie_is_asked_for_once_and_outlives_the_register(register):
+    heard, has_started = [], False
+
+    def place(placement):
+        if has_started:
+            heard.append(placement)
+        return has_started
+
+    view = WorkerView(
+        worker_id="w", role=Role.PREFILL, state=WorkerState.ROUTABLE, epoch=1, address=""
+    )
+    member = Membership(register, lambda: view, place=place)
+    register.placement = PLACEMENT
+    await member.join()
+    await member.beat()
+    assert heard == []  # it still loads its weights: tried again
+    has_started = True
+    for _ in range(3):
+        await member.beat()
+    assert heard == [PLACEMENT]
+    assert register.asked == 2
+    register.known = None
+    await member.beat()
+    assert register.told_experts == [None, PLACEMENT]

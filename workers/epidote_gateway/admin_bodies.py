@@ -65,15 +65,6 @@ class Fleet(msgspec.Struct, kw_only=True):
     num_experts: int  # in each layer that has some; 0: none
 
 
-class Experts(msgspec.Struct, kw_only=True):
-    """Tokens computed by each expert of each layer with experts, on all workers that live.
-
-    They grow while the same workers live, and shrink when one leaves.
-    """
-
-    tokens: list[list[int]]
-
-
 class RoleRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     role: Role
     deadline_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0  # s to drain before rolling back

@@ -10,7 +10,6 @@ from starlette.types import Receive, Scope, Send
 from epidote_core.errors import InvalidRequest, WorkerLost
 from epidote_gateway.admin_bodies import (
     Conservation,
-    Experts,
     Fleet,
     RoleCounts,
     RoleRequest,
@@ -23,7 +22,6 @@ from epidote_gateway.admin_bodies import (
 )
 from epidote_gateway.api_errors import ApiError
 from epidote_gateway.backend import SwitchOutcome
-from epidote_gateway.fleet_metrics import fleet_expert_tokens
 from epidote_gateway.http_exchange import Exchange
 from epidote_gateway.parsing import parse
 from epidote_gateway.services import Services
@@ -36,16 +34,23 @@ MAX_BODY_BYTES = 64 << 10
 class AdminEndpoint:
     """An ASGI application: `handler(services, path parameters, body) -> (status, body)`."""
 
-    def __init__(self, services: Services, handler: Handler, body: type[Any] | None = None) -> None:
+    def __init__(
+        self,
+        services: Services,
+        handler: Handler,
+        body: type[Any] | None = None,
+        *,
+        max_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
         self._services = services
         self._handler = handler
-        self._body = body
+        self._body, self._max_bytes = body, max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
         body = None
         if self._body is not None:
-            body = parse(await exchange.read_json_body(MAX_BODY_BYTES), self._body)
+            body = parse(await exchange.read_json_body(self._max_bytes), self._body)
         limit_s = self._services.settings.admin_timeout_s
         if isinstance(body, RoleRequest):
             limit_s += 2 * body.deadline_s  # a drain, and a rollback
@@ -72,11 +77,6 @@ async def get_fleet(services: Services, path: dict[str, str], body: None) -> tup
         workers=[WorkerStatus.of(worker) for worker in workers],
         num_experts=max((len(w.expert_tokens[0]) for w in workers if w.expert_tokens), default=0),
     )
-
-
-async def get_experts(services: Services, path: dict[str, str], body: None) -> tuple[int, Experts]:
-    """How many tokens each expert has computed: [] for a model without experts."""
-    return 200, Experts(tokens=fleet_expert_tokens(services.backend.workers()))
 
 
 async def get_roles(services: Services, path: dict[str, str], body: None) -> tuple[int, RoleCounts]:

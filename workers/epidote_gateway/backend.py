@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from epidote_core.expert_placement import Placement
 from epidote_core.generation import GenerateRequest, MediaPixels, MediaSpan, Route, TokenChunk
 from epidote_core.roles import Role
 from epidote_core.worker_view import WorkerView
@@ -96,6 +97,13 @@ class Backend(Protocol):
 
     async def set_num_workers(self, num_workers: int) -> None:
         """Ask for this many workers; returns when asked, not when they run."""
+        ...
+
+    async def place_experts(self, placement: Placement) -> None:
+        """Have every worker whose experts lie in slots take this placement, later ones as well.
+
+        Returns when asked; `WorkerView.experts` says how far each one is. Idempotent.
+        """
         ...
 
     async def conservation(self) -> Mapping[str, Sequence[str] | None]:

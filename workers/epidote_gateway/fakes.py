@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from epidote_core.errors import InvalidRequest, WorkerLost
+from epidote_core.expert_placement import Placement, placement_digest
 from epidote_core.generation import GenerateRequest, MediaPixels, Route, TokenChunk
 from epidote_core.roles import Role, WorkerState
 from epidote_core.worker_view import WorkerLoad, WorkerView
@@ -141,6 +142,14 @@ class FakeBackend:
 
     async def set_num_workers(self, num_workers: int) -> None:
         self.wanted_workers = num_workers
+
+    async def place_experts(self, placement: Placement) -> None:
+        """Workers are told, and there it ends: `put` says what became of it."""
+        target = placement_digest(placement)
+        for view in list(self.fleet.values()):
+            if view.experts is not None:
+                told = replace(view.experts, target=target)
+                self.fleet[view.worker_id] = replace(view, experts=told)
 
     async def conservation(self) -> Mapping[str, Sequence[str] | None]:
         return {worker_id: [] for worker_id in self.fleet}

@@ -10,6 +10,7 @@ from epidote_core import metric_names as names
 from epidote_core.roles import Role, WorkerState
 from epidote_core.worker_view import WorkerView
 from epidote_gateway.backend import Backend
+from epidote_gateway.expert_endpoints import experts_of, fleet_expert_tokens, skew_by_placement
 
 _COUNTED_BY_ROLE = (
     (names.EPIDOTE_WORKER_WAITING, "Requests not yet scheduled.", "num_waiting"),
@@ -66,6 +67,19 @@ class FleetCollector(Collector):
         for number in range(len(tokens[0])):
             counter.add_metric((str(number),), float(sum(layer[number] for layer in tokens)))
         yield counter
+        seen = experts_of(workers).values()
+        if not seen:
+            return
+        yield GaugeMetricFamily(
+            names.EPIDOTE_EXPERT_IMBALANCE,
+            "Busiest rank's expert tokens over the mean, of the worst worker.",
+            max(skew_by_placement(tokens, seen).values()),
+        )
+        yield CounterMetricFamily(
+            names.EPIDOTE_EXPERT_MOVES,
+            "Placements of experts that came into force on a worker.",
+            float(sum(view.num_moves for view in seen)),
+        )
 
     def _like_vllm(self, workers: Sequence[WorkerView]) -> Iterable[Metric]:
         blocks = _sum(workers, "num_kv_blocks")
@@ -96,14 +110,6 @@ class FleetCollector(Collector):
         )
         info.add_metric((self._model, str(self._backend.block_size), str(int(blocks))), 1)
         yield info
-
-
-def fleet_expert_tokens(workers: Sequence[WorkerView]) -> list[list[int]]:
-    """[layer][expert] over all workers that live; [] for a model without experts."""
-    tables = [
-        w.expert_tokens for w in workers if w.expert_tokens and w.state is not WorkerState.FAILED
-    ]
-    return [[sum(one) for one in zip(*layers, strict=True)] for layers in zip(*tables, strict=True)]
 
 
 def _fullest(workers: Sequence[WorkerView]) -> float:

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 
 from epidote_gateway import admin_bodies as bodies
 from epidote_gateway import admin_endpoints as admin
+from epidote_gateway import expert_endpoints as experts
 from epidote_gateway import responses
 from epidote_gateway.chat_endpoint import parse_chat, prepare_chat
 from epidote_gateway.chat_request import ChatRequest
@@ -190,10 +191,25 @@ def _admin(services: Services) -> Iterator[Operation]:
     yield Operation(
         method="GET",
         path="/admin/experts",
-        summary="How many tokens each expert has computed",
-        app=admin.AdminEndpoint(services, admin.get_experts),
-        answer=bodies.Experts,
+        summary="How many tokens each expert has computed, and where experts lie",
+        app=admin.AdminEndpoint(services, experts.get_experts),
+        answer=experts.Experts,
         errors=ADMIN_ERRORS,
+    )
+    yield Operation(
+        method="PUT",
+        path="/admin/experts",
+        summary="Move the experts of every worker",
+        app=admin.AdminEndpoint(
+            services,
+            experts.put_experts,
+            experts.ExpertPlacement,
+            max_bytes=experts.MAX_PLACEMENT_BYTES,
+        ),
+        body=experts.ExpertPlacement,
+        answer=experts.Placing,
+        status=202,
+        errors=(*ADMIN_ERRORS, 404, 409),
     )
     yield Operation(
         method="GET",

@@ -23,6 +23,7 @@ FLEET_COUNTERS = frozenset(  # every process reads them from the same workers
         names.VLLM_PREFIX_CACHE_HITS,
         names.VLLM_NUM_PREEMPTIONS,
         names.EPIDOTE_EXPERT_TOKENS,
+        names.EPIDOTE_EXPERT_MOVES,
     )
 )
 _Key = tuple[str, tuple[tuple[str, str], ...]]

@@ -9,7 +9,14 @@ import typer
 from epidote_core.errors import EpidoteError
 from epidote_workers import cli_options as option
 from epidote_workers.cli_running import EXIT_USAGE, fail, run
-from epidote_workers.cli_serve import check_cut, choice, gateway_settings, model_stages, split
+from epidote_workers.cli_serve import (
+    check_cut,
+    choice,
+    gateway_settings,
+    model_stages,
+    redundant_experts,
+    split,
+)
 from epidote_workers.port_reservation import PortReservation, PortTaken
 from epidote_workers.ray_environment import shared_token
 from epidote_workers.service_settings import ReplicaSettings, ServiceSettings
@@ -40,6 +47,8 @@ def head(
     kv_cache_dtype: option.KvCacheDtype = "auto",
     kv_transfer_dtype: option.KvTransferDtype = "auto",
     tensor_parallel_size: option.TensorParallelSize = 1,
+    enable_expert_parallel: option.EnableExpertParallel = False,
+    num_redundant_experts: option.NumRedundantExperts = 0,
     kv_blocks: option.KvBlocks = None,
     gpu_memory_utilization: option.GpuMemoryUtilization = 0.85,
     max_model_len: option.MaxModelLen = None,
@@ -59,7 +68,11 @@ def head(
         if ray_host in ("0.0.0.0", "::"):
             fail(f"--ray-host: must be an address that workers reach, got {ray_host}", EXIT_USAGE)
         stages = model_stages(model, max_model_len)
-        check_cut(model, tensor_parallel_size)
+        check_cut(
+            model,
+            tensor_parallel_size,
+            redundant_experts(enable_expert_parallel, num_redundant_experts),
+        )
         settings = ServiceSettings(
             worker=ReplicaSettings(
                 model=model,
@@ -70,6 +83,8 @@ def head(
                     "kv-transfer-dtype", kv_transfer_dtype, option.KV_CACHE_DTYPES
                 ),
                 tensor_parallel_size=tensor_parallel_size,
+                expert_parallel=enable_expert_parallel,
+                num_redundant_experts=num_redundant_experts,
                 num_kv_blocks=kv_blocks,
                 gpu_memory_utilization=gpu_memory_utilization,
                 max_model_len=max_model_len,

@@ -33,6 +33,21 @@ TensorParallelSize = Annotated[
         "processes.",
     ),
 ]
+EnableExpertParallel = Annotated[
+    bool,
+    typer.Option(
+        "--enable-expert-parallel",
+        help="With --tensor-parallel-size: each of its processes holds whole experts, which can be "
+        "moved, instead of a slice of every one.",
+    ),
+]
+NumRedundantExperts = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Slots of every layer beyond one for each expert: for a second place of busy ones.",
+    ),
+]
 KvBlocks = Annotated[
     int | None, typer.Option(min=1, help="KV blocks a worker. [default: as many as fit]")
 ]

@@ -25,6 +25,10 @@ from epidote_workers.port_reservation import HostNotOurs, PortReservation, PortT
 from epidote_workers.service_settings import Ingress, ReplicaSettings, ServiceSettings
 
 DEFAULT_SHAPE = {Role.ENCODE: 1, Role.PREFILL: 1, Role.DECODE: 2}
+EXPERT_FLAGS = {
+    "expert_parallel": "--enable-expert-parallel",
+    "num_redundant_experts": "--num-redundant-experts",
+}
 TEXT_SHAPE = {Role.PREFILL: 1, Role.DECODE: 3}
 
 
@@ -53,6 +57,8 @@ def serve(
     kv_cache_dtype: option.KvCacheDtype = "auto",
     kv_transfer_dtype: option.KvTransferDtype = "auto",
     tensor_parallel_size: option.TensorParallelSize = 1,
+    enable_expert_parallel: option.EnableExpertParallel = False,
+    num_redundant_experts: option.NumRedundantExperts = 0,
     kv_blocks: option.KvBlocks = None,
     gpu_memory_utilization: option.GpuMemoryUtilization = 0.85,
     max_model_len: option.MaxModelLen = None,
@@ -76,7 +82,11 @@ def serve(
     """
     try:
         stages = model_stages(model, max_model_len)
-        check_cut(model, tensor_parallel_size)
+        check_cut(
+            model,
+            tensor_parallel_size,
+            redundant_experts(enable_expert_parallel, num_redundant_experts),
+        )
         shape = split(roles, workers, stages)
         settings = ServiceSettings(
             worker=ReplicaSettings(
@@ -88,6 +98,8 @@ def serve(
                     "kv-transfer-dtype", kv_transfer_dtype, option.KV_CACHE_DTYPES
                 ),
                 tensor_parallel_size=tensor_parallel_size,
+                expert_parallel=enable_expert_parallel,
+                num_redundant_experts=num_redundant_experts,
                 num_kv_blocks=kv_blocks,
                 gpu_memory_utilization=gpu_memory_utilization,
                 max_model_len=max_model_len,
@@ -177,22 +189,36 @@ def model_stages(model: str, max_model_len: int | None = None) -> tuple[Stage, .
     return tuple(TEXT_STAGES if spec.vision is None else EVERY_STAGE)
 
 
-def check_cut(model: str, tensor_parallel_size: int) -> None:
-    """Fails now, clearly, rather than in every worker.
+def redundant_experts(expert_parallel: bool, redundant: int) -> int | None:
+    """Slots beyond one for each expert; None: experts are cut.
 
     Raises:
-        InvalidRequest: the model can't be cut into so many parts.
+        InvalidRequest: redundant ones of experts that are cut.
     """
-    if tensor_parallel_size == 1:
+    if redundant and not expert_parallel:
+        message = f"--num-redundant-experts: {redundant} need --enable-expert-parallel"
+        raise InvalidRequest(message, "num_redundant_experts")
+    return redundant if expert_parallel else None
+
+
+def check_cut(model: str, tensor_parallel_size: int, redundant: int | None = None) -> None:
+    """Fails now, clearly, rather than in every worker. `redundant`: see `redundant_experts`.
+
+    Raises:
+        InvalidRequest: the model can't be cut into so many parts, or its experts not be shared out.
+    """
+    if tensor_parallel_size == 1 and redundant is None:
         return
     from epidote_engine.config import load_model_spec
     from epidote_engine.parallel.shards import Shards  # torch: only where it is needed
 
     try:
-        Shards.place(0, tensor_parallel_size).check(load_model_spec(model).decoder)
+        Shards.place(0, tensor_parallel_size).check(load_model_spec(model).decoder, redundant)
     except InvalidRequest as error:
-        message = f"--tensor-parallel-size: {error}"
-        raise InvalidRequest(message, "tensor_parallel_size") from error
+        field = error.field if error.field in EXPERT_FLAGS else "tensor_parallel_size"
+        flag = EXPERT_FLAGS.get(field, "--tensor-parallel-size")
+        message = f"{flag}: {str(error).removeprefix(f'{field}: ')}"
+        raise InvalidRequest(message, field) from error
 
 
 def model_weights(model: str) -> Path:

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from random import Random
 
 from epidote_core.errors import EpidoteError, InvalidRequest, WorkerLost
+from epidote_core.expert_placement import Placement
 from epidote_core.generation import GenerateRequest, MediaPixels, Route, TokenChunk
 from epidote_core.roles import Role, WorkerState
 from epidote_core.worker_view import WorkerView
@@ -21,10 +22,12 @@ from epidote_workers.messages import (
     CONSERVATION,
     ENCODE,
     GENERATE,
+    PLACE_EXPERTS,
     SWITCH_ROLE,
     EncodeCall,
     GenerateCall,
     Nothing,
+    PlaceCall,
     SwitchCall,
 )
 from epidote_workers.peer_errors import PEER_ERRORS, lost
@@ -186,6 +189,22 @@ class FleetClient:
         if self._scale is None:
             raise InvalidRequest("this fleet has a fixed number of workers", "num_workers")
         await self._scale(num_workers)
+
+    async def place_experts(self, placement: Placement) -> None:
+        """See `Backend.place_experts`. One that can't be reached is left to a later order."""
+
+        async def tell(member: Member) -> None:
+            try:
+                await member.connection.call(
+                    PLACE_EXPERTS, PlaceCall(placement=placement), timeout_s=CALL_TIMEOUT_S
+                )
+            except (*PEER_ERRORS, WorkerLost) as error:
+                logger.warning(
+                    "not told of experts", extra={"worker": member.worker_id, "error": repr(error)}
+                )
+
+        living = [m for m in self._members.values() if m.view.state is not WorkerState.FAILED]
+        await asyncio.gather(*(tell(member) for member in living))
 
     async def conservation(self) -> Mapping[str, Sequence[str] | None]:
         """What each living worker's bookkeeping finds wrong; None: it did not answer."""

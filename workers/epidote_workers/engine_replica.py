@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import serve
 
+from epidote_core.expert_placement import Placement
 from epidote_core.roles import Role, WorkerState
 from epidote_core.worker_view import WorkerView
 from epidote_gateway.backend import SwitchOutcome
@@ -38,13 +39,19 @@ class HandleRegister:
     def __init__(self, fleet: Any) -> None:
         self._fleet = fleet
 
-    async def register(self, view: WorkerView, *, wish: Wish | None, keeps_role: bool) -> Orders:
-        orders: Orders = await self._fleet.register.remote(view, wish, keeps_role)
+    async def register(
+        self, view: WorkerView, *, wish: Wish | None, keeps_role: bool, experts: Placement | None
+    ) -> Orders:
+        orders: Orders = await self._fleet.register.remote(view, wish, keeps_role, experts)
         return orders
 
     async def heartbeat(self, view: WorkerView, *, wish: Wish | None) -> Orders | None:
         orders: Orders | None = await self._fleet.heartbeat.remote(view, wish)
         return orders
+
+    async def experts(self) -> Placement | None:
+        placement: Placement | None = await self._fleet.experts.remote()
+        return placement
 
     async def leave(self, worker_id: str) -> None:
         await self._fleet.leave.remote(worker_id)
@@ -74,7 +81,7 @@ class EngineReplica:
         self._node_id: str = ray.get_runtime_context().get_node_id()
         self._worker: Worker | None = None
         self._thread = LoopThread("worker")
-        self._membership = Membership(HandleRegister(fleet), self._view)
+        self._membership = Membership(HandleRegister(fleet), self._view, place=self._place)
         await self._thread.call(self._start())
 
     async def _start(self) -> None:
@@ -97,6 +104,8 @@ class EngineReplica:
             memory_utilization=settings.gpu_memory_utilization,
             device_share=settings.gpu_share,
             max_model_len=settings.max_model_len,
+            expert_parallel=settings.expert_parallel,
+            num_redundant_experts=settings.num_redundant_experts,
             count_expert_tokens=True,  # nothing to count, nothing done without experts
             worker_id=self._worker_id,
         )
@@ -129,6 +138,11 @@ class EngineReplica:
             )
         # The register knows Ray's node ids: it looks at the pids of its own node.
         return replace(self._worker.view(), node_id=self._node_id)
+
+    def _place(self, placement: Placement) -> bool:
+        if self._worker is not None:
+            self._worker.seats.want(placement)
+        return self._worker is not None
 
     def _running(self) -> "Worker":
         assert self._worker is not None, "Serve routes only to a replica that has started"

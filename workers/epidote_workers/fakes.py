@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from epidote_core.errors import InvalidRequest
+from epidote_core.expert_placement import Placement, check_placement, default_placement
 from epidote_core.generation import GenerateRequest, MediaPixels, StageTiming, TokenChunk
 from epidote_core.roles import Role
 from epidote_core.worker_view import WorkerLoad
@@ -36,6 +38,8 @@ from epidote_workers.fake_tokens import LAYERS, answer
 from epidote_workers.fake_work import FakeWork
 
 __all__ = ["FakeEngine", "answer"]
+
+EXPERT_LAYERS, NUM_EXPERTS = 2, 4  # with `expert_parallel`
 
 
 class FakeEngine:
@@ -73,6 +77,13 @@ class FakeEngine:
         self._events: list[Event] = []
         self._may_progress = False  # something changed since a step found nothing to do
         self.fail_next_role: Role | None = None  # set_role raises once for this role
+        self._placement: Placement | None = None
+        self._moving: Placement | None = None
+        self.moves_experts = True  # False: a move that was begun never ends
+        self.counts = ((0,) * NUM_EXPERTS,) * EXPERT_LAYERS  # what `expert_tokens` says
+        if config.expert_parallel:
+            slots = NUM_EXPERTS + config.num_redundant_experts
+            self._placement = default_placement(EXPERT_LAYERS, NUM_EXPERTS, slots)
 
     # intake
 
@@ -340,8 +351,32 @@ class FakeEngine:
             media_removed=media[1],
         )
 
-    def expert_tokens(self) -> None:
-        return None
+    def expert_tokens(self) -> tuple[tuple[int, ...], ...] | None:
+        return None if self._placement is None else self.counts
+
+    def expert_placement(self) -> Placement | None:
+        """One layer more of what was asked for comes into force with every look."""
+        if self.role is Role.ENCODE:
+            return None
+        if self._placement is not None and self._moving is not None and self.moves_experts:
+            layers = list(self._placement)
+            for number, slots in enumerate(self._moving):
+                if layers[number] != slots:
+                    layers[number] = slots
+                    break
+            self._placement = tuple(layers)
+        return self._placement
+
+    def place_experts(self, placement: Placement) -> None:
+        if self._placement is None:
+            raise InvalidRequest("placement: this engine's experts are cut", "placement")
+        check_placement(
+            placement,
+            num_layers=EXPERT_LAYERS,
+            num_experts=NUM_EXPERTS,
+            num_slots=len(self._placement[0]),
+        )
+        self._moving = placement
 
     def kv_scales(self) -> tuple[tuple[float, ...], ...]:
         return ()

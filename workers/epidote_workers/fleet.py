@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from epidote_core.errors import InvalidRequest
+from epidote_core.expert_placement import Placement, placement_digest
 from epidote_core.roles import Role, WorkerState
 from epidote_core.worker_view import WorkerView
 from epidote_gateway.backend import SwitchOutcome
@@ -55,6 +56,7 @@ class Fleet:
         self._switch_call, self._scale, self._is_alive, self._now = switch, scale, is_alive, now
         self._roster = Roster(now, first_version)
         self._first_version = first_version
+        self._experts: Placement | None = None  # that the wish has the digest of
         self._is_closing = False
         self._was_complete = False  # since this register started
         self._settled_s = now()
@@ -65,12 +67,22 @@ class Fleet:
 
     # What workers say
 
-    def register(self, view: WorkerView, *, wish: Wish | None, keeps_role: bool) -> Orders:
+    def register(
+        self,
+        view: WorkerView,
+        *,
+        wish: Wish | None,
+        keeps_role: bool,
+        experts: Placement | None = None,
+    ) -> Orders:
         """Add a worker; `keeps_role` if an earlier life of this register gave it one.
 
         Else `view.role` is what it would like to be (ALL: anything), and becomes if one is missing.
+        `experts`: the placement that it was told, if any.
         """
         self._learn(wish)
+        if experts is not None and placement_digest(experts) == self._wish.experts:
+            self._experts = experts
         role = view.role
         if not keeps_role:
             staying, wish = self._roster.staying(), self._wish
@@ -93,6 +105,10 @@ class Fleet:
                 self._was_complete = True
             self._settle_soon()
         return self._orders(view.role)
+
+    def experts(self) -> Placement | None:
+        """Where experts shall lie; None: no wish, or it is not known in this life yet."""
+        return self._experts
 
     async def leave(self, worker_id: str) -> None:
         """A worker is about to stop: others take over its stage first, then it gets no more work.
@@ -173,6 +189,16 @@ class Fleet:
         wish = replace(self._wish, num_workers=num_workers, version=self._next_version())
         self._learn(wish)
         await self._scale(num_workers)
+
+    async def place_experts(self, placement: Placement) -> None:
+        """Wish for this placement; workers hear of it with their next heartbeat, new ones, too.
+
+        The caller has checked it against what workers say of their slots.
+        """
+        await self._acquainted()
+        self._experts = placement
+        if (digest := placement_digest(placement)) != self._wish.experts:
+            self._learn(replace(self._wish, experts=digest, version=self._next_version()))
 
     def close(self) -> None:
         """Everything ends: no more switching, workers stop without handing over."""

@@ -10,6 +10,7 @@ import ray
 from ray import serve
 
 from epidote_core.errors import WorkerLost
+from epidote_core.expert_placement import Placement
 from epidote_core.roles import Role
 from epidote_core.worker_view import WorkerView
 from epidote_gateway.backend import SwitchOutcome
@@ -45,11 +46,16 @@ class FleetReplica:
 
     # for workers
 
-    async def register(self, view: WorkerView, wish: Wish | None, keeps_role: bool) -> Orders:
-        return self._fleet.register(view, wish=wish, keeps_role=keeps_role)
+    async def register(
+        self, view: WorkerView, wish: Wish | None, keeps_role: bool, experts: Placement | None
+    ) -> Orders:
+        return self._fleet.register(view, wish=wish, keeps_role=keeps_role, experts=experts)
 
     async def heartbeat(self, view: WorkerView, wish: Wish | None) -> Orders | None:
         return self._fleet.heartbeat(view, wish=wish)
+
+    async def experts(self) -> Placement | None:
+        return self._fleet.experts()
 
     async def leave(self, worker_id: str) -> None:
         await self._fleet.leave(worker_id)
@@ -80,6 +86,9 @@ class FleetReplica:
 
     async def set_num_workers(self, num_workers: int) -> None:
         await self._fleet.set_num_workers(num_workers)
+
+    async def place_experts(self, placement: Placement) -> None:
+        await self._fleet.place_experts(placement)
 
     async def close(self) -> None:
         self._fleet.close()

@@ -15,6 +15,7 @@ class Wish:
     shape: Mapping[Role, int]
     num_workers: int
     stages: tuple[Stage, ...] = tuple(Stage)  # that the model needs somebody for
+    experts: str = ""  # digest of where experts shall lie, which the register has; "": no wish
     version: int = 0  # grows with every change; the highest one known to anybody holds
 
     @property

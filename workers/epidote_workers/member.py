@@ -158,6 +158,7 @@ class Member:
             block_hashes=self._blocks,
             media_keys=self._media,
             expert_tokens=report.expert_tokens or self._view.expert_tokens,
+            experts=report.experts or self._view.experts,
         )
         if report.epoch < self._view.epoch and not report.is_whole:
             return  # from before a switch whose end is known already

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from epidote_core.expert_placement import Placement, placement_digest
 from epidote_core.roles import Role
 from epidote_core.worker_view import WorkerView
 from epidote_workers.fleet_view import Orders, Wish
@@ -25,19 +26,30 @@ class Register(Protocol):
     """The register as a worker calls it; any exception: it can't be reached now."""
 
     async def register(
-        self, view: WorkerView, *, wish: Wish | None, keeps_role: bool
+        self, view: WorkerView, *, wish: Wish | None, keeps_role: bool, experts: Placement | None
     ) -> Orders: ...
     async def heartbeat(self, view: WorkerView, *, wish: Wish | None) -> Orders | None: ...
+    async def experts(self) -> Placement | None: ...
     async def leave(self, worker_id: str) -> None: ...
     async def remove(self, worker_id: str) -> None: ...
 
 
 class Membership:
-    """One worker's membership; `view` reads the worker as it is now."""
+    """One worker's membership; `view` reads the worker as it is now.
 
-    def __init__(self, register: Register, view: Callable[[], WorkerView]) -> None:
-        self._register, self._view = register, view
+    `place` hears where experts shall lie, and answers False if it is too early to be told.
+    """
+
+    def __init__(
+        self,
+        register: Register,
+        view: Callable[[], WorkerView],
+        *,
+        place: Callable[[Placement], bool] = lambda placement: True,
+    ) -> None:
+        self._register, self._view, self._place = register, view, place
         self._wish: Wish | None = None
+        self._experts: tuple[str, Placement | None] = ("", None)  # that `place` has heard
         self._is_closing = False
 
     async def join(self) -> Role:
@@ -47,7 +59,9 @@ class Membership:
             TimeoutError: the register did not answer.
         """
         async with asyncio.timeout(JOIN_TIMEOUT_S):
-            orders = await self._register.register(self._view(), wish=None, keeps_role=False)
+            orders = await self._register.register(
+                self._view(), wish=None, keeps_role=False, experts=None
+            )
         self._note(orders)
         return orders.role
 
@@ -65,8 +79,11 @@ class Membership:
                 orders = await self._register.heartbeat(view, wish=self._wish)
                 if orders is None:
                     view = self._view()
-                    orders = await self._register.register(view, wish=self._wish, keeps_role=True)
+                    orders = await self._register.register(
+                        view, wish=self._wish, keeps_role=True, experts=self._experts[1]
+                    )
                     logger.info("registered again", extra={"worker": view.worker_id})
+                await self._follow_experts(orders.wish)
         except Exception as error:  # the register restarts; the next beat tries again
             logger.warning("heartbeat unanswered", extra={"error": repr(error)})
         else:
@@ -92,6 +109,14 @@ class Membership:
                 await self._register.remove(self._view().worker_id)
         except Exception as error:  # the heartbeats' end says the same, later
             logger.warning("removal unanswered", extra={"error": repr(error)})
+
+    async def _follow_experts(self, wish: Wish) -> None:
+        """A placement is large: it is asked for once, and not in every heartbeat."""
+        if wish.experts in ("", self._experts[0]):
+            return
+        placement = await self._register.experts()
+        if placement is not None and self._place(placement):
+            self._experts = placement_digest(placement), placement
 
     def _note(self, orders: Orders) -> None:
         self._wish = orders.wish

@@ -6,6 +6,7 @@ stream: it ends when the borrower closes the stream, when its connection breaks,
 
 from dataclasses import dataclass, field
 
+from epidote_core.expert_placement import Placement
 from epidote_core.generation import (
     GenerateRequest,
     MediaPixels,
@@ -15,7 +16,7 @@ from epidote_core.generation import (
     TokenLogprob,
 )
 from epidote_core.roles import Role, WorkerState
-from epidote_core.worker_view import WorkerLoad
+from epidote_core.worker_view import ExpertsView, WorkerLoad
 from epidote_gateway.backend import SwitchOutcome
 from epidote_workers.lifecycle import DrainPolicy
 from epidote_workers.rpc.frames import Method
@@ -138,6 +139,7 @@ class StatusReport:
     """A worker's state now. `is_whole`: the sets are everything, else what was added.
 
     Removed names come before added ones: a name in both is there. `expert_tokens`: () as before.
+    `experts`: None as before, too; a worker's experts keep their slots through every role.
     """
 
     worker_id: str
@@ -154,6 +156,7 @@ class StatusReport:
     media_added: frozenset[str] = frozenset()
     media_removed: frozenset[str] = frozenset()
     expert_tokens: tuple[tuple[int, ...], ...] = ()
+    experts: ExpertsView | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +168,13 @@ class SwitchCall:
     drain: DrainPolicy = DrainPolicy.MIGRATE
     grace_s: float = 0.25
     expected_epoch: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceCall:
+    """Experts shall lie like this: begun when answered, in force when the status says so."""
+
+    placement: Placement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +208,7 @@ POOLS: Method[Nothing, Pools] = Method("pools", Nothing, Pools)
 READ: Method[ReadCall, Packed] = Method("read", ReadCall, Packed)
 STATUS: Method[Nothing, StatusReport] = Method("status", Nothing, StatusReport)
 SWITCH_ROLE: Method[SwitchCall, SwitchOutcome] = Method("switch_role", SwitchCall, SwitchOutcome)
+PLACE_EXPERTS: Method[PlaceCall, Nothing] = Method("place_experts", PlaceCall, Nothing)
 DRAIN: Method[DrainCall, Nothing] = Method("drain", DrainCall, Nothing)
 RETIRE: Method[RetireCall, Nothing] = Method("retire", RetireCall, Nothing)
 CONSERVATION: Method[Nothing, Conservation] = Method("conservation", Nothing, Conservation)

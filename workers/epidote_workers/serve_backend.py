@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from epidote_core.errors import EpidoteError, InvalidRequest, Overloaded
+from epidote_core.expert_placement import Placement
 from epidote_core.generation import GenerateRequest, MediaPixels, Route
 from epidote_core.roles import Role
 from epidote_core.worker_view import WorkerView
@@ -74,6 +75,9 @@ class ServeBackend:
 
     async def set_num_workers(self, num_workers: int) -> None:
         await self._ask("set_num_workers", 2 * CALL_TIMEOUT_S, num_workers)
+
+    async def place_experts(self, placement: Placement) -> None:
+        await self._ask("place_experts", CALL_TIMEOUT_S, placement)
 
     async def _ask(self, method: str, limit_s: float, *arguments: Any) -> Any:
         """A call of the register; its errors come back as they were raised there."""

@@ -39,6 +39,8 @@ class ReplicaSettings:
     kv_cache_dtype: str = "auto"  # or "int8", "fp8": codes of one byte
     kv_transfer_dtype: str = "auto"  # or "int8", "fp8": what KV crosses a network as, with a loss
     tensor_parallel_size: int = 1  # processes that a worker's language model is cut over
+    expert_parallel: bool = False  # its ranks hold whole experts, not a slice of every one
+    num_redundant_experts: int = 0  # slots more than experts, in every layer that has some
     num_kv_blocks: int | None = None  # None: the engine's own choice
     gpu_memory_utilization: float = 0.85  # of `gpu_share`, weights and all
     gpu_share: float = 1.0  # of a GPU's memory that is one worker's

@@ -5,14 +5,16 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, replace
 
-from epidote_core.worker_view import WorkerLoad
+from epidote_core.worker_view import ExpertsView, WorkerLoad
 from epidote_engine.events import CacheChanges
 from epidote_workers.engine_protocol import EngineLike
 from epidote_workers.engine_thread import EngineThread
+from epidote_workers.expert_seats import ExpertSeats
 from epidote_workers.lifecycle import Life
 from epidote_workers.messages import Nothing, StatusReport
 
 EXPERTS_EVERY_S = 5.0  # counting waits for the device, and a table has thousands of numbers
+MOVES_EVERY_S = 0.5  # where experts lie, while they move
 _Table = tuple[tuple[int, ...], ...]
 
 
@@ -27,6 +29,7 @@ class _Listener:
     media_added: set[str] = field(default_factory=set)
     media_removed: set[str] = field(default_factory=set)
     wants_experts: bool = True  # the last table is new to it
+    wants_seats: bool = True  # and where they lie
 
     def note(self, changes: CacheChanges) -> None:
         self.blocks_removed = (self.blocks_removed - changes.blocks_added) | changes.blocks_removed
@@ -41,17 +44,19 @@ class StatusBoard:
     def __init__(
         self,
         blank: StatusReport,
+        seats: ExpertSeats,
         *,
         life: Callable[[], Life],
         adjust: Callable[[WorkerLoad], WorkerLoad],
     ) -> None:
         """`blank` has what never changes; `adjust` adds what the engine can't know to its load."""
-        self._blank, self._life, self._adjust = blank, life, adjust
+        self._blank, self._life, self._adjust, self._seats = blank, life, adjust, seats
         self.load = WorkerLoad()
         self.blocks: set[bytes] = set()
         self.media: set[str] = set()
         self._experts: tuple[tuple[int, ...], ...] = ()
-        self._next_experts_s = 0.0
+        self._next_experts_s = self._next_seats_s = 0.0
+        self._experts_view: ExpertsView | None = None
         self._listeners: set[_Listener] = set()
 
     def report(self) -> StatusReport:
@@ -69,19 +74,30 @@ class StatusBoard:
     async def refresh(self, engine: EngineThread) -> None:
         """Ask the engine for its load and what its caches gained and lost; tell everybody."""
 
-        counts = time.monotonic() >= self._next_experts_s
+        seats, now_s = self._seats, time.monotonic()
+        counts = now_s >= self._next_experts_s
+        looks = counts or (seats.is_moving and now_s >= self._next_seats_s)
 
-        def look(engine: EngineLike) -> tuple[WorkerLoad, CacheChanges, _Table | None]:
+        def look(
+            engine: EngineLike,
+        ) -> tuple[WorkerLoad, CacheChanges, _Table | None, ExpertsView | None]:
             tokens = engine.expert_tokens() if counts else None
-            return engine.load(), engine.take_cache_changes(), tokens
+            placed = seats.look(engine) if looks else None
+            return engine.load(), engine.take_cache_changes(), tokens, placed
 
-        load, changes, experts = await engine.call(look)
+        load, changes, experts, placed = await engine.call(look)
         if counts:
             self._next_experts_s = time.monotonic() + EXPERTS_EVERY_S
+        if looks:
+            self._next_seats_s = time.monotonic() + MOVES_EVERY_S
         if experts is not None and experts != self._experts:
             self._experts = experts
             for listener in self._listeners:
                 listener.wants_experts = True
+        if placed is not None and placed != self._experts_view:
+            self._experts_view = placed
+            for listener in self._listeners:
+                listener.wants_seats = True
         self.load = self._adjust(load)
         self.blocks = (self.blocks - changes.blocks_removed) | changes.blocks_added
         self.media = (self.media - changes.media_removed) | changes.media_added
@@ -111,8 +127,9 @@ class StatusBoard:
             media_added=frozenset(self.media if whole else listener.media_added),
             media_removed=frozenset() if whole else frozenset(listener.media_removed),
             expert_tokens=self._experts if listener.wants_experts else (),
+            experts=self._experts_view if listener.wants_seats else None,
         )
-        listener.is_whole = listener.wants_experts = False
+        listener.is_whole = listener.wants_experts = listener.wants_seats = False
         for told in (
             listener.blocks_added,
             listener.blocks_removed,

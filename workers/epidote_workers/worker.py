@@ -18,6 +18,7 @@ from epidote_workers.decode_stage import DecodeStage
 from epidote_workers.encode_stage import EncodeStage
 from epidote_workers.engine_protocol import EngineFactory, real_engine
 from epidote_workers.engine_thread import EngineFailed, EngineThread
+from epidote_workers.expert_seats import ExpertSeats
 from epidote_workers.identity import model_fingerprint, this_boot
 from epidote_workers.inbox import Inboxes
 from epidote_workers.lifecycle import DrainPolicy
@@ -84,6 +85,7 @@ class Worker:
         self._settings = settings
         self._make_engine, self._tiny_pixels = make_engine, tiny_pixels
         self._node_id = settings.node_id or this_boot()
+        self.seats = ExpertSeats(settings.tensor_parallel_size)
         self._address = ""
         self._server: Server | None = None
         self._descriptors: DescriptorServer | None = None
@@ -117,7 +119,7 @@ class Worker:
             worker_id=self.worker_id,
             on_events=self._on_events,
             on_layers=self._on_layers,
-            on_failure=self._on_engine_failure,
+            on_failure=lambda reason: self._switching.crash(reason),
         )
         peers = Peers(self._node_id, self._copies, settings, secret=secret)
         self._parts = Parts(
@@ -133,7 +135,7 @@ class Worker:
         self._encoder = EncodeStage(self._parts)
         self._fetcher = MediaFetcher(self._parts, self._encoder)
         self._board = StatusBoard(
-            self._blank_report(), life=lambda: gate.life, adjust=self._adjust_load
+            self._blank_report(), self.seats, life=lambda: gate.life, adjust=self._adjust_load
         )
         check = SelfCheck(self._parts, self._encoder, self._tiny)
         self._switching = Switching(
@@ -317,6 +319,7 @@ class Worker:
         service.add_stream(messages.READ, lambda call: answer_read(call, parts.lent))
         service.add_stream(messages.STATUS, self._board.status)
         service.add_call(messages.SWITCH_ROLE, self._switching.switch)
+        service.add_call(messages.PLACE_EXPERTS, self.seats.service(parts.engine))
         service.add_call(messages.DRAIN, self._drain)
         service.add_call(messages.RETIRE, self._retire)
         service.add_call(messages.CONSERVATION, self._conservation)
@@ -369,9 +372,6 @@ class Worker:
 
     def _on_layers(self, spans: list[KvReady]) -> None:
         self._running.inboxes.deliver(spans)
-
-    def _on_engine_failure(self, reason: str) -> None:
-        self._switching.crash(reason)
 
     def _on_failed(self, reason: str) -> None:
         logger.error("worker failed", extra={"worker": self.worker_id, "reason": reason})
