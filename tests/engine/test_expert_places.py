@@ -1,5 +1,6 @@
 """Experts that move: weights as if loaded there, in the memory where a captured graph looks."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -149,6 +150,18 @@ def test_a_second_target_replaces_the_first_where_the_move_is(spec: ModelSpec) -
         assert places.num_ready(WAIT_S) >= 1
         places.advance(1)
     assert places.placement == drawn(3)
+
+
+def test_an_engine_that_goes_in_the_middle_of_a_move_leaves_no_thread(spec: ModelSpec) -> None:
+    model, places = loaded(spec, 0)
+    places.place(drawn(1))
+    incoming = places._incoming
+    assert incoming is not None
+    assert places.num_ready(WAIT_S)
+    del model, places
+    gc.collect()
+    incoming.thread.join(WAIT_S)
+    assert not incoming.thread.is_alive()
 
 
 def test_a_move_whose_weights_cannot_be_read_ends_where_it_is(

@@ -11,6 +11,7 @@ It outlives the model: weights that come back with a role are read by the placem
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ class ExpertPlaces:
         Raises:
             InvalidRequest: see `Shards.check`.
         """
+        self._incoming: IncomingExperts | None = None
         config = shards.own(spec.decoder, num_redundant)
         assert config.experts is not None, "checked"
         assert config.expert_slots is not None, "asked for"
@@ -48,7 +50,6 @@ class ExpertPlaces:
         )
         self._target: Placement = self.placement
         self._layers: Sequence[tuple[PlacedExperts, RmsNorm]] = ()
-        self._incoming: IncomingExperts | None = None
 
     @property
     def placement(self) -> Placement:
@@ -96,8 +97,13 @@ class ExpertPlaces:
         elif self._target != self.placement:
             first = self._layers[0][0]
             like = (first.gate_up[0], first.down[0])
-            steps = self._steps(self.placement, self._target)
-            self._incoming = IncomingExperts(steps, self.slots.own, self._open_files, like)
+            norms = [norm for _, norm in self._layers]
+            self._incoming = IncomingExperts(
+                _steps(self.placement, self._target),
+                self.slots.own,
+                partial(_open_files, self._spec, self._shards, self._experts.layers, norms),
+                like,
+            )
             logger.info("experts begin to move", extra={"slots": self._num_to_move()})
 
     def num_ready(self, wait_s: float = 0.0) -> int:
@@ -147,22 +153,27 @@ class ExpertPlaces:
             for a, b in zip(now, target, strict=True)
         )
 
-    @staticmethod
-    def _steps(now: Placement, target: Placement) -> Iterator[tuple[int, Change]]:
-        for number, (here, wanted) in enumerate(zip(now, target, strict=True)):
-            for change in slot_changes(here, wanted):
-                yield number, change
+    def __del__(self) -> None:
+        self._end()  # else its thread would wait for ever
 
-    def _open_files(self) -> Read:
-        """Called in another thread: looks at what does not change."""
-        weights = ShardedWeights(self._spec, self._shards, device="cpu", whole_experts=True)
-        layers, indices = self._layers, self._experts.layers
 
-        def read(number: int, expert: int, buffer: Buffer) -> None:
-            def of(name: str) -> Tensor:
-                return weights[f"layers.{indices[number]}.{name}"].to(buffer.down.dtype)
+def _steps(now: Placement, target: Placement) -> Iterator[tuple[int, Change]]:
+    for number, (here, wanted) in enumerate(zip(now, target, strict=True)):
+        for change in slot_changes(here, wanted):
+            yield number, change
 
-            at, norm = f"mlp.experts.{expert}", layers[number][1]
-            fill_expert(buffer.gate_up, buffer.down, at, norm, of)
 
-        return read
+def _open_files(
+    spec: ModelSpec, shards: Shards, indices: Sequence[int], norms: Sequence[RmsNorm]
+) -> Read:
+    """Called in another thread: looks at what does not change, and keeps no model alive."""
+    weights = ShardedWeights(spec, shards, device="cpu", whole_experts=True)
+
+    def read(number: int, expert: int, buffer: Buffer) -> None:
+        def of(name: str) -> Tensor:
+            return weights[f"layers.{indices[number]}.{name}"].to(buffer.down.dtype)
+
+        at = f"mlp.experts.{expert}"
+        fill_expert(buffer.gate_up, buffer.down, at, norms[number], of)
+
+    return read

@@ -67,7 +67,8 @@ class IncomingExperts:
         self._staged: deque[Staged] = deque()
         self._changed = threading.Condition()
         self._has_failed = self._is_stopped = False
-        threading.Thread(target=self._run, name="incoming-experts", daemon=True).start()
+        self.thread = threading.Thread(target=self._run, name="incoming-experts", daemon=True)
+        self.thread.start()
 
     def num_staged(self, wait_s: float = 0.0) -> int:
         """How many steps are there; `FAILED`: no more will be. Waits up to `wait_s` for one."""
