@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from epidote_engine.layers.linear import Linear
-from epidote_engine.layers.norm import HeadsNorm
+from epidote_engine.layers.norm import HeadsNorm, QkNorm
 from epidote_engine.models.step_inputs import StepInputs
 from epidote_kernels import ops
+from epidote_kernels.ops.dispatch import by_kernel
 
 
 @dataclass(slots=True, eq=False)
@@ -37,12 +38,15 @@ class Attention:
         """
         heads, kv_heads, dim = self.num_heads, self.num_kv_heads, self.head_dim
         qkv = self.qkv(x).view(x.shape[0], heads + 2 * kv_heads, dim)
-        if self.qk_norm is not None:
+        norm: QkNorm = {}
+        if self.qk_norm is not None and by_kernel(qkv):
+            norm = self.qk_norm.in_rotation()
+        elif self.qk_norm is not None:
             self.qk_norm.in_place(qkv[:, : heads + kv_heads])
         q, k, v = torch.split(qkv, [heads, kv_heads, kv_heads], dim=1)
         q = ops.rope_kv_write(
             q, k, v, *rope, layer[0], layer[1], inputs.slots,
-            k_scale=self.k_scale, v_scale=self.v_scale,
+            k_scale=self.k_scale, v_scale=self.v_scale, **norm,
         )  # fmt: skip
         return self._attend(q, layer, inputs).view(x.shape[0], heads * dim)
 

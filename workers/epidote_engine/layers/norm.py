@@ -1,5 +1,7 @@
 """This file is about RMSNorm with few torch ops on a CPU, where each op costs microseconds."""
 
+from typing import TypedDict
+
 import torch
 from torch import Tensor
 
@@ -54,6 +56,14 @@ class RmsNorm:
         return torch.hypot(length, self._floor)
 
 
+class QkNorm(TypedDict, total=False):
+    """What `ops.rope_kv_write` wants, to norm heads before it rotates them."""
+
+    q_norm: Tensor
+    k_norm: Tensor
+    eps: float
+
+
 class HeadsNorm:
     """Norms of the query heads and the key heads, which differ in their weights [N] only."""
 
@@ -64,6 +74,11 @@ class HeadsNorm:
             (query.weight.expand(num_heads, -1), key.weight.expand(num_kv_heads, -1))
         )
         self._folded = self._weight * query.root if query.is_folded else None
+
+    def in_rotation(self) -> QkNorm:
+        """Where a kernel rotates, it norms as well: four launches a layer less than `in_place`."""
+        query, key = self._query, self._key
+        return QkNorm(q_norm=query.weight, k_norm=key.weight, eps=query.eps)
 
     def folded(self) -> Tensor:
         """On a CPU in float32: what [H + K, N] is left to multiply by after `RmsNorm.unit`."""
