@@ -152,6 +152,54 @@ def test_a_second_target_replaces_the_first_where_the_move_is(spec: ModelSpec) -
     assert places.placement == drawn(3)
 
 
+def test_the_same_target_told_again_disturbs_nothing(spec: ModelSpec) -> None:
+    _, places = loaded(spec, 0)
+    places.place(drawn(1))
+    incoming = places._incoming
+    places.place(drawn(1))
+    assert places._incoming is incoming
+    places.detach()
+
+
+def test_buffers_are_lent_again_when_the_device_has_copied_them(
+    spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Event:
+        """One of CUDA's: never done by itself."""
+
+        is_done = False
+
+        def record(self) -> None: ...
+
+        def query(self) -> bool:
+            return Event.is_done
+
+    _, places = loaded(spec, 0)
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda _: True)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    places.place(drawn(2))
+    incoming = places._incoming
+    assert incoming is not None
+    lent = 0
+    for _ in range(2):
+        assert places.num_ready(WAIT_S) >= 1
+        lent += len(incoming._staged[0].buffers)
+        places.advance(1)
+    assert lent
+
+    def idle() -> int:
+        incoming._take_back()
+        staged = sum(len(step.buffers) for step in list(incoming._staged))
+        return len(incoming._free) + staged
+
+    assert sum(len(buffers) for _, buffers in incoming._copied) == lent
+    assert idle() <= 8 - lent
+    Event.is_done = True
+    incoming._take_back()
+    assert not incoming._copied
+    places.detach()
+
+
 def test_an_engine_that_goes_in_the_middle_of_a_move_leaves_no_thread(spec: ModelSpec) -> None:
     model, places = loaded(spec, 0)
     places.place(drawn(1))

@@ -90,8 +90,11 @@ class ExpertPlaces:
             num_experts=self._experts.num_experts,
             num_slots=self.slots.num_slots,
         )
+        target = tuple(map(tuple, placement))
+        if self.is_moving and target == self._target:
+            return  # told again: what has been read stays
         self._end()
-        self._target = tuple(map(tuple, placement))
+        self._target = target
         if not self._layers:
             self._now = list(self._target)
         elif self._target != self.placement:
