@@ -39,7 +39,9 @@ class LocalOperator:
     def __init__(self, spec: MultimodalServiceSpec, gateway: GatewayClient) -> None:
         self._spec, self._policy = spec, planner_policy(spec)
         self._hands = LocalHands(gateway)
-        self._observer = LocalObserver(gateway, self._hands.intents)
+        self._observer = LocalObserver(
+            gateway, self._hands.intents, expert_time_ratio=spec.experts.time_ratio
+        )
         self._executor = Executor(
             self._hands, drain_deadline_s=float(spec.scaling.drain_deadline_seconds)
         )
@@ -81,6 +83,7 @@ class LocalOperator:
                 policy=self._policy,
                 attainment=done.observation.traffic.attainment,
                 metrics_message=done.observation.traffic.message,
+                experts_placed=done.observation.experts_placed,
                 switch_states={
                     worker.name: switch_state(worker)
                     for worker in fleet.workers

@@ -227,6 +227,7 @@ class Reconciler:
             revision=fleet.revision,
             prometheus=state.follow_source(made),
             stages={lane.role for lane in planner_policy(fleet.spec).lanes},
+            expert_time_ratio=fleet.spec.experts.time_ratio,
         )
 
     def _hands(
@@ -364,6 +365,7 @@ class Reconciler:
                 policy=planner_policy(spec),
                 attainment=seen.traffic.attainment,
                 metrics_message=seen.traffic.message,
+                experts_placed=seen.experts_placed,
                 switch_states={
                     worker.name: switch_state(worker)
                     for worker in seen.fleet.workers

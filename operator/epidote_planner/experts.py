@@ -55,6 +55,21 @@ def decode_stretch(imbalance: float, expert_time_ratio: float) -> float:
     return 1.0 + max(0.0, imbalance - 1.0) * expert_time_ratio
 
 
+def told(load: ExpertLoad, move: ExpertMove) -> str:
+    """What `move` changes and wins, for people.
+
+    >>> load = ExpertLoad(imbalance=1.5, expert_time_ratio=0.4)
+    >>> told(load, ExpertMove(name="m", num_moved=12, imbalance=1.0, migration_s=6.0))
+    '12 expert slots of each worker move in 6 s: imbalance 1.50→1.00, decode steps 17% shorter'
+    """
+    before = decode_stretch(load.imbalance, load.expert_time_ratio)
+    shorter = 1.0 - decode_stretch(move.imbalance, load.expert_time_ratio) / before
+    return (
+        f"{move.num_moved} expert slots of each worker move in {move.migration_s:.0f} s: imbalance "
+        f"{load.imbalance:.2f}→{move.imbalance:.2f}, decode steps {shorter:.0%} shorter"
+    )
+
+
 def net_gain_s(load: ExpertLoad, *, horizon_s: float) -> float:
     """Decode seconds won over `horizon_s` by the proposal, less what the migration costs."""
     if load.proposal is None:

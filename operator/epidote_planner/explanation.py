@@ -36,7 +36,7 @@ class Finding:
     failed: int  # of those given up: they crashed or were killed
     starts_blocked: bool
     cooling: bool
-    experts_moved: bool
+    experts_moved: str  # what is moved and won; "": nothing is
     backlog_s: float
     margin: float
     unreachable: Unreachable | None = None
@@ -57,6 +57,8 @@ def explain(finding: Finding) -> Explanation:
         f"{reason.value}: {decided}. Demand {finding.rps:.2f} requests/s after a response-cache "
         f"hit ratio of {finding.cache_hit_ratio:.0%}; {binding.value} binds. {counterfactual}"
     )
+    if finding.experts_moved:
+        text += f" Besides, {finding.experts_moved}."
     fields = sorted({hold.field for hold in finding.holds if hold.field})
     if fields:
         text += f" Not believed: {', '.join(fields)}."

@@ -30,7 +30,7 @@ from epidote_planner.decision import (
     Step,
 )
 from epidote_planner.demand import expect, observe
-from epidote_planner.experts import worthwhile_move
+from epidote_planner.experts import told, worthwhile_move
 from epidote_planner.explanation import Finding, explain
 from epidote_planner.holds import find_holds
 from epidote_planner.intake import take_in
@@ -159,7 +159,9 @@ def plan(
         failed=sum(w.state is WorkerState.FAILED and not w.leaving for w in starts.given_up),
         starts_blocked=starts.blocked_until_s is not None,
         cooling=assignment.cooling,
-        experts_moved=expert_move is not None,
+        experts_moved=told(snapshot.experts, expert_move)
+        if snapshot.experts is not None and expert_move is not None
+        else "",
         backlog_s=sum(m.backlog.encode_s + m.backlog.prefill_s for m in models.values()),
         margin=demand_margin(margins),
         unreachable=next((found for m in models.values() if (found := unreachable(m))), None),

@@ -337,11 +337,15 @@ def test_queue_of_one_group_preempts_a_worker_of_the_other_where_the_pool_is_ful
 
 
 def test_expert_move_comes_before_workers_and_only_if_it_pays() -> None:
-    good = ExpertMove(name="even", imbalance=1.1, migration_s=2.0)
+    good = ExpertMove(name="even", num_moved=40, imbalance=1.1, migration_s=2.0)
     skewed = ExpertLoad(imbalance=2.0, expert_time_ratio=0.5, proposal=good)
     seen = replace(snapshot(10.0, workers(2, 2, 1), (image_traffic(20.0),)), experts=skewed)
     decided = plan(seen, policy())
     assert isinstance(decided.actions[0], MoveExperts)
+    told = (
+        "40 expert slots of each worker move in 2 s: imbalance 2.00→1.10, decode steps 30% shorter"
+    )
+    assert told in decided.explanation.text
     slow = replace(skewed, proposal=replace(good, imbalance=1.99, migration_s=600.0))
     assert not any(
         isinstance(a, MoveExperts) for a in plan(replace(seen, experts=slow), policy()).actions

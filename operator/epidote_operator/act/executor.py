@@ -4,6 +4,7 @@ It stops at the first failure: the next tick observes again, and every step may 
 executor remembers nothing; what must survive is in the fleet itself.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterable
 
@@ -21,6 +22,8 @@ from epidote_planner.decision import (
     SwitchRole,
 )
 from epidote_planner.lane import Lane
+
+logger = logging.getLogger(__name__)
 
 # A register takes a worker that stood in back at once, a drain and a change of weights long.
 REDUNDANT_S = 15.0
@@ -128,7 +131,11 @@ class Executor:
                 await self._hands.advise(action)
                 return [Done(verb="Advise", what=describe(action))]
             case MoveExperts():
-                await self._hands.move_experts(action)
+                try:
+                    await self._hands.move_experts(action)
+                except EpidoteError as error:  # uneven experts are no reason to lack workers
+                    logger.warning("experts not moved", extra={"why": str(error)})
+                    return [Done(verb="NotMoved", what=f"{describe(action)}: {error}")]
             case SwitchRole():
                 worker = fleet.worker(action.worker)
                 if worker is None or worker.is_leaving or worker.intent is not None:
@@ -214,4 +221,5 @@ def describe(action: Action) -> str:
                 f"shed {action.shed_ratio:.2f}"
             )
         case MoveExperts():
-            return f"experts to {action.move.name}"
+            move = action.move
+            return f"{move.num_moved} expert slots to {move.name}, imbalance {move.imbalance:.2f}"

@@ -57,5 +57,5 @@ class Hands(Protocol):
         ...
 
     async def move_experts(self, action: MoveExperts) -> None:
-        """Have the workers take a new placement of experts."""
+        """Have every worker take a new placement of experts. Returns when they are told."""
         ...

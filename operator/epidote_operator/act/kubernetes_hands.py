@@ -203,11 +203,8 @@ class KubernetesHands:
             self.asked.advice[path] = value
 
     async def move_experts(self, action: MoveExperts) -> None:
-        """Workers that have experts take placements; others say that they have none."""
-        try:
-            await self._gateway().put("/admin/experts", {"placement": action.move.name})
-        except GatewayRefused as refused:
-            raise CannotAct(f"experts were not moved to {action.move.name}: {refused}") from refused
+        """Told to one gateway: the register has it, and workers that come later hear it there."""
+        await self._gateway().place_experts(action.move.placement)
 
     def _gateway(self) -> GatewayClient:
         self._demand_leadership()

@@ -10,7 +10,6 @@ from collections import Counter
 
 from epidote_core.errors import EpidoteError
 from epidote_core.roles import Role
-from epidote_operator.act.hands import CannotAct
 from epidote_operator.observe.gateway_client import GatewayClient
 from epidote_operator.status.fleet import FleetWorker, SwitchIntent
 from epidote_planner.decision import AdviseGateway, MoveExperts
@@ -91,4 +90,4 @@ class LocalHands:
         """A local gateway follows its own settings."""
 
     async def move_experts(self, action: MoveExperts) -> None:
-        raise CannotAct(f"no worker here has experts to move to {action.move.name}")
+        await self._gateway.place_experts(action.move.placement)

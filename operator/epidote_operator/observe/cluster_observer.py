@@ -7,7 +7,7 @@ from typing import Any
 from epidote_core.modality import Modality
 from epidote_core.roles import Role
 from epidote_core.slo import Slo
-from epidote_operator.observe.experts import ExpertWatch
+from epidote_operator.observe.experts import NOTHING, TIME_RATIO, ExpertWatch
 from epidote_operator.observe.gateways import Gateways
 from epidote_operator.observe.observation import Observation
 from epidote_operator.observe.pods import PodFleet
@@ -36,7 +36,7 @@ class ClusterObserver:
     """An `Observer` for one tick: the pods are those that an index has in memory.
 
     `prometheus`: traffic is read from there, and the gateways tell about workers alone. `stages`:
-    the roles that the model needs.
+    the roles that the model needs. `expert_time_ratio`: experts' share of a decode step.
     """
 
     memory: ServiceMemory
@@ -46,14 +46,17 @@ class ClusterObserver:
     revision: str
     prometheus: PrometheusSource | None = None
     stages: Collection[Role] = SPLIT_ROLES
+    expert_time_ratio: float = TIME_RATIO
 
     async def look(self, slos: Mapping[Modality, Slo], now_s: float) -> Observation:
         memory = self.memory
         await memory.gateways.follow(gateway_urls(self.gateways), self.admin_key)
         report, gateway, message = await memory.gateways.fleet(now_s)
-        experts = None
+        experts = NOTHING
         if report is not None and gateway is not None:
-            experts = await memory.experts.look(gateway, report)
+            experts = await memory.experts.look(
+                gateway, report, now_s, time_ratio=self.expert_time_ratio
+            )
         if self.prometheus is not None:
             traffic = await self.prometheus.read(slos, now_s)
         else:
@@ -70,7 +73,8 @@ class ClusterObserver:
             ),
             traffic=traffic,
             signals=role_signals(report) if report is not None else {},
-            experts=experts,
+            experts=experts.load,
+            experts_placed=experts.placed,
         )
 
 

@@ -4,14 +4,15 @@ The gateway is where the fleet is known: workers with roles, states and epochs, 
 what clients saw. Its administration is documented in docs/gateway.md.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
 from epidote_core.errors import EpidoteError
+from epidote_core.expert_placement import Placement
 from epidote_core.roles import Role, WorkerState
 from epidote_operator.observe.exposition import Scrape, parse_scrape
 
@@ -63,6 +64,36 @@ class FleetReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkerExperts:
+    """One worker that holds whole experts. Placements are named by their digests."""
+
+    worker_id: str
+    ranks: int
+    placement: str  # in force
+    target: str  # that it was told; "": none
+    is_moving: bool
+    refusal: str = ""
+    slot_s: float = 0.0  # seconds that each slot of its last move took; 0: none yet
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetExperts:
+    """What experts have computed so far, [layer][expert], and where they lie."""
+
+    tokens: tuple[tuple[int, ...], ...]
+    workers: tuple[WorkerExperts, ...] = ()  # empty where ranks share every expert
+    placements: Mapping[str, Placement] = field(default_factory=dict)
+
+    def placed(self) -> dict[str, tuple[Placement, int]]:
+        """Placements in force, with the number of ranks, by digest."""
+        return {
+            worker.placement: (self.placements[worker.placement], worker.ranks)
+            for worker in self.workers
+            if worker.placement in self.placements
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class SwitchAnswer:
     """How a switch ended; `ok` False: rolled back, or refused before anything was tried."""
 
@@ -96,10 +127,25 @@ class GatewayClient:
             num_experts=body.get("num_experts", 0),  # older gateways don't say
         )
 
-    async def experts(self) -> tuple[tuple[int, ...], ...]:
-        """Tokens that each expert of each layer has computed so far: [layer][expert]."""
+    async def experts(self) -> FleetExperts:
+        """Tokens that each expert of each layer has computed so far, and where experts lie."""
         body = await self._call("GET", "/admin/experts")
-        return tuple(tuple(layer) for layer in body["tokens"])
+        return FleetExperts(
+            tokens=_table(body["tokens"]),
+            workers=tuple(_worker_experts(item) for item in body.get("workers", ())),
+            placements={
+                digest: _table(placement)
+                for digest, placement in body.get("placements", {}).items()
+            },
+        )
+
+    async def place_experts(self, placement: Placement) -> None:
+        """Have every worker take this placement; returns when they are told.
+
+        Raises:
+            GatewayRefused: no experts (404), they can't be moved (409), or not like this (400).
+        """
+        await self._call("PUT", "/admin/experts", {"placement": placement})
 
     async def scrape(self, now_s: float) -> Scrape:
         """Its metrics now."""
@@ -195,6 +241,22 @@ def _refusal(answer: httpx.Response) -> GatewayRefused:
         f"{request.method} {request.url}: {answer.status_code} {message}",
         status=answer.status_code,
         code=code,
+    )
+
+
+def _table(rows: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(map(tuple, rows))
+
+
+def _worker_experts(item: Mapping[str, Any]) -> WorkerExperts:
+    return WorkerExperts(
+        worker_id=item["worker_id"],
+        ranks=item["ranks"],
+        placement=item["placement"],
+        target=item["target"],
+        is_moving=item["is_moving"],
+        refusal=item["refusal"],
+        slot_s=item["slot_s"],
     )
 
 

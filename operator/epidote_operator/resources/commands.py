@@ -64,6 +64,10 @@ def head_command(fleet: Fleet) -> list[str]:
         command.append(f"--kv-transfer-dtype={spec.model.kv_transfer_dtype.value.lower()}")
     if spec.pool.tensor_parallel_size > 1:
         command.append(f"--tensor-parallel-size={spec.pool.tensor_parallel_size}")
+    if spec.experts.parallel:
+        command.append("--enable-expert-parallel")
+        if spec.experts.redundant_experts:
+            command.append(f"--num-redundant-experts={spec.experts.redundant_experts}")
     if spec.pool.kv_blocks is not None:
         command.append(f"--kv-blocks={spec.pool.kv_blocks}")
     if spec.model.max_model_length is not None:

@@ -23,6 +23,8 @@ ROLLING = (
     "image",
     "pool.gpusPerWorker",
     "pool.tensorParallelSize",
+    "experts.parallel",
+    "experts.redundantExperts",
     "pool.gpuResourceName",
     "pool.cpuThreads",
     "pool.kvBlocks",

@@ -30,19 +30,42 @@ PLURAL = "multimodalservices"
 
 
 class ExpertRebalancing(StrEnum):
-    """Whether experts of a mixture-of-experts model may move between workers."""
+    """Whether the experts of a mixture-of-experts model may move between a worker's GPUs."""
 
     AUTO = "Auto"
     OFF = "Off"
 
 
 class ExpertsSpec(SpecModel):
-    """Answering skewed expert load by moving experts. Models without experts ignore it."""
+    """Answering skewed expert load by moving experts between the GPUs of each worker."""
 
+    model_config = cel_rules(
+        (
+            "self.parallel || self.redundantExperts == 0",
+            "must be 0, or parallel be true: only whole experts have slots",
+            ".redundantExperts",
+        ),
+    )
+
+    parallel: bool = False
+    """Each GPU of a worker holds whole experts, which can be moved, instead of a slice of every
+    one. Only for mixture-of-experts models, with `pool.tensorParallelSize` of at least 2. A change
+    replaces the workers."""
+    redundant_experts: Annotated[int, Field(ge=0, le=4096)] = 0
+    """Slots of every layer beyond one for each expert, for second places of busy ones. The model's
+    experts and these must be divisible by `pool.tensorParallelSize`. Each costs an expert's weights
+    in every layer. A change replaces the workers."""
     rebalancing: ExpertRebalancing = ExpertRebalancing.AUTO
     """Auto: experts move when that wins more than it costs. Off: never."""
     min_gain_percent: Annotated[int, Field(ge=100, le=10_000)] = 200
     """A move must win at least so many percent of its own cost."""
+    decode_time_percent: Annotated[int, Field(ge=1, le=100)] = 50
+    """Share of a decode step that experts take, which is what uneven ones stretch. Default: a
+    guess."""
+
+    @property
+    def time_ratio(self) -> float:
+        return self.decode_time_percent / 100
 
 
 class CacheSpec(SpecModel):
@@ -60,7 +83,12 @@ class MultimodalServiceSpec(SpecModel):
             "!has(self.pool.workers) || self.scaling.owner == 'External'",
             "must be left out, or scaling.owner be External: the number has one owner",
             ".pool.workers",
-        )
+        ),
+        (
+            "!self.experts.parallel || self.pool.tensorParallelSize > 1",
+            "must be false, or pool.tensorParallelSize at least 2: experts lie on a worker's GPUs",
+            ".experts.parallel",
+        ),
     )
 
     model: ModelSpec

@@ -19,6 +19,7 @@ def service_problems(spec: MultimodalServiceSpec) -> list[Problem]:
         *_model(spec),
         *pool_problems(spec),
         *_objectives(spec),
+        *_experts(spec),
         *role_problems(spec),
         *_scaling(spec),
         *_gateway(spec),
@@ -59,6 +60,23 @@ def _objectives(spec: MultimodalServiceSpec) -> Iterator[Problem]:
                 found=shown(modality.value),
             )
     yield from repeated("spec.slo.perModality", listed, ".modality")
+
+
+def _experts(spec: MultimodalServiceSpec) -> Iterator[Problem]:
+    experts, path = spec.experts, "spec.experts"
+    if experts.parallel and spec.pool.tensor_parallel_size < 2:
+        yield Problem(
+            path=f"{path}.parallel",
+            wanted="must be false, or pool.tensorParallelSize at least 2: experts lie on a worker's"
+            " GPUs",
+            found=shown(experts.parallel),
+        )
+    if experts.redundant_experts and not experts.parallel:
+        yield Problem(
+            path=f"{path}.redundantExperts",
+            wanted="must be 0, or parallel be true: only whole experts have slots",
+            found=shown(experts.redundant_experts),
+        )
 
 
 def _scaling(spec: MultimodalServiceSpec) -> Iterator[Problem]:

@@ -25,6 +25,7 @@ class ConditionType(StrEnum):
     ABLE_TO_SCALE = "AbleToScale"  # pods can be created, workers be reached
     ROLE_SWITCHING = "RoleSwitching"  # a worker is between two roles
     SLO_MET = "SloMet"  # the last window's requests met the objective
+    EXPERTS_PLACED = "ExpertsPlaced"  # every worker's experts lie where they were told to
     CACHE_POLICY = "CachePolicyInForce"  # every gateway follows the policy that the spec names
 
 

@@ -4,7 +4,7 @@ Reasons follow the HorizontalPodAutoscaler's where it has one (ReadyForNewScale,
 SucceededRescale, ValidMetricFound, TooManyReplicas, DesiredWithinRange, ...).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,6 +16,7 @@ from epidote_operator.spec.service_status import (
     ConditionType,
     RolloutStatus,
 )
+from epidote_operator.status.experts import ExpertsPlaced
 from epidote_operator.status.fleet import Fleet, Outcome
 from epidote_planner.decision import AddWorkers, Constraint, Plan, Reason, RemoveWorker
 from epidote_planner.lane import Lane
@@ -46,6 +47,7 @@ class Facts:
     rollout: RolloutStatus | None = None
     scale_limit: tuple[str, str] | None = None  # reason and message
     missing: int = 0  # workers that are wanted and not there
+    experts_placed: ExpertsPlaced | None = None  # None: nobody holds whole experts
 
 
 def timestamp(at_s: float) -> str:
@@ -68,7 +70,7 @@ def conditions(
     facts: Facts, before: Iterable[Condition], *, now_s: float, generation: int | None
 ) -> tuple[Condition, ...]:
     """All conditions now; one whose status did not change keeps its transition time."""
-    findings: Mapping[ConditionType, Finding] = {
+    findings: dict[ConditionType, Finding] = {
         ConditionType.READY: _ready(facts),
         ConditionType.PROGRESSING: _progressing(facts),
         ConditionType.SCALING_ACTIVE: _scaling_active(facts),
@@ -77,6 +79,8 @@ def conditions(
         ConditionType.ROLE_SWITCHING: _role_switching(facts),
         ConditionType.SLO_MET: _slo_met(facts),
     }
+    if facts.experts_placed is not None:
+        findings[ConditionType.EXPERTS_PLACED] = facts.experts_placed.finding()
     known = {condition.type: condition for condition in before}
     return tuple(
         renewed(kind.value, finding, known.get(kind.value), now_s=now_s, generation=generation)

@@ -61,6 +61,7 @@ def news(
         ConditionType.SCALING_ACTIVE,
         ConditionType.SCALING_LIMITED,
         ConditionType.ROLE_SWITCHING,
+        ConditionType.EXPERTS_PLACED,
         ConditionType.CACHE_POLICY,
     ):
         if (condition := now.get(name.value)) is not None:
@@ -98,6 +99,8 @@ def _is_bad(name: ConditionType, condition: Condition) -> bool:
             return condition.reason.startswith("FailedGetMetrics")
         case ConditionType.ROLE_SWITCHING:
             return condition.reason == "RolledBack"
+        case ConditionType.EXPERTS_PLACED:
+            return condition.reason == "MoveLate"
         case ConditionType.CACHE_POLICY:
             return condition.reason in ("PolicyNotFound", "InvalidPolicy")
         case _:

@@ -20,6 +20,7 @@ from epidote_operator.spec.service_status import (
 )
 from epidote_operator.status.conditions import Facts, conditions, timestamp
 from epidote_operator.status.decisions import decision_of, remembered
+from epidote_operator.status.experts import ExpertsPlaced
 from epidote_operator.status.fleet import Fleet, FleetWorker, Outcome
 from epidote_operator.status.kept import decides, renewed_kept
 from epidote_planner.decision import AddWorkers, Plan
@@ -47,6 +48,7 @@ class Report:
     rollout: RolloutStatus | None = None
     minimum: tuple[AddWorkers, ...] = ()  # started without the plan
     scale_limit: tuple[str, str] | None = None  # why an external owner has not what it asked for
+    experts_placed: ExpertsPlaced | None = None
     num_pods: int | None = None  # of both revisions, where there are two
 
 
@@ -82,6 +84,7 @@ def render(
         rollout=report.rollout,
         scale_limit=report.scale_limit,
         missing=_missing(report, kept),
+        experts_placed=report.experts_placed,
     )
     targets = _targets(report, kept)
     roles = tuple(_role(role, report, targets) for role in SPLIT_ROLES)

@@ -76,6 +76,18 @@ FAULTS: tuple[Fault, ...] = (
             set_field("model.kvCacheDtype", "Int8"), set_field("model.kvTransferDtype", "Fp8")
         ),
     ),
+    Fault(
+        name="whole experts on one GPU",
+        path="spec.experts.parallel",
+        spoil=all_of(
+            set_field("pool.tensorParallelSize", 1), set_field("experts", {"parallel": True})
+        ),
+    ),
+    Fault(
+        name="slots of experts that are cut",
+        path="spec.experts.redundantExperts",
+        spoil=set_field("experts", {"redundantExperts": 4}),
+    ),
     wrong(
         "pool.resources",
         {"requests": {"cpu": "lots"}},

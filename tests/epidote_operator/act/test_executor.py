@@ -6,7 +6,15 @@ from epidote_core.roles import Role, WorkerState
 from epidote_operator.act.executor import REDUNDANT_S, Executor
 from epidote_operator.act.fakes import PretendHands
 from epidote_operator.status.fleet import Fleet, FleetWorker
-from epidote_planner.decision import Action, AddWorkers, AdviseGateway, RemoveWorker, SwitchRole
+from epidote_planner.decision import (
+    Action,
+    AddWorkers,
+    AdviseGateway,
+    MoveExperts,
+    RemoveWorker,
+    SwitchRole,
+)
+from epidote_planner.experts import ExpertMove
 from epidote_planner.lane import Lane
 
 DECODE, ENCODE = Lane("default", Role.DECODE), Lane("default", Role.ENCODE)
@@ -49,6 +57,18 @@ async def test_a_switch_is_marked_before_it_is_asked_for_and_settled_at_the_next
     assert await run(hands) == ["settle_switch a encode"]
     assert hands.workers["a"].serves
     assert await run(hands) == []
+
+
+async def test_experts_that_cannot_be_moved_hold_up_nothing_else() -> None:
+    hands = hands_with(worker("a"), worker("b"))
+    hands.broken = {"move_experts"}
+    move = MoveExperts(move=ExpertMove(name="p", num_moved=7, imbalance=1.1, migration_s=1.0))
+    executor = Executor(hands, drain_deadline_s=30.0, stuck_s=60.0)
+    outcome = await executor.run((move, SWITCH), hands.fleet(10.0))
+    assert not outcome.failure
+    assert [done.verb for done in outcome.done] == ["NotMoved", "SwitchRole"]
+    assert "7 expert slots to p" in outcome.done[0].what
+    assert "move_experts is broken" in outcome.done[0].what
 
 
 async def test_a_mark_that_was_never_followed_by_asking_is_asked_now() -> None:

@@ -46,6 +46,12 @@ def test_what_all_workers_must_share_is_said_to_the_head() -> None:
     assert {"--kv-cache-dtype=int8", "--tensor-parallel-size=2"} <= set(command)
 
 
+def test_whole_experts_and_their_slots_are_said_to_the_head() -> None:
+    experts = {"parallel": True, "redundantExperts": 16}
+    command = head_command(replace(FLEET, spec=parse_service({**SPEC, "experts": experts})))
+    assert {"--enable-expert-parallel", "--num-redundant-experts=16"} <= set(command)
+
+
 def test_what_crosses_a_network_is_said_to_the_head() -> None:
     model = {"uri": "builtin://demo", "kvTransferDtype": "Fp8"}
     command = head_command(replace(FLEET, spec=parse_service({**SPEC, "model": model})))
@@ -57,3 +63,4 @@ def test_defaults_are_not_said() -> None:
     command = " ".join(head_command(replace(FLEET, spec=parse_service(plain))))
     assert "kv-" not in command
     assert "tensor-parallel" not in command
+    assert "expert" not in command

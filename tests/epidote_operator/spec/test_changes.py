@@ -1,5 +1,6 @@
 """Changes to a serving fleet: live ones pass, rolling ones warn, impossible ones are refused."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,6 +14,9 @@ BASE: Spec = {
     "pool": {"device": "Cpu", "maxWorkers": 8},
     "slo": {"ttftMilliseconds": 500, "tpotMilliseconds": 50},
 }
+
+
+CUT = {**BASE, "pool": {**BASE["pool"], "tensorParallelSize": 2}}
 
 
 def _changed(part: str, **fields: Any) -> Spec:
@@ -49,10 +53,24 @@ def test_a_change_of_the_workers_says_that_they_are_replaced(new: Spec, path: st
     assert not refused_changes(parse_service(BASE), parse_service(new))
 
 
+def test_whole_experts_and_the_number_of_their_slots_replace_workers() -> None:
+    specs = [
+        parse_service({**CUT, "experts": {"parallel": slots > 0, "redundantExperts": slots}})
+        for slots in (0, 2, 4)
+    ]
+    paths = [
+        [warning.partition(":")[0] for warning in rolling_changes(old, new)]
+        for old, new in pairwise(specs)
+    ]
+    slots = "spec.experts.redundantExperts"
+    assert paths == [["spec.experts.parallel", slots], [slots]]
+
+
 @pytest.mark.parametrize(
     "new",
     [
         _changed("slo", ttftMilliseconds=900),
+        _changed("experts", rebalancing="Off", minGainPercent=300, decodeTimePercent=60),
         _changed("pool", maxWorkers=12),
         {**BASE, "roles": [{"name": "Decode", "minWorkers": 2}]},
         {**BASE, "scaling": {"mode": "Advisory"}},
