@@ -4,24 +4,25 @@
 
 Times are the engine's, end to end, with random weights of an 8B vision-language model; each shape
 of `epidote_planner.performance` is fitted to them by least squares without negative costs. Plans
-and simulations then run on this device's figures: `epidote-loadgen simulate --profile FILE`.
+and simulations then run on this device's figures: `epidote-loadgen simulate --profile FILE`. What
+was measured lies in a file beside it, which is there too if the time was up before the end.
 """
 
-import json
 import statistics
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import torch
-from bench_gpu import number_type, parser, write
 from bench_models import save_vision_model
 from device_limits import conditions, device_name, measure_limits, progress
 from engine_cases import engine_of, picture, request_of
+from recording import Deadline, Recording, number_type, parsed, parser, path_of
 
 from epidote_engine.engine import Engine
 from epidote_engine.events import MediaReady, TokensOut
@@ -63,12 +64,39 @@ def fitted(columns: list[list[float]], times_s: list[float]) -> list[float]:
     return factors
 
 
+class OutOfTime(RuntimeError):
+    """The profile is not whole."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """What was measured, written when it is."""
+
+    recording: Recording
+    deadline: Deadline
+
+    def begin(self, what: str) -> None:
+        """
+        Raises:
+            OutOfTime: nothing more may be begun.
+        """
+        if not self.deadline.leaves():
+            raise OutOfTime(f"no time was left for {what}")
+
+    def add(self, kind: str, point: tuple[float, ...]) -> None:
+        points = self.recording.result["points"].setdefault(kind, [])
+        points.append(point)
+        self.recording.keep()
+        progress(f"{kind} {point}")
+
+
 def encode_times(
-    engine: Engine, processor: PromptProcessor, sizes: Any, rounds: int
+    engine: Engine, processor: PromptProcessor, sizes: Any, rounds: int, found: Points
 ) -> list[tuple[int, int, float]]:
     """(images, tokens, seconds) of one batch."""
     lines, seed = [], 0
     for count, side in sizes:
+        found.begin(f"{count} pictures of {side} pixels")
         times, tokens = [], 0
         for _ in range(rounds + 1):
             media = [picture(processor, side, seed + n) for n in range(count)]
@@ -82,14 +110,17 @@ def encode_times(
                 ready += sum(isinstance(event, MediaReady) for event in engine.step())
             times.append(time.perf_counter() - start_s)
         lines.append((count, tokens, statistics.median(times[1:])))
-        progress(f"encode {lines[-1]}")
+        found.add("encode", lines[-1])
     return lines
 
 
-def prefill_times(engine: Engine, lengths: Any, rounds: int) -> list[tuple[int, float]]:
+def prefill_times(
+    engine: Engine, lengths: Any, rounds: int, found: Points
+) -> list[tuple[int, float]]:
     """(tokens, seconds) until the first token."""
     rng, lines = Random(1), []
     for length in lengths:
+        found.begin(f"a prompt of {length} tokens")
         times = []
         for turn in range(rounds + 1):
             start_s = time.perf_counter()
@@ -98,14 +129,17 @@ def prefill_times(engine: Engine, lengths: Any, rounds: int) -> list[tuple[int, 
                 engine.step()
             times.append(time.perf_counter() - start_s)
         lines.append((length, statistics.median(times[1:])))
-        progress(f"prefill {lines[-1]}")
+        found.add("prefill", lines[-1])
     return lines
 
 
-def decode_times(engine: Engine, sizes: Any, steps: int) -> list[tuple[int, int, float]]:
+def decode_times(
+    engine: Engine, sizes: Any, steps: int, found: Points
+) -> list[tuple[int, int, float]]:
     """(sequences, tokens they hold in sum, seconds) of a step."""
     rng, lines = Random(2), []
     for count, length in sizes:
+        found.begin(f"{count} sequences of {length} tokens")
         names = [f"decode-{count}-{length}-{n}" for n in range(count)]
         for name in names:
             engine.add(request_of(rng, name, length, steps + 6))
@@ -122,18 +156,18 @@ def decode_times(engine: Engine, sizes: Any, steps: int) -> list[tuple[int, int,
             engine.step()
         held = count * (length + steps // 2)
         lines.append((count, held, statistics.median(times or [1e-9])))
-        progress(f"decode {lines[-1]}")
+        found.add("decode", lines[-1])
     return lines
 
 
 def profile_of(
-    engine: Engine, processor: PromptProcessor, sizes: dict[str, Any], *, toy: bool
+    engine: Engine, processor: PromptProcessor, sizes: dict[str, Any], found: Points, *, toy: bool
 ) -> dict[str, Any]:
-    """The profile's fields and, under `measured`, what they were fitted to."""
+    """The profile's fields. Raises OutOfTime."""
     rounds, steps = (1, 4) if toy else (5, 40)
-    encodes = encode_times(engine, processor, sizes["pictures"], rounds)
-    prefills = prefill_times(engine, sizes["prompts"], rounds)
-    decodes = decode_times(engine, sizes["decodes"], steps)
+    encodes = encode_times(engine, processor, sizes["pictures"], rounds, found)
+    prefills = prefill_times(engine, sizes["prompts"], rounds, found)
+    decodes = decode_times(engine, sizes["decodes"], steps, found)
     step = sizes["step"]
     encode = fitted(
         [[1.0] * len(encodes), [e[0] for e in encodes], [e[1] for e in encodes]],
@@ -156,17 +190,19 @@ def profile_of(
         "decode": {"base_s": max(decode[0], 1e-9), "per_sequence_s": decode[1],
                    "per_context_token_s": decode[2], "max_sequences": engine.config.max_num_seqs,
                    "kv_tokens": pool.num_blocks * pool.block_size},
-        "measured": {"encode": encodes, "prefill": prefills, "decode": decodes},
     }  # fmt: skip
 
 
 def main(given: list[str]) -> int:
-    """Write the profile; a file beside it keeps the measured points."""
-    chosen = parser(__doc__.splitlines()[0]).parse_args(given)
+    """0; 1 if the time was up: then there are points only."""
+    chosen = parsed(parser(__doc__.splitlines()[0]), given)
+    deadline = Deadline.after(chosen.minutes)
     sizes: dict[str, Any] = dict(TOY if chosen.toy else REAL)
     dtype = number_type(chosen.device)
     limits = measure_limits(chosen.device, dtype, toy=chosen.toy)
     told = conditions(chosen.device, dtype, limits, toy=chosen.toy)
+    out = path_of(told, chosen.out, "-profile")
+    points = Recording({**told, "points": {}}, out.with_name(f"{out.stem}-points.json"))
     with tempfile.TemporaryDirectory() as folder:
         path = save_vision_model(Path(folder), toy=chosen.toy)
         engine = engine_of(
@@ -174,9 +210,14 @@ def main(given: list[str]) -> int:
             max_batched_tokens=sizes["step"], chunk_tokens=sizes["step"], num_media_rows=16384,
         )  # fmt: skip
         processor = PromptProcessor.from_model(path)
-        with torch.inference_mode():
-            profile = profile_of(engine, processor, sizes, toy=chosen.toy)
-    measured = profile.pop("measured")
+        try:
+            with torch.inference_mode():
+                profile = profile_of(
+                    engine, processor, sizes, Points(points, deadline), toy=chosen.toy
+                )
+        except OutOfTime as late:
+            progress(f"{late}: no profile; {points.path.name} has what was measured")
+            return 1
     name = f"qwen3-vl-8b-{device_name(chosen.device)}".lower().replace(" ", "-")
     kind = "TOY: " if chosen.toy else ""
     profile = {
@@ -186,10 +227,7 @@ def main(given: list[str]) -> int:
         "the shapes of Qwen3-VL-8B; transfer and switches are not measured here.",
         **profile,
     }
-    out = write({**told, **profile}, chosen.out, "-profile")
-    out.write_text(json.dumps(profile, indent=1) + "\n")
-    points = out.with_name(f"{out.stem}-points.json")
-    points.write_text(json.dumps({**told, "points": measured}, indent=1) + "\n")
+    Recording(profile, out).keep()
     print(out)
     return 0
 

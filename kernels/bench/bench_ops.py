@@ -30,13 +30,19 @@ PEAKS = {"H200": (4800.0, 989.0), "H100": (3350.0, 989.0), "A100": (2039.0, 312.
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One measurement. `num_bytes` and `flops` are useful ones; `twin` computes the same."""
+    """One measurement. `num_bytes` and `flops` are useful ones; `twin` computes the same.
+
+    written  tensors that both change in place
+    spoilt   tensors that an op may use as it likes: whole again before the next run of a check
+    """
 
     name: str
     run: Callable[[], Any]
     twin: Callable[[], Any]
     num_bytes: float
     flops: float = 0.0
+    written: tuple[torch.Tensor, ...] = ()
+    spoilt: tuple[torch.Tensor, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +52,7 @@ class Sizes:
     decode   (sequences, tokens each)
     prefill  (chunk, prefix)
     vision   (segments, tokens each, heads, head dimension)
+    blocks   moved at once: many, so that it is the copy that takes the time and not the launch
     """
 
     name: str
@@ -57,9 +64,22 @@ class Sizes:
     decode: tuple[tuple[int, int], ...]
     prefill: tuple[tuple[int, int], ...]
     vision: tuple[tuple[int, int, int, int], ...]
+    blocks: int = 128
 
 
 GPU_SIZES = (
+    Sizes(  # what the goals are about, hence first
+        name="qwen3-8b",
+        hidden=4096,
+        inner=12288,
+        num_heads=32,
+        num_kv_heads=8,
+        dim=128,
+        decode=((64, 4096), (64, 32768)),
+        prefill=((8192, 0),),
+        vision=((4, 4096, 16, 72),),
+        blocks=8192,  # 268 MB, of which L2 holds a fifth
+    ),
     Sizes(
         name="qwen2.5-vl-7b",
         hidden=3584,
@@ -70,17 +90,7 @@ GPU_SIZES = (
         decode=((1, 4096), (1, 32768), (16, 2048), (128, 1024), (256, 4096)),
         prefill=((512, 0), (2048, 0), (512, 8192), (8192, 0)),
         vision=((64, 64, 16, 80), (1, 4096, 16, 80), (8, 1024, 16, 72)),
-    ),
-    Sizes(  # what the goals are about
-        name="qwen3-8b",
-        hidden=4096,
-        inner=12288,
-        num_heads=32,
-        num_kv_heads=8,
-        dim=128,
-        decode=((64, 4096), (64, 32768)),
-        prefill=((8192, 0),),
-        vision=((4, 4096, 16, 72),),
+        blocks=8192,
     ),
 )
 CPU_SIZES = (
@@ -109,21 +119,29 @@ CPU_SIZES = (
 )
 
 
+def both(op: str, *arguments: Any, **keywords: Any) -> dict[str, Any]:
+    """The op, and its twin with the same arguments."""
+    kernel, twin = getattr(ops, op), getattr(reference, op)
+    return {
+        "run": lambda: kernel(*arguments, **keywords),
+        "twin": lambda: twin(*arguments, **keywords),
+    }
+
+
 def cases(sizes: Sizes, device: str, dtype: torch.dtype) -> Iterator[Case]:
     """Every op at `sizes`, one after another, so that one case's tensors live at a time."""
+    for part in PARTS.values():
+        yield from part(sizes, device, dtype)
+
+
+def elementwise(sizes: Sizes, device: str, dtype: torch.dtype) -> Iterator[Case]:
+    """Norms, activation, rotation: as many tokens as a decode step and as a chunk has."""
     itemsize = dtype.itemsize
     hidden, inner, dim = sizes.hidden, sizes.inner, sizes.dim
     heads, kv_heads = sizes.num_heads, sizes.num_kv_heads
 
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(shape, device=device).to(dtype)
-
-    def both(op: str, *arguments: Any, **keywords: Any) -> dict[str, Any]:
-        kernel, twin = getattr(ops, op), getattr(reference, op)
-        return {
-            "run": lambda: kernel(*arguments, **keywords),
-            "twin": lambda: twin(*arguments, **keywords),
-        }
 
     rows = [num_seqs for num_seqs, _ in sizes.decode[-1:]]
     rows += [chunk for chunk, _ in sizes.prefill[-1:]]
@@ -145,13 +163,24 @@ def cases(sizes: Sizes, device: str, dtype: torch.dtype) -> Iterator[Case]:
         qkv = draw(tokens, heads + 2 * kv_heads, dim)
         q, k, v = torch.split(qkv, [heads, kv_heads, kv_heads], 1)
         cos, sin = torch.rand(2, tokens, dim // 2, device=device).unbind()
-        cache = draw(2, tokens // 16 + 1, 16, kv_heads, dim)
-        slots = torch.randperm(cache.shape[1] * 16, device=device)[:tokens]
-        yield Case(
-            name=f"rope_kv_write {at}",
-            num_bytes=(2 * heads + 4 * kv_heads) * tokens * dim * itemsize + 4 * tokens * dim,
-            **both("rope_kv_write", q, k, v, cos, sin, *cache, slots),
-        )
+        for name, norms in (
+            ("rope_kv_write", {}),
+            ("rope_kv_write qk-norm", {"q_norm": draw(dim), "k_norm": draw(dim), "eps": 1e-6}),
+        ):
+            cache = draw(2, tokens // 16 + 1, 16, kv_heads, dim)  # a new one: nothing is filed yet
+            slots = torch.randperm(cache.shape[1] * 16, device=device)[:tokens]
+            yield Case(
+                name=f"{name} {at}",
+                num_bytes=(2 * heads + 4 * kv_heads) * tokens * dim * itemsize + 4 * tokens * dim,
+                written=tuple(cache),
+                spoilt=(q,),
+                **both("rope_kv_write", q, k, v, cos, sin, *cache, slots, **norms),
+            )
+
+
+def decode(sizes: Sizes, device: str, dtype: torch.dtype) -> Iterator[Case]:
+    """One query a sequence; equal lengths, then ragged ones."""
+    heads, kv_heads, dim = sizes.num_heads, sizes.num_kv_heads, sizes.dim
     for ragged in (False, True):
         for num_seqs, length in sizes.decode:
             lengths = [
@@ -160,15 +189,20 @@ def cases(sizes: Sizes, device: str, dtype: torch.dtype) -> Iterator[Case]:
             batch = paged_batch(lengths, num_kv_heads=kv_heads, dim=dim, dtype=dtype, device=device)
             yield Case(
                 name=f"paged_decode S={num_seqs} L={length}" + " ragged" * ragged,
-                num_bytes=2 * sum(lengths) * kv_heads * dim * itemsize,
+                num_bytes=2 * sum(lengths) * kv_heads * dim * dtype.itemsize,
                 flops=4.0 * sum(lengths) * heads * dim,
                 **both(
                     "paged_decode_attention",
-                    draw(num_seqs, heads, dim),
+                    torch.randn(num_seqs, heads, dim, device=device).to(dtype),
                     *vars(batch).values(),
                     scale=dim**-0.5,
                 ),
             )
+
+
+def prefill(sizes: Sizes, device: str, dtype: torch.dtype) -> Iterator[Case]:
+    """One chunk behind its prefix."""
+    heads, kv_heads, dim = sizes.num_heads, sizes.num_kv_heads, sizes.dim
     for chunk, prefix in sizes.prefill:
         batch = paged_batch(
             [chunk + prefix], num_kv_heads=kv_heads, dim=dim, dtype=dtype, device=device
@@ -176,11 +210,11 @@ def cases(sizes: Sizes, device: str, dtype: torch.dtype) -> Iterator[Case]:
         seen = chunk * prefix + chunk * (chunk + 1) / 2
         yield Case(
             name=f"paged_prefill chunk={chunk} prefix={prefix}",
-            num_bytes=2 * (chunk * heads + (chunk + prefix) * kv_heads) * dim * itemsize,
+            num_bytes=2 * (chunk * heads + (chunk + prefix) * kv_heads) * dim * dtype.itemsize,
             flops=4.0 * seen * heads * dim,
             **both(
                 "paged_prefill_attention",
-                draw(chunk, heads, dim),
+                torch.randn(chunk, heads, dim, device=device).to(dtype),
                 batch.k_cache,
                 batch.v_cache,
                 batch.block_tables,
@@ -190,31 +224,59 @@ def cases(sizes: Sizes, device: str, dtype: torch.dtype) -> Iterator[Case]:
                 max_q_len=chunk,
             ),
         )
-    for segments, length, vision_heads, vision_dim in sizes.vision:
-        q, k, v = draw(segments * length, 3, vision_heads, vision_dim).unbind(1)
+
+
+def vision(sizes: Sizes, device: str, dtype: torch.dtype) -> Iterator[Case]:
+    """Attention inside pictures or windows."""
+    for segments, length, heads, dim in sizes.vision:
+        qkv = torch.randn(segments * length, 3, heads, dim, device=device).to(dtype)
         yield Case(
-            name=f"vision {segments}x{length} H={vision_heads} D={vision_dim}",
-            num_bytes=4 * segments * length * vision_heads * vision_dim * itemsize,
-            flops=4.0 * segments * length**2 * vision_heads * vision_dim,
+            name=f"vision {segments}x{length} H={heads} D={dim}",
+            num_bytes=4 * segments * length * heads * dim * dtype.itemsize,
+            flops=4.0 * segments * length**2 * heads * dim,
             **both(
                 "vision_attention",
-                q,
-                k,
-                v,
+                *qkv.unbind(1),
                 cumulative([length] * segments, device),
-                scale=vision_dim**-0.5,
+                scale=dim**-0.5,
                 max_seqlen=length,
             ),
         )
-    cache = draw(256, 16, kv_heads, dim)
-    ids = torch.randperm(256, device=device)[:128]
-    size = ids.shape[0] * cache[0].numel() * itemsize
-    yield Case(name="gather_blocks N=128", num_bytes=2 * size, **both("gather_blocks", cache, ids))
+
+
+def blocks(sizes: Sizes, device: str, dtype: torch.dtype) -> Iterator[Case]:
+    """Whole blocks out of a cache, into it, and inside it."""
+    count = sizes.blocks
+    cache = torch.randn(2 * count, 16, sizes.num_kv_heads, sizes.dim, device=device).to(dtype)
+    ids = torch.randperm(2 * count, device=device)
+    num_bytes = 2 * count * cache[0].numel() * dtype.itemsize
     yield Case(
-        name="scatter_blocks N=128",
-        num_bytes=2 * size,
-        **both("scatter_blocks", cache, ids, cache[:128].clone()),
+        name=f"gather_blocks N={count}",
+        num_bytes=num_bytes,
+        **both("gather_blocks", cache, ids[:count]),
     )
+    yield Case(
+        name=f"scatter_blocks N={count}",
+        num_bytes=num_bytes,
+        written=(cache,),
+        **both("scatter_blocks", cache, ids[:count], cache[:count].clone()),
+    )
+    yield Case(
+        name=f"copy_blocks N={count}",
+        num_bytes=num_bytes,
+        written=(cache,),
+        **both("copy_blocks", cache, cache, ids[:count], ids[count:]),
+    )
+
+
+Part = Callable[[Sizes, str, torch.dtype], Iterator[Case]]
+PARTS: dict[str, Part] = {
+    "decode": decode,
+    "prefill": prefill,
+    "elementwise": elementwise,
+    "vision": vision,
+    "blocks": blocks,
+}
 
 
 def seconds(run: Callable[[], Any], device: str) -> float:

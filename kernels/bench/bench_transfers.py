@@ -27,8 +27,8 @@ from random import Random
 from typing import Any
 
 import torch
-from bench_gpu import parser, write
 from device_limits import Limits, conditions, progress, seconds
+from recording import parser, write
 from transfer_owner import OwnerSettings, filled
 
 from epidote_workers.messages import POOLS, Nothing, Pools

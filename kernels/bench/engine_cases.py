@@ -205,18 +205,19 @@ def arrivals(
 def role_switches(folder: Path, device: str, *, toy: bool) -> list[dict[str, Any]]:
     """Time of E→P, P→D, D→P and P→E, weights resident and released, and what was moved.
 
-    A part of the model's layers: time grows with the bytes, which are told. Moved are the weights
-    of a half that the new role needs and that was not there; the pools stay where they are.
+    As workers switch: a half of the model that comes is warmed up, on a GPU with a graph for every
+    bucket, before the switch is done. The first switch of an engine also compiles. A part of the
+    model's layers: time grows with the bytes, which are told. Moved are the weights of a half that
+    the new role needs and that was not there; the pools stay where they are.
     """
     scale = TOY if toy else REAL
     path = save_vision_model(folder / "few", toy=toy, num_layers=scale.switch_layers)
     lines = []
     for policy in WeightsPolicy:
         engine = engine_of(path, device, num_kv_blocks=64, num_media_rows=1024, role=Role.ENCODE,
-                           weights_policy=policy, warm_up=False)  # fmt: skip
-        engine.set_role(Role.PREFILL)  # the first load reads, or draws, the weights
-        engine.set_role(Role.ENCODE)
-        for role in (Role.PREFILL, Role.DECODE, Role.PREFILL, Role.ENCODE):
+                           weights_policy=policy)  # fmt: skip
+        again = (Role.PREFILL, Role.DECODE, Role.PREFILL, Role.ENCODE)
+        for turn, role in enumerate((Role.PREFILL, Role.ENCODE, *again)):
             before, held, had = engine.role, allocated(device), loaded(engine)
             wait(device)
             start_s = time.perf_counter()
@@ -227,6 +228,7 @@ def role_switches(folder: Path, device: str, *, toy: bool) -> list[dict[str, Any
                 {
                     "switch": f"{before} to {role}",
                     "weights": policy.value,
+                    "is_first": turn == 0,
                     "time_s": taken_s,
                     "moved_bytes": sum(n for half, n in loaded(engine).items() if half not in had),
                     "device_bytes_before": held,

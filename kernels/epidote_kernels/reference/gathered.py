@@ -18,6 +18,11 @@ class _Kept(threading.local):
 _kept = _Kept()
 
 
+def forget() -> None:
+    """Give the thread's memory back."""
+    _kept.buffers.clear()
+
+
 def gathered(role: str, cache: Tensor, ids: Tensor) -> Tensor:
     """Blocks `ids` of `cache` as [N·BS, K, D]; overwritten by the thread's next call for `role`.
 

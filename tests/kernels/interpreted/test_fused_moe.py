@@ -1,5 +1,7 @@
 """Routing, the order by expert and the experts' products in the interpreter, against the twins."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -161,8 +163,11 @@ def test_tilings_of_unequal_rows_are_refused() -> None:
         fused_moe(x, gate_up, down, weights, experts, tilings=tilings)
 
 
-def test_the_rival_computes_the_same() -> None:
+@pytest.mark.parametrize(
+    "ends", [{}, {"activation": ops.silu_mul, "sums_by_product": True}], ids=["plain", "fused"]
+)
+def test_the_rival_computes_the_same(ends: dict[str, Any]) -> None:
     x, gate_up, down = draw(9, 32, 16, 4, BF16)
     weights, experts = reference.moe_route(torch.randn(9, 4), 2, renormalise=True)
-    got = grouped_mm_moe(x, gate_up, down, weights, experts)
+    got = grouped_mm_moe(x, gate_up, down, weights, experts, **ends)
     assert_equal_enough(got, reference.fused_moe(x, gate_up, down, weights, experts))
