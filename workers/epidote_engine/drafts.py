@@ -15,7 +15,8 @@ from torch import Tensor
 from epidote_core.generation import TokenLogprob
 from epidote_engine.device_events import DeviceEvent
 from epidote_engine.rows import BatchRows, Ints
-from epidote_engine.sampler import Sampled, Sampler, _Batch, _unpacked, best_tokens
+from epidote_engine.sampler import Sampled, Sampler, _unpacked, best_tokens
+from epidote_engine.sampling_batch import SamplingBatch
 from epidote_engine.vision.upload import upload
 from epidote_kernels import ops
 
@@ -62,14 +63,14 @@ class DraftingSampler(Sampler):
 
     def __init__(self, rows: BatchRows, vocab: int, eos_token_ids: Collection[int]) -> None:
         super().__init__(rows, vocab, eos_token_ids)
-        self._uploaded: tuple[_Batch, tuple[Tensor, ...]] | None = None
+        self._uploaded: tuple[SamplingBatch, tuple[Tensor, ...]] | None = None
 
     @torch.inference_mode()
     def draft(self, logits: Tensor, rows: Ints) -> Draft:
         """Choose one token for each of `rows`; logits [N, vocab]."""
         batch = self._batch
         if batch is None or not batch.describes(rows, self._rows.version):
-            batch = self._batch = _Batch(self._rows, rows, logits.device)
+            batch = self._batch = SamplingBatch(self._rows, rows, logits.device)
         if batch.is_plain:
             return Draft(rows, best_tokens(logits), None, batch.num_logprobs)
         logits = logits.float()
@@ -79,20 +80,26 @@ class DraftingSampler(Sampler):
         return Draft(rows, ids, self._table(logits, ids, batch), batch.num_logprobs)
 
     def warm_up(self, logits: Tensor) -> None:
-        """Have the draw compiled for logits like these, [N, vocab]."""
+        """Have penalties and the draw compiled for logits like these, [N, vocab]."""
         some = logits[:1].float()
         one = torch.ones(1, device=some.device)
         none = torch.zeros(1, dtype=torch.int64, device=some.device)
+        ops.apply_penalties(
+            some.clone(), none, none, torch.zeros_like(some, dtype=torch.int32),
+            torch.zeros_like(some, dtype=torch.bool), one, one * 0.5, one * 0.5,
+        )  # fmt: skip
         ops.sample_tokens(some, one, none.int() + 5, one * 0.9, one * 0.1, none, none, none)
 
-    def _drawn(self, logits: Tensor, rows: Ints, batch: _Batch) -> Tensor:
+    def _drawn(self, logits: Tensor, rows: Ints, batch: SamplingBatch) -> Tensor:
         if not logits.is_cuda:
             return super()._drawn(logits, rows, batch)
         positions = upload(self._rows.num_outputs[rows], logits.device)
         parameters = (*self._parameters(rows, batch, logits.device), positions)
         return ops.sample_tokens(logits, *parameters)
 
-    def _parameters(self, rows: Ints, batch: _Batch, device: torch.device) -> tuple[Tensor, ...]:
+    def _parameters(
+        self, rows: Ints, batch: SamplingBatch, device: torch.device
+    ) -> tuple[Tensor, ...]:
         """What does not change from step to step, sent once for a set of rows."""
         if self._uploaded is None or self._uploaded[0] is not batch:
             state = self._rows

@@ -11,7 +11,6 @@ row notices; the mark travels with the ids, so that finding it waits for nothing
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,6 +20,9 @@ from torch import Tensor
 from epidote_core.generation import TokenLogprob
 from epidote_engine.random_numbers import uniforms
 from epidote_engine.rows import BatchRows, Ints
+from epidote_engine.sampling_batch import SamplingBatch
+from epidote_engine.vision.upload import upload
+from epidote_kernels import ops
 
 NO_TOKEN = -1  # also of ops.sample_tokens
 
@@ -49,21 +51,21 @@ class Sampler:
         self._counted = np.zeros(
             rows.max_rows, np.int64
         )  # the `stay` for which a row's counts were rebuilt
-        self._batch: _Batch | None = None
+        self._batch: SamplingBatch | None = None
 
     @torch.inference_mode()
     def sample(self, logits: Tensor, rows: Ints) -> Sampled:
         """Choose one token for each of `rows`; logits [N, vocab]. One copy to the host."""
         batch = self._batch
         if batch is None or not batch.describes(rows, self._rows.version):
-            batch = self._batch = _Batch(self._rows, rows, logits.device)
+            batch = self._batch = SamplingBatch(self._rows, rows, logits.device)
         if batch.is_plain:
             return Sampled(rows, _best(logits), [None] * len(rows))
         raw = logits.float()
         ids = self._chosen(self._edited(raw, rows, batch), rows, batch)
         return self._on_host(raw, rows, ids, batch)
 
-    def _chosen(self, logits: Tensor, rows: Ints, batch: "_Batch") -> Tensor:
+    def _chosen(self, logits: Tensor, rows: Ints, batch: SamplingBatch) -> Tensor:
         """One token for each row, and noted where there are penalties; logits are edited."""
         ids = best_tokens(logits)
         if batch.is_random:
@@ -78,40 +80,23 @@ class Sampler:
             )
         return ids
 
-    def _edited(self, logits: Tensor, rows: Ints, batch: "_Batch") -> Tensor:
+    def _edited(self, logits: Tensor, rows: Ints, batch: SamplingBatch) -> Tensor:
         """Bias, min_tokens and penalties; a new tensor unless there is nothing to do."""
-        places: list[tuple[int, int, float]] = []
-        for index in batch.editing:
-            seq = self._rows.owners[rows[index]]
-            assert seq is not None, "a sampled row has an owner"
-            sampling = seq.request.sampling
-            places += [(index, token, bias) for token, bias in sampling.logit_bias]
-            if seq.num_outputs < sampling.min_tokens:
-                banned = {*sampling.stop_token_ids, *(() if sampling.ignore_eos else self._eos)}
-                places += [(index, token, -np.inf) for token in banned]
-        places = [place for place in places if 0 <= place[1] < self._vocab]
-        if places:
-            where = torch.tensor([place[:2] for place in places], device=logits.device).t()
-            values = torch.tensor([place[2] for place in places], device=logits.device)
-            logits = logits.index_put((where[0], where[1]), values, accumulate=True)
+        edited = logits
+        if (edits := batch.edits(self._eos, self._vocab)) is not None:
+            places, tokens, values = edits
+            edited = logits.index_put((places, tokens), values, accumulate=True)
         if batch.penalised is not None:
-            logits = self._penalised(logits, rows, batch)
-        return logits
-
-    def _penalised(self, logits: Tensor, rows: Ints, batch: "_Batch") -> Tensor:
-        assert batch.penalised is not None
-        for row in rows[batch.penalised_host].tolist():
-            self._count(row, logits.device)
-        assert self._counts is not None
-        assert self._in_prompt is not None
-        counts = self._counts[batch.penalised_rows]
-        some = logits[batch.penalised]
-        repetition = batch.column("repetition_penalty")[batch.penalised]
-        seen = (counts > 0) | self._in_prompt[batch.penalised_rows]
-        some = torch.where(seen, torch.where(some > 0, some / repetition, some * repetition), some)
-        some = some - counts * batch.column("frequency_penalty")[batch.penalised]
-        some = some - (counts > 0) * batch.column("presence_penalty")[batch.penalised]
-        return logits.index_copy(0, batch.penalised, some)
+            for row in rows[batch.penalised_host].tolist():
+                self._count(row, logits.device)
+            assert self._counts is not None
+            assert self._in_prompt is not None
+            edited = logits.clone() if edited is logits else edited
+            ops.apply_penalties(
+                edited, batch.penalised, batch.penalised_rows, self._counts, self._in_prompt,
+                *batch.penalties,
+            )  # fmt: skip
+        return edited
 
     def _count(self, row: int, device: torch.device) -> None:
         """Count a row's tokens if it has a new owner."""
@@ -124,13 +109,14 @@ class Sampler:
         if self._counted[row] == self._rows.stay[row]:
             return
         self._counted[row] = self._rows.stay[row]
-        tokens = torch.tensor(seq.token_ids, device=device)
+        tokens = upload(np.array(seq.token_ids, np.int64), device)
         prompt, outputs = tokens[: seq.prompt_len], tokens[seq.prompt_len :]
-        self._in_prompt[row] = False
-        self._in_prompt[row, prompt] = True
-        self._counts[row] = torch.bincount(outputs, minlength=self._vocab).int()
+        self._in_prompt[row].zero_().index_fill_(0, prompt, True)
+        self._counts[row].zero_().index_add_(
+            0, outputs, torch.ones_like(outputs, dtype=torch.int32)
+        )
 
-    def _drawn(self, logits: Tensor, rows: Ints, batch: "_Batch") -> Tensor:
+    def _drawn(self, logits: Tensor, rows: Ints, batch: SamplingBatch) -> Tensor:
         """Inverse of the cumulative distribution, in vocabulary order, at one number a row.
 
         `NO_TOKEN` where the temperature or a filter left no finite logit.
@@ -147,12 +133,12 @@ class Sampler:
         drawn = torch.searchsorted(cumulative, torch.minimum(targets, below), right=True)
         return torch.where(best.isfinite(), drawn, NO_TOKEN).squeeze(1)
 
-    def _on_host(self, raw: Tensor, rows: Ints, ids: Tensor, batch: "_Batch") -> Sampled:
+    def _on_host(self, raw: Tensor, rows: Ints, ids: Tensor, batch: SamplingBatch) -> Sampled:
         if batch.max_logprobs < 0:
             return Sampled(rows, ids.cpu().numpy(), [None] * len(ids))
         return _unpacked(self._table(raw, ids, batch).cpu().numpy(), rows, batch.num_logprobs)
 
-    def _table(self, raw: Tensor, ids: Tensor, batch: "_Batch") -> Tensor:
+    def _table(self, raw: Tensor, ids: Tensor, batch: SamplingBatch) -> Tensor:
         """Columns: id, its logprob, the k best logprobs, their ids."""
         logprobs = raw.log_softmax(-1)
         chosen = logprobs.gather(1, ids.clamp(min=0).unsqueeze(1))
@@ -191,7 +177,7 @@ def _unpacked(table: NDArray[np.float32], rows: Ints, wanted: Ints) -> Sampled:
     return Sampled(rows, token_ids, logprobs)
 
 
-def _filtered(logits: Tensor, batch: "_Batch") -> Tensor:
+def _filtered(logits: Tensor, batch: SamplingBatch) -> Tensor:
     """-inf for what top-k, top-p and min-p exclude. The most likely token always stays.
 
     All three keep the tokens above a threshold, so that equals are kept together.
@@ -211,64 +197,3 @@ def _filtered(logits: Tensor, batch: "_Batch") -> Tensor:
         floor = logits.amax(-1, keepdim=True) + batch.column("min_p").log()
         logits = logits.masked_fill(logits < floor, -torch.inf)
     return logits
-
-
-class _Batch:
-    """Sampling parameters of one set of rows; built when the set changes."""
-
-    def __init__(self, rows: BatchRows, chosen: Ints, device: torch.device) -> None:
-        self._rows = rows
-        self._chosen = chosen.copy()
-        self._chosen_bytes = chosen.tobytes()  # comparing arrays costs 50 µs between two steps
-        self._version = rows.version
-        self._device = device
-        self._columns: dict[str, Tensor] = {}
-        self.is_plain = bool(rows.is_plain[chosen].all())
-        sampling = {name: values[chosen] for name, values in rows.sampling.items()}
-        random = sampling["temperature"] > 0
-        self.is_random = bool(random.any())
-        self.any_top_p = bool((random & (sampling["top_p"] < 1)).any())
-        self.any_min_p = bool((random & (sampling["min_p"] > 0)).any())
-        any_top_k = bool((random & (sampling["top_k"] > 0)).any())
-        every_top_k = bool((~random | (sampling["top_k"] > 0) | (sampling["top_p"] >= 1)).all())
-        self.sort_width = 0
-        if self.any_top_p or any_top_k:
-            # top-p alone needs the whole vocabulary sorted; behind a top-k its k is enough
-            widest = int(sampling["top_k"].max()) if every_top_k else 2**31
-            self.sort_width = max(widest, 1)
-        self.num_logprobs = rows.num_logprobs[chosen]
-        self.max_logprobs = int(self.num_logprobs.max(initial=-1))
-        self.penalised_host = np.array(
-            [i for i, row in enumerate(chosen) if rows.has_penalties(int(row))], np.int64
-        )
-        self.editing = [
-            i
-            for i, row in enumerate(chosen)
-            if (seq := rows.owners[row]) is not None
-            and (seq.request.sampling.logit_bias or seq.request.sampling.min_tokens)
-        ]
-
-    def describes(self, rows: Ints, version: int) -> bool:
-        return version == self._version and rows.tobytes() == self._chosen_bytes
-
-    @cached_property
-    def greedy(self) -> Tensor:
-        return (self.column("temperature") == 0).squeeze(1)
-
-    @cached_property
-    def penalised(self) -> Tensor | None:
-        """Indices into the batch; None: no row has penalties."""
-        if not len(self.penalised_host):
-            return None
-        return torch.from_numpy(self.penalised_host).to(self._device)
-
-    @cached_property
-    def penalised_rows(self) -> Tensor:
-        return torch.from_numpy(self._chosen[self.penalised_host]).to(self._device)
-
-    def column(self, name: str) -> Tensor:
-        """One parameter of every row, [N, 1]."""
-        if name not in self._columns:
-            values = torch.from_numpy(self._rows.sampling[name][self._chosen])
-            self._columns[name] = values.to(self._device).unsqueeze(1)
-        return self._columns[name]
