@@ -5,8 +5,10 @@ multiprocessor; not that it is right or fast. Run it without `TRITON_INTERPRET`:
 
     python -m epidote_kernels.aot            # a table for compute capability 9.0 (H100, H200)
     python -m epidote_kernels.aot fp16 80    # one number type, another capability
+    python -m epidote_kernels.aot bf16 --kernel paged_decode
 """
 
+import argparse
 import importlib
 import sys
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from typing import Any
 from epidote_kernels.launching import INTERPRETED, Form
 
 NUMBERS = ("bf16", "fp16", "fp32")
+CAPABILITIES = (80, 86, 89, 90, 100, 103, 120)  # e4m3 begins with 89
 MODULES = (
     "attention_scores",
     "blocks",
@@ -99,11 +102,25 @@ def build(form: Form, number: str, capability: int = 90) -> Built:
 
 def main(arguments: list[str]) -> None:
     """Print one line per form."""
-    numbers = arguments[:1] or NUMBERS
-    capability = int(arguments[1]) if len(arguments) > 1 else 90
-    for number in numbers:
+    parser = argparse.ArgumentParser(
+        prog="python -m epidote_kernels.aot",
+        description="Compile every kernel for a GPU that need not be there.",
+        epilog="example: python -m epidote_kernels.aot bf16 90 --kernel paged_decode",
+    )
+    parser.add_argument("number", nargs="?", choices=NUMBERS, help="all of them by default")
+    parser.add_argument(
+        "capability", nargs="?", type=int, default=90, choices=CAPABILITIES,
+        help="90, the default, is 9.0: H100, H200",
+    )  # fmt: skip
+    parser.add_argument("--kernel", default="", help="only forms whose name contains this")
+    chosen = parser.parse_args(arguments)
+    if INTERPRETED:
+        parser.error("TRITON_INTERPRET: is 1, unset it to compile")
+    for number in [chosen.number] if chosen.number else NUMBERS:
         for form in forms(number):
-            built = build(form, number, capability)
+            if chosen.kernel not in form.name:
+                continue
+            built = build(form, number, chosen.capability)
             matrix = "wgmma" if "wgmma" in built.ptx else "mma" if "mma.sync" in built.ptx else "-"
             print(
                 f"{number}  {form.name:44s} {len(built.cubin):7d} B code  "

@@ -87,6 +87,25 @@ def test_long_queries_use_hoppers_matrix_instruction(built: list[dict[str, Any]]
     assert all(line["wgmma"] for line in long), long
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["bf17"], "choose from"),
+        (["bf16", "9"], "choose from"),
+        (["bf16", "ninety"], "invalid int"),
+        (["--help"], "example: python -m epidote_kernels.aot"),
+    ],
+)
+def test_what_the_command_does_not_know_is_answered_with_what_it_does(
+    given: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        aot.main(given)
+    assert ended.value.code == (0 if given == ["--help"] else 2)
+    said = capsys.readouterr()
+    assert told in said.out + said.err
+
+
 def jit_functions() -> dict[str, pathlib.Path]:
     """Every function of the package under `@triton.jit`, as the sources say."""
     found: dict[str, pathlib.Path] = {}

@@ -21,7 +21,8 @@ def sample_tokens(
 
     logits       [N, V]  fp, last dimension of stride 1; -inf: never
     temperature  [N]  fp32, >= 0; 0 takes the best token, the first of equals
-    top_k        [N]  int32; 0: every token.   top_p  [N]  fp32 in (0, 1]; 1: every token
+    top_k        [N]  int32; 0: every token.   top_p  [N]  fp32 in [0, 1]; 1: every token, 0: the
+                 best token and its equals
     min_p        [N]  fp32 in [0, 1], relative to the best token's probability
     seeds, choices, positions  [N]  int64; their bits alone decide the draw
     returns      [N]  int64; -1 where there is nothing to choose from: NaN or infinity among a

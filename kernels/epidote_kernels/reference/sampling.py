@@ -48,6 +48,7 @@ def _floors(scaled: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tens
     floor = torch.where(k > 0, best.gather(1, last), -torch.inf)
     kept = best.masked_fill(best < floor, -torch.inf).softmax(-1)
     nucleus = best.masked_fill(kept.cumsum(-1) - kept >= p, torch.inf).amin(-1, keepdim=True)
+    nucleus = torch.minimum(nucleus, best[:, :1])  # the best stays, however small p is
     floor = torch.where(p < 1, torch.maximum(floor, nucleus), floor)
     return torch.maximum(floor, best[:, :1] + min_p.log()[:, None])
 

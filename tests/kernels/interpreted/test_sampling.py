@@ -52,6 +52,7 @@ def test_every_filter_at_once(vocab: int, dtype: torch.dtype) -> None:
         {"top_k": 500, "top_p": 1, "min_p": 0},
         {"top_k": 0, "top_p": 0.5, "min_p": 0},
         {"top_k": 7, "top_p": 0.05, "min_p": 0},
+        {"top_k": 0, "top_p": 0, "min_p": 0},
         {"top_k": 0, "top_p": 1, "min_p": 1},
     ],
     ids=str,
