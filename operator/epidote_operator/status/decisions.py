@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from epidote_operator.spec.service_status import MAX_DECISIONS, DecisionStatus
 from epidote_operator.status.conditions import timestamp
+from epidote_operator.status.experts import NOT_MOVED
 from epidote_operator.status.fleet import Outcome
 from epidote_planner.decision import AddWorkers, Plan
 
@@ -25,6 +26,7 @@ def decision_of(
     `minimum`: workers that are started beside it, since the spec asks for them in any case.
     """
     explanation = plan.explanation
+    is_done = not outcome.failure and not outcome.deferred and NOT_MOVED not in outcome.verbs()
     targets = Counter(plan.targets)
     for start in minimum:
         targets[start.lane] += start.count
@@ -41,7 +43,7 @@ def decision_of(
         binding=explanation.binding.value,
         targets={str(lane): count for lane, count in sorted(targets.items())},
         actions=tuple(actions[:MAX_ACTIONS]),
-        carried_out=(acts or bool(minimum)) and not outcome.failure and not outcome.deferred,
+        carried_out=(acts or bool(minimum)) and is_done,
         text=text,
         counterfactual=explanation.counterfactual,
         inputs=dict(explanation.inputs),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from epidote_operator.spec.service_status import ConditionStatus
 
+NOT_MOVED = "NotMoved"  # the executor's verb for an order to move experts that nobody took
 TRUE, FALSE = ConditionStatus.TRUE, ConditionStatus.FALSE
 
 
