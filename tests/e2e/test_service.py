@@ -334,8 +334,16 @@ def test_ctrl_c_ends_everything_it_started(service: Service):
     service.note_processes()
     pids = {process[0] for process in service.seen}
     assert any("ServeReplica:epidote:Engine" in title(process) for process in service.seen)
-    started_s = time.monotonic()
-    service.process.send_signal(signal.SIGINT)
+    body = {"model": "demo", "prompt": "red circle", "max_tokens": 200, "ignore_eos": True}
+    with ThreadPoolExecutor() as threads:
+        asked = threads.submit(service.http.post, "/v1/completions", json=body)
+        while not asked.done() and not any(w["load"]["num_running"] for w in service.fleet()):
+            time.sleep(0.05)
+        started_s = time.monotonic()
+        service.process.send_signal(signal.SIGINT)
+        answer = asked.result(PATIENCE_S)
+    # on a slow machine the answer may take longer than it is waited for
+    assert answer.status_code == 200 or answer.json()["error"]["code"] == "stopping"
     assert service.process.wait(PATIENCE_S) == 0
     print(f"stopped after {time.monotonic() - started_s:.1f} s")
     assert [process for process in service.seen if is_running(process)] == []

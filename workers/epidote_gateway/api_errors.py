@@ -68,6 +68,12 @@ def no_worker(message: str) -> ApiError:
     return ApiError(503, message, code="no_worker_available", headers={"retry-after": "1"})
 
 
+def stopping() -> ApiError:
+    """503 of a gateway that ends before the answer does."""
+    message = "the gateway is stopping; try again"
+    return ApiError(503, message, code="stopping", headers={"retry-after": "1"})
+
+
 def as_api_error(error: Exception) -> ApiError | None:
     """The API's view of an error that a neighbour raised; None: it is our bug."""
     match error:

@@ -1,5 +1,6 @@
 """This file is about what every request gets: an id, a caller, a log line, a clean error."""
 
+import asyncio
 import logging
 import re
 import uuid
@@ -8,15 +9,23 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from epidote_gateway.api_errors import as_api_error, internal_error
+from epidote_gateway.api_errors import as_api_error, internal_error, stopping
 from epidote_gateway.cache.controls import CATEGORY_HEADER, header_controls
 from epidote_gateway.caller import Caller, Keyring
-from epidote_gateway.http_exchange import FAILED_STATUS, ClientGone, Exchange, headers_of
+from epidote_gateway.http_exchange import (
+    EVENT_STREAM,
+    FAILED_STATUS,
+    ClientGone,
+    Exchange,
+    headers_of,
+)
 from epidote_gateway.metrics import Metrics
+from epidote_gateway.writing import error_events
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("epidote_gateway.access")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}\Z")
+_EVENTS = next(header for header in EVENT_STREAM if header[0] == b"content-type")
 _OPEN = frozenset(
     ("/health", "/healthz", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs")
 )
@@ -63,12 +72,15 @@ class RequestScope:
         path: str = scope["path"]
         headers = headers_of(scope)
         request_id = _request_id(headers.get(b"x-request-id", b""))
-        status = 0
+        status, is_streaming = 0, False
 
         async def send_with_id(message: MutableMapping[str, Any]) -> None:
-            nonlocal status
+            nonlocal status, is_streaming
+            if message["type"] == "http.response.body":
+                is_streaming &= message.get("more_body", False)
             if message["type"] == "http.response.start":
                 status = message["status"]
+                is_streaming = _EVENTS in message["headers"]
                 message["headers"] = [
                     *message["headers"], (b"x-request-id", request_id.encode())
                 ]  # fmt: skip
@@ -87,6 +99,14 @@ class RequestScope:
         except ClientGone:
             self._metrics.disconnects.inc()
             status = status or 499  # nginx's number for a client that left, for log and metrics
+        except asyncio.CancelledError:
+            # Not the client: the server has ended its patience with requests, since it stops.
+            error, exchange = stopping(), Exchange(scope, receive, send_with_id)
+            if not status:
+                await exchange.error(error)
+            elif is_streaming:  # whole events so far: one more can tell
+                await exchange.failed(error, error_events(error))
+            raise
         except Exception as error:
             # The last resort: nobody above could do better, and the client deserves a body.
             api_error = as_api_error(error)

@@ -21,6 +21,7 @@ from typing import Any
 
 from epidote_core.errors import EpidoteError
 from epidote_workers import loopback
+from epidote_workers.fleet_view import FleetView
 from epidote_workers.membership import HEARTBEAT_S
 from epidote_workers.process_tree import Process, command_name, descendants, end, is_running
 from epidote_workers.ray_environment import PORT_VARIABLE, ray_environment, shared_token
@@ -38,6 +39,7 @@ Progress = Callable[[str], None]
 
 OBJECT_STORE_BYTES = 100 << 20  # Ray's minimum is 75 MiB; tensors travel over our own memory
 CLOSE_S = 2.0
+WORK_S = 8.0  # for requests under way when a service stops; a second Ctrl-C ends it at once
 RAY_PARTS = 10_000  # Ray counts fractions of a GPU so finely
 CORE_COMMANDS = ("gcs_server", "raylet")
 
@@ -166,18 +168,35 @@ class LocalService:
         return not self._failures and all(is_running(process) for process in self._core)
 
     def stop(self) -> None:
-        """Shut Serve and Ray down."""
+        """Let requests end, but not for long; then shut Serve and Ray down."""
         import ray
         from ray import serve
 
-        # Workers then stop at once: there is nobody to hand their streams to.
         with contextlib.suppress(Exception):  # the register may be restarting; shutdown goes on
             handle: Any = serve.get_deployment_handle(FLEET, app_name=APP_NAME)
+            wait_for_work(lambda: handle.view.remote().result(timeout_s=CLOSE_S))
+            # Workers then stop at once: there is nobody to hand their streams to.
             handle.close.remote().result(timeout_s=CLOSE_S)
             time.sleep(HEARTBEAT_S + 0.1)  # a heartbeat carries it to every worker
         with contextlib.suppress(Exception):
             serve.shutdown()
         ray.shutdown()
+
+
+def wait_for_work(
+    look: Callable[[], FleetView],
+    *,
+    limit_s: float = WORK_S,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Return when no worker has a request, or after `limit_s`: new ones may go on coming."""
+    deadline_s = clock() + limit_s
+    while clock() < deadline_s:
+        loads = [worker.load for worker in look().workers]
+        if not any(load.num_waiting + load.num_running + load.num_encoding for load in loads):
+            return
+        sleep(HEARTBEAT_S / 2)
 
 
 def _let_the_agent_take_any_port() -> None:
