@@ -63,6 +63,7 @@ class Fleet(msgspec.Struct, kw_only=True):
     roles: RoleCounts
     workers: list[WorkerStatus]
     num_experts: int  # in each layer that has some; 0: none
+    wanted_workers: int | None  # that the register was asked for last; null: there is none
 
 
 class RoleRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -76,6 +76,7 @@ async def get_fleet(services: Services, path: dict[str, str], body: None) -> tup
         roles=RoleCounts.of(workers),
         workers=[WorkerStatus.of(worker) for worker in workers],
         num_experts=max((len(w.expert_tokens[0]) for w in workers if w.expert_tokens), default=0),
+        wanted_workers=services.backend.wanted_workers,
     )
 
 

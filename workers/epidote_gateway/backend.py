@@ -59,6 +59,11 @@ class Backend(Protocol):
         """Tokens in one KV block: what `WorkerView.block_hashes` are hashes of."""
         ...
 
+    @property
+    def wanted_workers(self) -> int | None:
+        """How many workers there shall be; None: nobody here decides that, or it is not known."""
+        ...
+
     def workers(self) -> Sequence[WorkerView]:
         """Every known worker in every state, from memory: called once or more a request."""
         ...

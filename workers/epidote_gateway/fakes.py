@@ -33,7 +33,7 @@ class FakeBackend:
     encoded: list[tuple[str, str, str]] = field(default_factory=list)  # worker, key, request
     closed: list[str] = field(default_factory=list)  # requests closed before their end
     num_open: int = 0
-    wanted_workers: int = 0
+    wanted_workers: int | None = 0
 
     @classmethod
     def of(cls, roles: Mapping[Role, int], **kwargs: Any) -> "FakeBackend":

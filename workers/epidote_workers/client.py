@@ -103,6 +103,10 @@ class FleetClient:
         """Tokens in a KV block; 16 until a worker has told."""
         return next((m.block_size for m in self._members.values() if m.block_size), 16)
 
+    @property
+    def wanted_workers(self) -> None:
+        """Whoever starts workers decides that."""
+
     def workers(self) -> Sequence[WorkerView]:
         """Every member in every state, from memory."""
         return [member.view for member in self._members.values()]

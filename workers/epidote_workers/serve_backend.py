@@ -31,6 +31,7 @@ class ServeBackend:
         self._fleet = fleet
         self._client = FleetClient(on_lost=self._on_lost)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._wanted_workers: int | None = None
 
     async def start(self) -> None:
         """Follow the register in the background; returns at once."""
@@ -46,6 +47,10 @@ class ServeBackend:
     @property
     def block_size(self) -> int:
         return self._client.block_size
+
+    @property
+    def wanted_workers(self) -> int | None:
+        return self._wanted_workers
 
     def workers(self) -> Sequence[WorkerView]:
         return self._client.workers()
@@ -98,7 +103,10 @@ class ServeBackend:
 
     async def _refresh(self) -> None:
         """See what was just changed before answering, rather than with the next watch."""
-        view: FleetView = await self._ask("view", CALL_TIMEOUT_S)
+        self._learn(await self._ask("view", CALL_TIMEOUT_S))
+
+    def _learn(self, view: FleetView) -> None:
+        self._wanted_workers = view.wish.num_workers
         self._client.update_members(view.workers)
 
     async def _follow(self) -> None:
@@ -113,7 +121,7 @@ class ServeBackend:
                 continue
             if view.version != version:
                 version = view.version
-                self._client.update_members(view.workers)
+                self._learn(view)
 
     def _on_lost(self, worker_id: str) -> None:
         self._spawn(self._report(worker_id))

@@ -50,7 +50,7 @@ class Executor:
             for action in actions:
                 done += await self._take(action, fleet, assigned, deferred)
             if fleet.is_known and _may_match(fleet, done, assigned):
-                await self._hands.match_size(assigned)
+                await self._hands.match_size(assigned, fleet.wanted_workers)
         except EpidoteError as error:
             return Outcome(done=tuple(done), failure=str(error), deferred=tuple(deferred))
         return Outcome(done=tuple(done), deferred=tuple(deferred))
@@ -190,10 +190,14 @@ def _may_match(fleet: Fleet, done: Iterable[Done], assigned: Counter[Lane]) -> b
 
     Told in mid-switch it would take the worker under way for one of its old role, and switch
     another one as well. The same goes for a worker that leaves, while another one is missing. And
-    with a role that has just lost its last worker: told fewer workers than stages it would have
-    everybody serve all of them, where one is enough until the replacement is there.
+    with a role that has just lost its last worker, or that others stand in for while nobody is
+    assigned to it: told fewer workers than stages it would have everybody serve all of them, where
+    one is enough until the replacement is there.
     """
-    if {lane.role for lane in fleet.assigned()} - {lane.role for lane in +assigned}:
+    roles = {lane.role for lane in +assigned}
+    if {lane.role for lane in fleet.assigned()} - roles:
+        return False
+    if any(w.stands_in for w in fleet.staying) and not (fleet.stages and fleet.stages <= roles):
         return False
     if not fleet.is_settled or any(step.verb == SwitchRole.__name__ for step in done):
         return False

@@ -59,7 +59,7 @@ class PretendHands:
         self._note("remove_worker", f"{worker.name} {'drain' if drain else 'now'}")
         self._change(worker, is_leaving=True)
 
-    async def match_size(self, assigned: Counter[Lane]) -> None:
+    async def match_size(self, assigned: Counter[Lane], known: int | None) -> None:
         self._note("match_size", str(assigned.total()))
 
     async def advise(self, advice: AdviseGateway) -> None:

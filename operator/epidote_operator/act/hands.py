@@ -48,8 +48,11 @@ class Hands(Protocol):
         """Take it away: drained first, or at once if it never served."""
         ...
 
-    async def match_size(self, assigned: Counter[Lane]) -> None:
-        """Tell the fleet's own register how many workers there shall be, in which roles."""
+    async def match_size(self, assigned: Counter[Lane], known: int | None) -> None:
+        """Tell the fleet's own register how many workers there shall be, in which roles.
+
+        `known`: how many it says that there shall be; None: it doesn't.
+        """
         ...
 
     async def advise(self, advice: AdviseGateway) -> None:

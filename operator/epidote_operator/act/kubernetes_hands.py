@@ -149,8 +149,11 @@ class KubernetesHands:
             uid=self._uid(worker),
         )
 
-    async def match_size(self, assigned: Counter[Lane]) -> None:
-        """Tell the register, once for each change, each gateway that is asked, and each head."""
+    async def match_size(self, assigned: Counter[Lane], known: int | None) -> None:
+        """Tell the register, once for each change, each gateway that is asked, and each head.
+
+        And again where it has another size by now: nobody else owns that.
+        """
         counts: Counter[Role] = Counter()
         for lane, count in assigned.items():
             counts[lane.role] += count
@@ -159,7 +162,8 @@ class KubernetesHands:
             return
         gateway = self._gateway()
         told = (gateway.url, self.asked.head or self.asked.size_told[1])
-        if (counts, told) == (self.asked.size, self.asked.size_told):
+        is_told = (counts, told) == (self.asked.size, self.asked.size_told)
+        if is_told and known in (None, counts.total()):
             return
         try:
             await gateway.set_num_workers(counts.total())

@@ -75,7 +75,7 @@ class LocalHands:
         self.intents.pop(worker.name, None)
         self._wants_size = True
 
-    async def match_size(self, assigned: Counter[Lane]) -> None:
+    async def match_size(self, assigned: Counter[Lane], known: int | None) -> None:
         """Only after a change of ours: a worker that restarts is the register's business."""
         if not self._wants_size:
             return

@@ -58,6 +58,7 @@ class FleetReport:
     at_s: float
     workers: tuple[WorkerReport, ...] = ()
     num_experts: int = 0  # in each layer that has some
+    wanted_workers: int | None = None  # by the register; None: it does not say
 
     def worker(self, worker_id: str) -> WorkerReport | None:
         return next((w for w in self.workers if w.worker_id == worker_id), None)
@@ -125,6 +126,7 @@ class GatewayClient:
             at_s=now_s,
             workers=tuple(_worker(item) for item in body["workers"]),
             num_experts=body.get("num_experts", 0),  # older gateways don't say
+            wanted_workers=body.get("wanted_workers"),
         )
 
     async def experts(self) -> FleetExperts:

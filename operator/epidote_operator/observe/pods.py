@@ -24,11 +24,12 @@ NODE_ID = "epidote.dev/node-id"  # annotation: how the worker's own node is call
 
 @dataclass
 class PodFleet:
-    """Joins pods and workers; remembers since when a worker is missing from the gateway's list, or
-    switches without an intent, or stands in for nobody. `head`: the life of the head that listens,
-    None while none is known to; see `status.head`."""
+    """Joins pods and workers; remembers who was on the gateway's list, and since when a worker is
+    missing there, or switches without an intent, or stands in for nobody. `head`: the life of the
+    head that listens, None while none is known to; see `status.head`."""
 
     head: str | None = None
+    _listed: set[str] = field(default_factory=set)  # pod uids
     _missing_since: dict[str, float] = field(default_factory=dict)  # by pod uid
     _adrift_since: dict[str, float] = field(default_factory=dict)
     _redundant_since: dict[str, float] = field(default_factory=dict)
@@ -49,6 +50,7 @@ class PodFleet:
         """
         listed = sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))
         uids = {pod["metadata"]["uid"] for pod in listed}
+        self._listed &= uids
         for kept in (self._missing_since, self._adrift_since, self._redundant_since):
             for uid in kept.keys() - uids:
                 del kept[uid]
@@ -65,6 +67,8 @@ class PodFleet:
             at_s=now_s,
             is_known=report is not None,
             message=message,
+            wanted_workers=None if report is None else report.wanted_workers,
+            stages=frozenset(stages),
             workers=tuple(
                 self._with_redundancy(pod["metadata"]["uid"], worker, workers, stages, now_s)
                 for pod, worker in zip(listed, workers, strict=True)
@@ -157,6 +161,7 @@ class PodFleet:
             return WorkerState.FAILED, created_s
         if report is not None:
             self._missing_since.pop(uid, None)
+            self._listed.add(uid)
             if report.state is WorkerState.STARTING:
                 return report.state, created_s
             return report.state, notes.since_s
@@ -165,8 +170,10 @@ class PodFleet:
                 return WorkerState.ROUTABLE, notes.since_s
             return WorkerState.STARTING, now_s
         missing_s = self._missing_since.setdefault(uid, now_s)
-        never_served = notes.since_s <= created_s + 1.0
-        return WorkerState.STARTING, created_s if never_served else missing_s
+        # Who had joined has the time of a start once more: its register may ask for it again.
+        has_joined = uid in self._listed or HEAD in (pod["metadata"].get("annotations") or {})
+        never_joined = not has_joined and notes.since_s <= created_s + 1.0
+        return WorkerState.STARTING, created_s if never_joined else missing_s
 
 
 def _without_head(pod: Mapping[str, Any], worker: FleetWorker, head: str | None) -> FleetWorker:

@@ -119,12 +119,17 @@ class FleetWorker:
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """All workers at one moment. `is_known`: a gateway told; else it is what the pods say."""
+    """All workers at one moment. `is_known`: a gateway told; else it is what the pods say.
+
+    `wanted_workers`: how many the register was asked for, None where it does not say.
+    """
 
     at_s: float
     workers: tuple[FleetWorker, ...] = ()
     is_known: bool = True
     message: str = ""  # why it is not known
+    wanted_workers: int | None = None
+    stages: frozenset[Role] = frozenset()  # that the model needs; empty: not known
 
     def worker(self, name: str) -> FleetWorker | None:
         return next((worker for worker in self.workers if worker.name == name), None)
@@ -139,10 +144,8 @@ class Fleet:
 
     @property
     def is_settled(self) -> bool:
-        """Whether everybody who stays does what it is assigned to, and nothing else."""
-        return all(
-            w.intent is None and w.adrift_since_s is None and not w.stands_in for w in self.staying
-        )
+        """Whether nobody who stays is between two roles."""
+        return all(w.intent is None and w.adrift_since_s is None for w in self.staying)
 
     def ready(self) -> Counter[Lane]:
         """Workers that serve, by lane: the gateway routes to them, and their pods are ready."""

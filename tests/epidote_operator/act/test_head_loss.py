@@ -272,7 +272,7 @@ async def test_a_new_heads_register_is_told_how_many_workers_there_are() -> None
     old, new = Register("http://10.0.0.1:8000"), Register("http://10.0.0.2:8000")
     asked, counts = Asked(head="h.0"), Counter({DECODE: 4})
 
-    async def tell(*gateways: Register) -> None:
+    async def tell(*gateways: Register, known: int | None = None) -> None:
         hands = KubernetesHands(
             api=None,  # type: ignore[arg-type]
             namespace="a",
@@ -283,7 +283,7 @@ async def test_a_new_heads_register_is_told_how_many_workers_there_are() -> None
             asked=asked,
             grace_s=1,
         )
-        await hands.match_size(counts)
+        await hands.match_size(counts, known)
         await asyncio.gather(*asked.switches.values())
 
     for _ in range(3):
@@ -298,3 +298,7 @@ async def test_a_new_heads_register_is_told_how_many_workers_there_are() -> None
     await tell(new, old)
     await tell(new, old)
     assert (old.told, new.told) == ([4, 4], [4])
+    await tell(new, old, known=4)
+    assert new.told == [4]
+    await tell(new, old, known=1)
+    assert new.told == [4, 4], "somebody else gave it another size"

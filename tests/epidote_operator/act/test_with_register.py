@@ -1,4 +1,4 @@
-"""The operator's loop beside the real register of workers: a stage loses its last worker."""
+"""The operator's loop beside the real register of workers: lost workers, a size of others."""
 
 import asyncio
 from collections import Counter
@@ -40,6 +40,8 @@ class Service(PretendHands):
     joined: PodFleet = field(default_factory=PodFleet)
     orders: list[str] = field(default_factory=list)  # switches that the operator asked for
     made: list[str] = field(default_factory=list)  # switches that workers made, whoever asked
+    replicas: int = 3  # that the register has asked for
+    told: Counter[Role] | None = None  # the counts that it was told last
 
     def __post_init__(self) -> None:
         self.register = Register(
@@ -55,7 +57,10 @@ class Service(PretendHands):
         return self.pods[name]["status"]["phase"] == "Failed"
 
     async def _scale(self, number: int) -> None:
-        return
+        """Workers beyond the number say goodbye; their pods stay, without anything to do."""
+        self.replicas = number
+        for view in self.register.view().workers[number:]:
+            self.register.remove(view.worker_id)
 
     async def _switch(self, worker: WorkerView, role: Role, *, deadline_s: float) -> SwitchOutcome:
         self.made.append(f"{worker.worker_id} {worker.role}>{role}")
@@ -88,7 +93,7 @@ class Service(PretendHands):
                 continue
             known = {view.worker_id: view for view in self.register.view().workers}
             if name not in known:
-                if not joins:
+                if not joins or len(self.register.view().workers) >= self.replicas:
                     continue
                 likes = Role(pod["metadata"]["labels"][ROLE])
                 view = self._view(name, likes, WorkerState.STARTING, 0)
@@ -117,6 +122,7 @@ class Service(PretendHands):
     async def look(self, _: Any, now_s: float) -> Observation:
         report = FleetReport(
             at_s=now_s,
+            wanted_workers=self.register.view().wish.num_workers,
             workers=tuple(
                 WorkerReport(worker_id=v.worker_id, role=v.role, state=v.state, epoch=v.epoch)
                 for v in self.register.view().workers
@@ -164,8 +170,12 @@ class Service(PretendHands):
     async def remove_worker(self, worker: FleetWorker, *, drain: bool) -> None:
         self.pods.pop(worker.name)
 
-    async def match_size(self, assigned: Counter[Lane]) -> None:
+    async def match_size(self, assigned: Counter[Lane], known: int | None) -> None:
+        """Told once for each change, as by `KubernetesHands`."""
         counts = Counter({lane.role: count for lane, count in assigned.items() if count})
+        if self.told == counts and known == counts.total():
+            return
+        self.told = counts
         try:
             await self.register.set_num_workers(counts.total())
             await self.register.set_roles(counts)
@@ -224,3 +234,18 @@ async def test_a_survivor_that_the_register_forgot_is_ordered_back_once() -> Non
         await service.tick()
     assert len(service.orders) == len(service.made) == 1
     assert service.roles() == ONE_EACH
+
+
+async def test_a_size_that_somebody_else_gave_the_register_is_the_operators_again() -> None:
+    """`epidote scale 1`: one worker is left, which serves every stage, and others have no work."""
+    service = await at_rest()
+    await service.register.set_num_workers(1)
+    await service.settle()
+    assert service.roles() == {Role.ALL: 1}
+    for _ in range(6):
+        await service.tick()
+        service.beat(joins=True)
+    assert service.register.view().wish.num_workers == 3
+    assert service.roles() == ONE_EACH
+    assert len(service.pods) == 3, "those that were idle serve again"
+    assert service.orders == []

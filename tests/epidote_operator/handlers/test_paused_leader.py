@@ -140,6 +140,9 @@ async def test_no_gateway_is_ordered_about_by_a_leader_no_more() -> None:
         may_act=lambda: False,
     )
     advice = AdviseGateway(cache_pressure=0.5, lossy_pressure=0.0, shed_ratio=0.0)
-    for order in (hands.advise(advice), hands.match_size(Counter({Lane("", Role.DECODE): 1}))):
+    for order in (
+        hands.advise(advice),
+        hands.match_size(Counter({Lane("", Role.DECODE): 1}), None),
+    ):
         with pytest.raises(CannotAct, match="another operator may lead"):
             await order

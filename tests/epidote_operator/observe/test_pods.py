@@ -7,7 +7,14 @@ from epidote_operator.observe.cluster_observer import gateway_urls
 from epidote_operator.observe.gateway_client import FleetReport, WorkerReport
 from epidote_operator.observe.pods import PodFleet
 from epidote_operator.resources.labels import REVISION, ROLE
-from epidote_operator.resources.pod_notes import ASSIGNMENT, assignment, marked, read_notes, settled
+from epidote_operator.resources.pod_notes import (
+    ASSIGNMENT,
+    HEAD,
+    assignment,
+    marked,
+    read_notes,
+    settled,
+)
 from epidote_operator.status.fleet import SwitchIntent
 from epidote_planner.lane import Lane
 
@@ -68,6 +75,16 @@ def test_a_worker_that_has_served_and_is_missing_has_its_time_from_then_on() -> 
     assert later.since_s == 900.0
     (back,) = fleet.fleet([pod("w")], report(told("w")), 960.0).workers
     assert back.state is WorkerState.ROUTABLE
+
+
+def test_one_that_had_joined_and_never_switched_has_its_time_as_well() -> None:
+    """Known by this operator's memory, or by the note that an earlier one left."""
+    fresh = {ASSIGNMENT: assignment(DECODE, CREATED_S)}
+    seen = PodFleet()
+    seen.fleet([pod("w", annotations=fresh)], report(told("w")), 800.0)
+    for fleet, notes in ((seen, fresh), (PodFleet(), {**fresh, HEAD: "h.0"})):
+        (worker,) = fleet.fleet([pod("w", annotations=notes)], report(), 900.0).workers
+        assert (worker.state, worker.since_s) == (WorkerState.STARTING, 900.0)
 
 
 def test_without_any_gateway_what_served_goes_on_serving() -> None:
