@@ -18,6 +18,8 @@ from typing import Any
 from epidote_kernels.launching import INTERPRETED, Form
 
 NUMBERS = ("bf16", "fp16", "fp32")
+# sizes of rows, multiples of 16 in every model: Triton sees it when it launches, and widens loads
+MULTIPLES = ("size", "depth", "inner", "num_columns", "dim", "vocab")
 CAPABILITIES = (80, 86, 89, 90, 100, 103, 120)  # e4m3 begins with 89
 MODULES = (
     "attention_scores",
@@ -84,7 +86,11 @@ def build(form: Form, number: str, capability: int = 90) -> Built:
         for place, name in enumerate(names)
         if not form.kernel.params[place].do_not_specialize
         and not form.kernel.params[place].do_not_specialize_on_alignment
-        and (signature[name].startswith("*") or name.endswith("_stride"))
+        and (
+            signature[name].startswith("*")
+            or name.endswith("_stride")
+            or (name in MULTIPLES and signature[name] != "constexpr")
+        )
     }
     source = ASTSource(form.kernel, signature, dict(form.constants), aligned)
     options = {"num_warps": form.num_warps, "num_stages": form.num_stages}

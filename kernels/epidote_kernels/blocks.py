@@ -11,13 +11,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from epidote_kernels.launching import Form, divided_up, launching_on, power_of_two
+from epidote_kernels.launching import (
+    INDEX_POINTERS,
+    Form,
+    divided_up,
+    launching_on,
+    power_of_two,
+)
 
 BYTES = 8192  # a program's share of a block: four 16-byte loads a thread; not tuned yet
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=INDEX_POINTERS)
 def copy_blocks_kernel(
     src_ptr,
     dst_ptr,

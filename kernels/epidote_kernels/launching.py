@@ -21,10 +21,12 @@ import torch
 from torch import Tensor
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-# Pointers to lengths, tables and slots: an engine passes parts of its buffers, whose addresses are
-# multiples of 16 in one step and not in the next. Nothing is gained by compiling for both.
+# Pointers to lengths, tables, slots and blocks' ids: an engine passes parts of its buffers, whose
+# addresses are multiples of 16 in one step and not in the next. Nothing is gained by compiling for
+# both.
 INDEX_POINTERS = (
     *("tables_ptr", "lens_ptr", "starts_ptr", "span_ends_ptr", "bounds_ptr", "slots_ptr"),
+    *("ids_ptr", "src_ids_ptr", "dst_ids_ptr"),
 )
 LOG2_E = 1.4426950408889634  # exp(x) = 2 ** (x · LOG2_E): GPUs have exp2 in hardware
 

@@ -13,7 +13,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from epidote_kernels.launching import Form, divided_up, launching_on, power_of_two
+from epidote_kernels.launching import (
+    INDEX_POINTERS,
+    Form,
+    divided_up,
+    launching_on,
+    power_of_two,
+)
 from epidote_kernels.reference.packed_blocks import LARGEST, PackedBlocks
 
 BYTES = 8192  # a program's piece of a block that is moved as it is; not tuned yet
@@ -21,7 +27,7 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _QUANTIZED = {torch.int8: "i8", torch.float8_e4m3fn: "fp8e4nv"}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("num_blocks",), do_not_specialize_on_alignment=INDEX_POINTERS)
 def move_blocks_kernel(
     pool_ptr,
     packed_ptr,
@@ -46,7 +52,7 @@ def move_blocks_kernel(
         tl.store(in_pool, tl.load(in_packed, mask=mask), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("num_blocks",), do_not_specialize_on_alignment=INDEX_POINTERS)
 def quantize_blocks_kernel(
     pool_ptr,
     packed_ptr,
@@ -84,7 +90,7 @@ def quantize_blocks_kernel(
     tl.store(scales_ptr + packed * num_heads + head, scale)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("num_blocks",), do_not_specialize_on_alignment=INDEX_POINTERS)
 def dequantize_blocks_kernel(
     pool_ptr,
     packed_ptr,

@@ -24,6 +24,8 @@ MATRIX_KERNELS = {
 READERS_OF_LENGTHS = {
     *("paged_decode_kernel", "merge_parts_kernel", "paged_prefill_kernel", "rope_kv_write_kernel"),
     *("vision_attention_kernel", "query_lse_kernel", "column_sums_kernel", "pool_scores_kernel"),
+    *("move_blocks_kernel", "quantize_blocks_kernel", "dequantize_blocks_kernel"),
+    "copy_blocks_kernel",
 }
 SHARED_BYTES_OF_SM_90 = 227 * 1024  # per block; CUDA programming guide, table of capabilities
 # bf16 in every form, the others once per kernel: a form is about a second
@@ -36,6 +38,7 @@ def line(built):
         "kernel": built.form.kernel.__name__, "form": built.form.name, "number": built.number,
         "cubin": built.cubin[:4].decode("latin1"), "shared_bytes": built.shared_bytes,
         "wgmma": "wgmma" in built.ptx,
+        "wide": built.ptx.count("ld.global.v4.b32"), "narrow": built.ptx.count("ld.global.b16"),
     }
 
 wanted = [("bf16", form) for form in aot.forms("bf16")]
@@ -72,6 +75,18 @@ def test_every_form_has_machine_code_and_fits_shared_memory(built: list[dict[str
 def test_every_kernel_is_built_in_every_type(built: list[dict[str, Any]]) -> None:
     wanted = {(kernel, number) for kernel in kernels() for number in ("bf16", "fp16", "fp32")}
     assert {(line["kernel"], line["number"]) for line in built} == wanted
+
+
+@pytest.mark.slow
+def test_blocks_are_moved_sixteen_bytes_at_a_time(built: list[dict[str, Any]]) -> None:
+    """Sizes are multiples of 16, which the check must say as the launch does: else loads of two."""
+    moving = [
+        line for line in built if line["kernel"] in ("copy_blocks_kernel", "move_blocks_kernel")
+    ]
+    assert moving
+    for line in moving:
+        assert line["wide"] >= 4, line
+        assert line["narrow"] == 0, line
 
 
 @pytest.mark.slow
@@ -158,7 +173,7 @@ def test_no_kernel_compiles_anew_for_where_a_batchs_lengths_lie() -> None:
 def test_no_kernel_compiles_anew_for_the_size_of_a_batch() -> None:
     sizes = {
         *("num_units", "num_rows", "num_tokens", "num_pairs", "num_runs", "num_tiles", "tiles"),
-        *("row_tiles", "key_tiles", "num_splits", "table_stride", "min_tiles"),
+        *("row_tiles", "key_tiles", "num_splits", "table_stride", "min_tiles", "num_blocks"),
     }
     checked = set()
     for form in aot.one_form_each("bf16"):
