@@ -126,7 +126,7 @@ dist.destroy_process_group()
 
 
 def shuffled(layers: int, experts: int, redundant: int, seed: int) -> list[list[int]]:
-    """A placement in which no expert is where it was."""
+    """A placement drawn at random."""
     rng, placement = Random(seed), []
     for _ in range(layers):
         slots = [*range(experts), *rng.choices(range(experts), k=redundant)]
@@ -169,8 +169,8 @@ def test_ranks_with_whole_experts_say_what_one_engine_says_wherever_these_stand(
         tokens, counts = wanted[path]
         assert all(found == tokens for found in mine["rounds"]), case
         assert mine["end"] == other["end"]
-        if len(mine["rounds"]) == 1:
-            assert mine["counts"] == counts  # of experts, wherever they stand
+        # of experts, wherever they stand
+        assert mine["counts"] == [[n * len(mine["rounds"]) for n in layer] for layer in counts]
         if "expert_parallel" not in case["config"]:
             assert mine["end"] is None
             assert "holds no whole experts" in mine["refused"]
@@ -181,7 +181,9 @@ def test_ranks_with_whole_experts_say_what_one_engine_says_wherever_these_stand(
         assert as_lists(default_placement(3, experts.num_experts, slots)) == mine["start"]
         if case["moves"]:
             assert mine["end"] == case["moves"][-1]
-            assert mine["changes"] >= len(case["moves"])  # each in several steps, between tokens
+            # between tokens; of targets that are replaced at once only the last is sure to be met
+            num_met = 1 if case.get("hasty") else len(case["moves"])
+            assert mine["changes"] >= num_met * len(mine["end"])
         expert_bytes = 3 * load_model_spec(path).decoder.hidden * experts.intermediate * 4
         for rank, found in enumerate((mine, other)):
             others = bytes_without_experts(path, rank)
