@@ -80,11 +80,32 @@ EVENTS = [
 ]
 
 
+SEATS = {"ranks": 2, "placement": "abc", "target": "", "is_moving": False, "refusal": ""}
+EXPERTS = {
+    "tokens": [[1, 2]],
+    "is_moving": True,
+    "workers": [
+        {**SEATS, "worker_id": "w1", "imbalance": 1.256, "num_moves": 2, "slot_s": 0.1},
+        {
+            **SEATS,
+            "worker_id": "w2",
+            "target": "def",
+            "is_moving": True,
+            "imbalance": 1.0,
+            "num_moves": 0,
+            "slot_s": 0.0,
+        },
+    ],
+    "placements": {"abc": [[0, 1]]},
+}
+
+
 class Service(BaseHTTPRequestHandler):
     """Answers like a gateway; keeps what it was asked."""
 
     asked: ClassVar[list[tuple[str, str, object, str | None]]] = []
     outcome: ClassVar[dict[str, object]] = SWITCH
+    experts: ClassVar[dict[str, object]] = EXPERTS
 
     def _answer(self) -> None:
         length = int(self.headers.get("content-length") or 0)
@@ -98,6 +119,8 @@ class Service(BaseHTTPRequestHandler):
             status = 200 if self.outcome["ok"] else 409
         elif self.path == "/admin/roles":
             answer = FLEET["roles"]
+        elif self.path == "/admin/experts":
+            answer = self.experts
         elif self.path == "/v1/models":
             answer = {"data": [{"id": "demo"}]}
         elif self.path == "/admin/scale":
@@ -134,7 +157,9 @@ def run(*arguments: str):
     return CliRunner().invoke(app, list(arguments))
 
 
-@pytest.mark.parametrize("command", ["serve", "status", "scale", "ask", "roles get", "roles set"])
+@pytest.mark.parametrize(
+    "command", ["serve", "status", "scale", "ask", "experts", "roles get", "roles set"]
+)
 def test_help_shows_one_real_example(command):
     result = run(*command.split(), "--help")
     assert result.exit_code == 0
@@ -324,6 +349,18 @@ def test_status_lists_workers_in_the_order_of_the_stages(url):
     assert [line[0] for line in lines] == ["worker", "w1", "w2"]
     assert lines[1][1:] == ["prefill", "routable", "1", "1", "2", "0", "25%", "12.3 ms", "-"]
     assert json.loads(run("status", "--json", "--url", url).stdout) == FLEET
+
+
+def test_experts_are_shown_by_worker_with_what_is_in_force_and_what_is_wanted(url, monkeypatch):
+    result = run("experts", "--url", url)
+    lines = [line.split("\t") for line in result.stdout.strip().splitlines()]
+    assert lines[1:] == [
+        ["w1", "2", "abc", "-", "placed", "1.26", "2"],
+        ["w2", "2", "abc", "def", "moving", "1.00", "0"],
+    ]
+    assert json.loads(run("experts", "--json", "--url", url).stdout) == EXPERTS
+    monkeypatch.setattr(Service, "experts", {**EXPERTS, "workers": []})
+    assert "every expert is cut" in run("experts", "--url", url).stdout
 
 
 def test_roles_are_shown_and_set(url):

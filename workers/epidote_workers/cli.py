@@ -8,6 +8,7 @@ import typer
 
 from epidote_workers.cli_ask import ask
 from epidote_workers.cli_cache import cache_app
+from epidote_workers.cli_experts import experts
 from epidote_workers.cli_fleet import roles_app, scale, status
 from epidote_workers.cli_gateway import gateway
 from epidote_workers.cli_head import head
@@ -29,6 +30,7 @@ app.command()(ask)
 app.command()(status)
 app.add_typer(roles_app, name="roles")
 app.command()(scale)
+app.command()(experts)
 app.add_typer(cache_app, name="cache")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from epidote_operator.spec.service_status import MAX_DECISIONS, DecisionStatus
 from epidote_operator.status.conditions import timestamp
-from epidote_operator.status.experts import NOT_MOVED
+from epidote_operator.status.experts import EXPERT_SLOTS, NOT_MOVED
 from epidote_operator.status.fleet import Outcome
 from epidote_planner.decision import AddWorkers, Plan
 
@@ -53,12 +53,17 @@ def decision_of(
 def is_changed(new: DecisionStatus, last: DecisionStatus | None) -> bool:
     """Whether people should hear of it: other targets or another reason, or something to do.
 
-    In Advisory mode the same actions come up at every tick; they are told once.
+    In Advisory mode the same actions come up at every tick; they are told once. So are experts that
+    should move, though counts differ at each look, and with them the best placement.
     """
     if last is None:
         return True
     differs = (new.reason, new.targets) != (last.reason, last.targets)
-    return differs or (bool(new.actions) and new.actions != last.actions)
+    return differs or (bool(new.actions) and _lasting(new.actions) != _lasting(last.actions))
+
+
+def _lasting(actions: Iterable[str]) -> list[str]:
+    return ["experts" if EXPERT_SLOTS in action else action for action in actions]
 
 
 def remembered(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from epidote_operator.spec.service_status import ConditionStatus
 
 NOT_MOVED = "NotMoved"  # the executor's verb for an order to move experts that nobody took
+EXPERT_SLOTS = " expert slots to "  # in the line of an action that moves some
 TRUE, FALSE = ConditionStatus.TRUE, ConditionStatus.FALSE
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,18 @@ import httpx
 import pytest
 import uvicorn
 
+from epidote_core.expert_placement import placement_digest
 from epidote_core.roles import Role
+from epidote_core.worker_view import ExpertsView
 from epidote_gateway.app import create_app
 from epidote_gateway.fakes import FakeBackend, FakeRenderer
 from epidote_gateway.settings import GatewaySettings
+from epidote_operator.act.hands import CannotAct
 from epidote_operator.act.kubernetes_hands import Asked, KubernetesHands
 from epidote_operator.cache_policies import CachePolicies
-from epidote_operator.observe.gateway_client import GatewayClient
-from epidote_planner.decision import AdviseGateway
+from epidote_operator.observe.gateway_client import GatewayClient, GatewayRefused
+from epidote_planner.decision import AdviseGateway, MoveExperts
+from epidote_planner.experts import ExpertMove
 
 POLICY: dict[str, Any] = {"categories": [{"name": "default", "semantic": False}]}
 NO_ADVICE = AdviseGateway(cache_pressure=0.0, lossy_pressure=0.0, shed_ratio=0.0)
@@ -40,6 +45,7 @@ async def gateway(request: Any, tmp_path: Path) -> AsyncIterator[GatewayClient]:
             await asyncio.sleep(0.01)
         client = GatewayClient(f"http://127.0.0.1:{sock.getsockname()[1]}")
         client.has_cache = bool(more)  # type: ignore[attr-defined]
+        client.backend = backend  # type: ignore[attr-defined]
         yield client
         await client.aclose()
         server.should_exit = True
@@ -105,3 +111,30 @@ async def test_a_changed_policy_is_in_force_when_it_has_been_pushed(
         return
     assert applied == 1
     assert (await cache_of(gateway, "/policy"))["spec"]["epoch"] == "2"
+
+
+async def test_experts_are_ordered_by_their_whole_placement_and_refusals_come_back(
+    gateway: GatewayClient,
+) -> None:
+    placement = ((0, 2, 1, 0), (0, 1, 2, 1))
+    name = placement_digest(placement)
+    move = ExpertMove(name=name, placement=placement, imbalance=1.0, migration_s=1.0)
+    ours = hands(gateway, Asked())
+    with pytest.raises(GatewayRefused, match="no worker's model has experts"):
+        await ours.move_experts(MoveExperts(move=move))
+    first = ((0, 1, 2, 0),) * 2
+    seats = ExpertsView(ranks=2, placement=first, digest=placement_digest(first))
+    gateway.backend.put("a", Role.ALL, experts=seats)  # type: ignore[attr-defined]
+    for _ in range(2):
+        await ours.move_experts(MoveExperts(move=move))
+    seen = await gateway.experts()
+    assert [(w.placement, w.target, w.is_moving) for w in seen.workers] == [
+        (placement_digest(first), name, True)
+    ]
+    assert seen.placed() == {placement_digest(first): (first, 2)}
+    short = replace(move, placement=placement[:1])
+    with pytest.raises(GatewayRefused, match="placement: must have 2 layers"):
+        await ours.move_experts(MoveExperts(move=short))
+    led = replace(ours, may_act=lambda: False)
+    with pytest.raises(CannotAct, match="another operator may lead"):
+        await led.move_experts(MoveExperts(move=move))

@@ -135,6 +135,17 @@ def test_nothing_is_proposed_while_a_move_is_on_its_way_nor_right_after_it(
     assert len(placer.asked) == 1
 
 
+def test_an_operator_that_starts_in_the_middle_of_a_move_lets_it_go_on(
+    watch: ExpertWatch, placer: Placer
+) -> None:
+    watch.note(placed(FIRST, BETTER, PLACED, target=BETTER), 5000.0)
+    look = watch.note(placed(LATER, BETTER, PLACED, target=BETTER), 5015.0)
+    assert placer.asked == []
+    assert look.placed is not None
+    assert look.placed.finding()[1] == "Moving"
+    assert look.placed.target == placement_digest(BETTER)
+
+
 def test_a_late_move_is_told_and_tried_again_with_longer_and_longer_breaks(
     watch: ExpertWatch, placer: Placer
 ) -> None:

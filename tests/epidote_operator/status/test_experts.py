@@ -4,13 +4,17 @@ from typing import Any
 
 import pytest
 
+from epidote_operator.act.executor import describe
 from epidote_operator.spec.scaling import ScalingMode
 from epidote_operator.spec.service_status import DecisionStatus, MultimodalServiceStatus
+from epidote_operator.status.decisions import is_changed
 from epidote_operator.status.experts import NOT_MOVED, ExpertsPlaced
 from epidote_operator.status.fleet import Done, Fleet, Outcome
 from epidote_operator.status.news import WARNING, News, news
 from epidote_operator.status.render import Report, render
 from epidote_planner import ClusterSnapshot, plan
+from epidote_planner.decision import MoveExperts
+from epidote_planner.experts import ExpertMove
 from epidote_planner.fakes import policy
 
 BEFORE = MultimodalServiceStatus()
@@ -74,3 +78,17 @@ def test_a_decision_whose_order_nobody_took_is_not_carried_out() -> None:
         decision = shown(MOVING, outcome)[0].decisions[0]
         carried_out.append(decision.carried_out)
     assert carried_out == [False, True]
+
+
+def test_advice_to_move_experts_is_told_once_though_every_look_counts_otherwise() -> None:
+    def advised(number: int, *others: str) -> DecisionStatus:
+        decision = shown(PLACED)[0].decisions[0]
+        move = describe(
+            MoveExperts(
+                move=ExpertMove(name=f"p{number}", num_moved=number, imbalance=1.1, migration_s=1.0)
+            )
+        )
+        return decision.model_copy(update={"actions": (move, *others)})
+
+    assert not is_changed(advised(12), advised(7))
+    assert is_changed(advised(12, "2 decode"), advised(7))
