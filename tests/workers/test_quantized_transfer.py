@@ -19,7 +19,13 @@ from epidote_workers.transfer import packed
 from epidote_workers.transfer.copy_thread import CopyThread
 from epidote_workers.transfer.layout import as_blocks, as_units, kv_layout, media_layout
 from epidote_workers.transfer.packed import PackedTransport, answer_read
-from epidote_workers.transfer.quantized import codes_for, num_bytes_of, pack_codes, unpack_codes
+from epidote_workers.transfer.quantized import (
+    codes_for,
+    num_bytes_of,
+    pack_codes,
+    unpack_codes,
+    warm_up,
+)
 from epidote_workers.transfer.transport import LocalPool
 
 SHAPE = (3, 2, 12, 4, 3, 8)  # layers, keys and values, blocks, block size, heads, width
@@ -108,6 +114,46 @@ async def test_a_peer_sends_half_the_bytes_on_request(
         assert not came.equal(sent)
         assert torch.allclose(came.float(), sent.float(), atol=0.02, rtol=0.07)
         assert not ours.units[0].any()
+    finally:
+        connection.close("test over")
+        await server.close()
+
+
+@pytest.mark.parametrize("codes", ["int8", "fp8"])
+def test_a_warm_up_leaves_a_fresh_pool_as_it_was(codes: str) -> None:
+    pool = pool_of(torch.zeros(SHAPE, dtype=torch.bfloat16))
+    warm_up(pool, codes)
+    assert not pool.units.any()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("codes", ["auto", "int8", "fp8"])
+async def test_a_small_copy_to_a_gpu_waits_for_no_step(
+    tmp_path: Path, copies: CopyThread, codes: str
+) -> None:
+    shape = (3, 2, 12, 16, 3, 64)
+    tensor = torch.randn(shape, device="cuda", dtype=torch.bfloat16)
+    theirs, ours = pool_of(tensor), pool_of(torch.zeros_like(tensor))
+    if codes != "auto":
+        warm_up(ours, codes)
+    torch.cuda.synchronize()
+    service = Service()
+    service.add_stream(READ, lambda call: answer_read(call, lambda name: theirs))
+    server = Server(service)
+    connection = await connect(str(await server.listen(UnixAddress(str(tmp_path / "s")))))
+    try:
+        transport = PackedTransport(copies, codes)
+        reader = await transport.attach(connection, "", ours.layout, theirs.layout)
+        await reader.read([3], ours, [0], range(3))  # streams are made, memory is had
+        end = torch.cuda.Event()
+        torch.cuda._sleep(6_000_000_000)  # cycles: steps that are enqueued, some seconds
+        end.record()
+        await reader.read([4], ours, [1], range(3))
+        assert not end.query()
+        got = ours.units[:, :, 1].cpu()  # behind the sleep
+        want = theirs.units[:, :, 4].cpu()
+        assert torch.allclose(got.float(), want.float(), atol=0.05, rtol=0.07)
     finally:
         connection.close("test over")
         await server.close()

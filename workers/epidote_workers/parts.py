@@ -19,6 +19,8 @@ from epidote_workers.transfer.layout import (
     kv_layout,
     media_layout,
 )
+from epidote_workers.transfer.quantized import codes_for, warm_up
+from epidote_workers.transfer.side_stream import beside_the_model
 from epidote_workers.transfer.transport import LocalPool
 from epidote_workers.worker_settings import WorkerSettings
 
@@ -47,6 +49,18 @@ class Parts:
         ):
             self.pools[layout.name] = LocalPool(as_units(tensor, layout), layout)
         self.ranks = rank_pools(ranks, self.kv.layout, self.media.layout)
+
+    def check_codes(self) -> None:
+        """See to it that KV can travel as is wished; blocks while a GPU's kernels are compiled.
+
+        Raises:
+            InvalidRequest: the pool holds codes already. Told now, not by the first copy.
+        """
+        codes = codes_for(self.settings.kv_transfer_dtype, self.kv.layout)
+        for pool in self.kv_of_ranks if codes else ():
+            if pool.units.is_cuda:
+                with beside_the_model(pool.units.device):
+                    warm_up(pool, codes)
 
     @property
     def kv(self) -> LocalPool:

@@ -49,7 +49,6 @@ from epidote_workers.transfer.copy_thread import CopyThread
 from epidote_workers.transfer.cuda_ipc import DeviceAllocator
 from epidote_workers.transfer.descriptor_socket import DescriptorServer
 from epidote_workers.transfer.packed import answer_read
-from epidote_workers.transfer.quantized import codes_for
 from epidote_workers.transfer.shared_pool import SharedMemoryAllocator
 from epidote_workers.worker_settings import WorkerSettings
 
@@ -177,7 +176,7 @@ class Worker:
             self._switching.crash(f"not loaded: {type(error).__name__}: {error}")
             raise
         parts.take_pools(engine, self._ranks, fingerprint)
-        codes_for(self._settings.kv_transfer_dtype, parts.kv.layout)  # refused now, not by a copy
+        await asyncio.to_thread(parts.check_codes)
         if self._settings.tcp_host is not None and self._settings.uses_nixl:
             parts.peers.nixl = await self._lending.open_nixl(
                 self.worker_id, self._copies, parts.peers.packed

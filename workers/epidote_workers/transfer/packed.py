@@ -23,6 +23,7 @@ from epidote_workers.transfer.quantized import (
     unpack_codes,
 )
 from epidote_workers.transfer.ray_objects import free_object, get_object, has_ray, put_object
+from epidote_workers.transfer.side_stream import beside_the_model
 from epidote_workers.transfer.transport import LocalPool
 
 MAX_READ_BYTES = 32 << 20
@@ -71,7 +72,15 @@ class PackedPool:
             data: bytes | memoryview = packed.data
             if packed.ticket:
                 data = await asyncio.to_thread(get_object, packed.ticket, READ_TIMEOUT_S)
-            await self._copies.run(lambda: self._settle(data, into, into_units, layers), len(data))
+
+            def settle() -> None:
+                with beside_the_model(into.units.device):
+                    self._settle(data, into, into_units, layers)
+
+            if into.units.is_cuda:  # the loop must not wait for the device
+                await self._copies.run_apart(settle)
+            else:
+                await self._copies.run(settle, len(data))
         finally:
             stream.close()  # only now may the peer free the object
 
@@ -133,6 +142,7 @@ async def answer_read(
 
 
 def _packed(pool: LocalPool, call: ReadCall, layers: range) -> bytes:
-    if call.codes:
-        return pack_codes(pool, call.units, layers, call.codes)
-    return to_bytes(pack(pool.units, call.units, layers))
+    with beside_the_model(pool.units.device):
+        if call.codes:
+            return pack_codes(pool, call.units, layers, call.codes)
+        return to_bytes(pack(pool.units, call.units, layers))

@@ -81,6 +81,15 @@ def unpack_codes(
     ops.unpack_blocks(packed, blocks, torch.tensor(units, device=blocks.device))
 
 
+def warm_up(pool: LocalPool, codes: str) -> None:
+    """Pack and unpack a block, for the kernels to be compiled before a request waits for it.
+
+    Call it before the pool is used: what the block holds becomes what its codes say.
+    """
+    everything = range(pool.layout.num_layers)
+    unpack_codes(pack_codes(pool, [0], everything, codes), pool, [0], everything, codes)
+
+
 def num_bytes_of(layout: PoolLayout, num_units: int, num_layers: int) -> int:
     """What `pack_codes` makes of so many units."""
     planes = num_layers * layout.num_parts * num_units
