@@ -5,20 +5,27 @@ from typing import Any
 
 import pytest
 
+from epidote_core.modality import Modality
 from epidote_core.roles import Role, WorkerState
 from epidote_operator.act.fakes import PretendHands
 from epidote_operator.resources.fleet_values import Fleet as FleetValues
 from epidote_operator.resources.labels import REVISION
 from epidote_operator.rolling import Rolling, clean_up
 from epidote_operator.spec.parsing import parse_service
+from epidote_operator.spec.role_bounds import RoleName
 from epidote_operator.spec.scaling import ScalingMode
-from epidote_operator.spec.service_status import MultimodalServiceStatus, RolloutStatus
+from epidote_operator.spec.service_status import (
+    MultimodalServiceStatus,
+    RoleStatus,
+    RolloutStatus,
+)
 from epidote_operator.status.fleet import Fleet, FleetWorker, Outcome
 from epidote_operator.status.render import Report, render
 from epidote_operator.status.rollout import RolloutStep, wanted_lanes
 from epidote_operator.testing.service_story import service_manifest
 from epidote_planner.fakes import policy
 from epidote_planner.lane import Lane
+from epidote_planner.policy import ModalityGroup
 
 E, P, D = (Lane("default", role) for role in (Role.ENCODE, Role.PREFILL, Role.DECODE))
 POLICY = policy()
@@ -177,6 +184,25 @@ async def test_what_is_wanted_outlives_the_operator_and_a_second_change() -> Non
     assert wanted_lanes(read, POLICY) == {E: 1, P: 1, D: 4}
     await service.roll()
     assert service.new.fleet(0.0).ready() == {E: 1, P: 1, D: 4}
+
+
+def test_advice_that_is_not_followed_is_not_what_a_new_revision_gets() -> None:
+    """In Advisory mode the roles show what is advised, and six workers are kept."""
+    advised = {RoleName.ENCODE: 1, RoleName.PREFILL: 1, RoleName.DECODE: 1}
+    status = MultimodalServiceStatus(
+        roles=tuple(RoleStatus(name=name, desired=count) for name, count in advised.items()),
+        kept_workers={"encode": 1, "prefill": 2, "decode": 3},
+    )
+    assert wanted_lanes(status, POLICY) == {E: 1, P: 2, D: 3}
+
+
+def test_groups_that_come_with_a_new_revision_share_what_is_kept() -> None:
+    status = MultimodalServiceStatus(kept_workers={"encode": 2, "prefill": 3, "decode": 4})
+    text = ModalityGroup(name="text", modalities=(Modality.TEXT,))
+    image = ModalityGroup(name="image", modalities=(Modality.IMAGE,))
+    wanted = wanted_lanes(status, replace(POLICY, groups=(text, image)))
+    decoders = [count for lane, count in wanted.items() if lane.role is Role.DECODE]
+    assert decoders == [2, 2]
 
 
 def test_bounds_that_were_lowered_meanwhile_hold() -> None:

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from epidote_core.roles import WorkerState
+from epidote_core.roles import Role, WorkerState
 from epidote_operator.spec.service_status import MultimodalServiceStatus, RolloutStatus
 from epidote_operator.status.conditions import timestamp, unix_time
 from epidote_operator.status.fleet import Fleet, FleetWorker
@@ -112,19 +112,22 @@ def _place(rollout: RolloutStatus) -> tuple[object, ...]:
 
 
 def wanted_lanes(before: MultimodalServiceStatus, policy: PlannerPolicy) -> dict[Lane, int]:
-    """What the new fleet shall have: what the rollout began with, else the last decision's counts.
+    """What the new fleet shall have: what the rollout began with, else the workers that are kept.
 
-    Another change in the middle of a rollout keeps the first one's counts. Bounds hold, those of
-    the pool as well. With several groups a role's count is shared out evenly: the planner moves
-    workers later.
+    Not what is desired, which may be advice that nobody follows. Another change in the middle of a
+    rollout keeps the first one's counts. Bounds hold, those of the pool as well. Where lanes are
+    other ones by now, a role's count is shared out evenly: the planner moves workers later.
     """
-    kept = before.rollout.wanted if before.rollout is not None else {}
-    desired = {role.name.role: role.desired for role in before.roles}
+    kept = before.kept_workers if before.rollout is None else before.rollout.wanted
     sharers = Counter(lane.role for lane in policy.lanes)
+    of_role: Counter[Role] = Counter()
+    for name, count in kept.items():
+        of_role[Lane.parse(name).role] += count
+    known = {lane.role for lane in policy.lanes if str(lane) in kept}
     wanted = {}
     for lane in policy.lanes:
-        bounds = policy.bounds(lane)
-        count = kept.get(str(lane), desired.get(lane.role, 0) // sharers[lane.role])
+        bounds, share = policy.bounds(lane), of_role[lane.role] // sharers[lane.role]
+        count = kept.get(str(lane), 0) if lane.role in known else share
         wanted[lane] = min(max(count, bounds.least), bounds.most)
     while sum(wanted.values()) > policy.max_workers:
         spare = {lane: count - policy.bounds(lane).least for lane, count in wanted.items()}
