@@ -72,6 +72,34 @@ def fleet() -> Json:
             ],
         ),
         (
+            "Experts",
+            [
+                Panel(
+                    title="Imbalance over a worker's ranks",
+                    description="Busiest rank's expert tokens over the mean, of all tokens so far "
+                    "as experts lie now. Only where workers hold whole experts.",
+                    width=12,
+                    queries=(
+                        Query(
+                            expr=gauge(names.EPIDOTE_EXPERT_IMBALANCE, "service"),
+                            legend="{{service}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    title="Placements that came into force",
+                    width=12,
+                    queries=(
+                        Query(
+                            expr=f"max by (service) (increase({names.EPIDOTE_EXPERT_MOVES}_total"
+                            f"{{{WHERE}}}[{RATE}]))",
+                            legend="{{service}}",
+                        ),
+                    ),
+                ),
+            ],
+        ),
+        (
             "Decisions",
             [
                 Panel(
