@@ -4,6 +4,7 @@ A fleet tells what it has counted since its workers started (`GET /admin/experts
 together: they serve the same requests, and hold one placement.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -70,7 +71,9 @@ class ExpertWatch:
         if not fleet.num_experts:
             return NOTHING
         with contextlib.suppress(EpidoteError):  # a tick without them holds nothing up
-            return self.note(await gateway.experts(), now_s, time_ratio=time_ratio)
+            seen = await gateway.experts()
+            # some tenths of a second for a large model, which other services should not wait for
+            return await asyncio.to_thread(self.note, seen, now_s, time_ratio=time_ratio)
         return NOTHING
 
     def note(
