@@ -101,3 +101,4 @@ OPERATOR_TICK_FAILURES = "epidote_operator_tick_failures"
 OPERATOR_EVENTS_LOST = "epidote_operator_events_lost"  # that the API server refused
 OPERATOR_TICK_SECONDS = "epidote_operator_tick_seconds"  # without service
 OPERATOR_LEADS = "epidote_operator_leads"  # without service
+OPERATOR_STANDS_BY = "epidote_operator_stands_by"  # without service; for another release

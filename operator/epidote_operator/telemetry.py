@@ -61,6 +61,11 @@ class OperatorMetrics:
         self.leads = Gauge(
             names.OPERATOR_LEADS, "1 on the operator that acts.", registry=self.registry
         )
+        self.stands_by = Gauge(
+            names.OPERATOR_STANDS_BY,
+            "1 while another release leads where this one watches.",
+            registry=self.registry,
+        )
 
     def show(self, namespace: str, service: str, status: MultimodalServiceStatus) -> None:
         """Take over what a status says."""

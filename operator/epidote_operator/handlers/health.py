@@ -31,6 +31,7 @@ class Health:
     monotonic: Callable[[], float]
     is_ready: Callable[[], bool] = lambda: False  # the caches are filled
     lease_trouble: Callable[[], str] = lambda: ""  # "": none, or there is no election
+    remark: Callable[[], str] = lambda: ""  # what people should know of one that is ready
     _turned_s: dict[str, float] = field(default_factory=dict)
 
     def turn(self, loop: str) -> None:

@@ -23,7 +23,7 @@ async def serve_http(
         return _told(health.stalled())
 
     async def readyz(_: web.Request) -> web.Response:
-        return _told(health.unready())
+        return _told(health.unready(), remark=health.remark())
 
     app = web.Application()
     app.router.add_get("/metrics", get_metrics)
@@ -35,5 +35,6 @@ async def serve_http(
     return runner
 
 
-def _told(trouble: str) -> web.Response:
-    return web.Response(text=f"{trouble or 'ok'}\n", status=503 if trouble else 200)
+def _told(trouble: str, *, remark: str = "") -> web.Response:
+    well = f"ok, standing by: {remark}" if remark else "ok"
+    return web.Response(text=f"{trouble or well}\n", status=503 if trouble else 200)

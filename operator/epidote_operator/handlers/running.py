@@ -37,6 +37,7 @@ from epidote_operator.kube.credentials import (
     from_service_account,
 )
 from epidote_operator.kube.leader import LeaderElection
+from epidote_operator.kube.rivals import Rivals
 from epidote_operator.load_tests import LoadTests
 from epidote_operator.log_format import log_to_stderr
 from epidote_operator.reconcile import Reconciler
@@ -154,6 +155,8 @@ async def run_until(
         if webhook is not None:  # kopf's server reads the certificates when it starts
             await refresh(own_api, webhook, now=datetime.now(UTC))
         leader = _leader(settings, own_api, health) if settings.leader_election else None
+        if leader is not None:
+            metrics.stands_by.set_function(lambda: float(bool(leader.stands_by)))
 
         def leads() -> bool:
             return leader is None or leader.is_leader
@@ -259,8 +262,15 @@ def _leader(settings: Settings, api: KubeApi, health: Health) -> LeaderElection:
         renew_s=settings.lease_seconds / 5,
         safety_s=settings.lease_seconds / 3,
         turn=partial(health.turn, "leader election"),
+        rivals=Rivals(
+            api=api,
+            namespaces=settings.namespaces,
+            own=(settings.namespace, settings.lease_name),
+            monotonic=time.monotonic,
+        ),
     )
     health.lease_trouble = election.trouble
+    health.remark = lambda: election.stands_by
     return election
 
 

@@ -128,11 +128,21 @@ def rules() -> dict[str, Any]:
                     ),
                     _alert(
                         "EpidoteOperatorTwoLeaders",
-                        f"sum({names.OPERATOR_LEADS}) > 1",
+                        f"count by ({BY}) ({names.OPERATOR_WORKERS}) > 1",
                         "1m",
                         "critical",
-                        "Two operators act at once.",
-                        "Two installations watch the same namespaces: remove one.",
+                        f"Two operators act on {service} at once.",
+                        "Two installations watch its namespace, and one may not see the other's "
+                        "Lease (rbac.otherReleases, leaderElection): remove one.",
+                    ),
+                    _alert(
+                        "EpidoteOperatorStandsBy",
+                        f"max({names.OPERATOR_STANDS_BY}) > 0",
+                        "5m",
+                        "warning",
+                        "An operator stands by, since another release leads where it watches.",
+                        "Its log and /readyz name the other one's Lease: uninstall one, or give "
+                        "them different watchNamespaces.",
                     ),
                     _alert(
                         "EpidoteTicksFail",

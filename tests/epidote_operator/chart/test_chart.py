@@ -77,12 +77,26 @@ def test_crds_are_upgraded_and_outlive_the_release() -> None:
 
 def test_given_namespaces_give_roles_there_and_no_right_anywhere_else() -> None:
     manifests = rendered(
-        "--set=watchNamespaces={a,b}", "--set=webhook.enabled=false", "--set=rbac.aggregate=false"
+        *("--set=watchNamespaces={a,b}", "--set=webhook.enabled=false"),
+        *("--set=rbac.aggregate=false", "--set=rbac.otherReleases=false"),
     )
     assert not of_kind(manifests, "ClusterRole")
     assert not of_kind(manifests, "ClusterRoleBinding")
     roles = of_kind(manifests, "Role")
     assert {role["metadata"]["namespace"] for role in roles} == {"a", "b", "system"}
+
+
+@pytest.mark.parametrize("watched", ["--set=replicas=1", "--set=watchNamespaces={a,b}"])
+def test_releases_may_list_each_others_leases_and_nothing_more_of_them(watched: str) -> None:
+    rules = [
+        rule
+        for role in of_kind(rendered(watched), "ClusterRole")
+        for rule in role["rules"]
+        if "leases" in rule["resources"]
+    ]
+    assert [rule["verbs"] for rule in rules] == [["list"]]
+    everywhere = [*of_kind(rendered("--set=leaderElection=false"), "ClusterRole")]
+    assert not any("leases" in rule["resources"] for role in everywhere for rule in role["rules"])
 
 
 @pytest.mark.parametrize("arguments", SETS, ids=IDS)
