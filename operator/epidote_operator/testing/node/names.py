@@ -1,7 +1,8 @@
 """This file is about names of Services inside pods: a hosts file instead of a DNS server.
 
-There is no proxy for cluster addresses here, so a Service's name leads to one of its pods, and only
-Services whose port is their target port are of use.
+There is no proxy for cluster addresses here, so a Service's name leads to one of its ready pods,
+and only Services whose port is their target port are of use. Without a ready pod connections are
+refused, as a proxy refuses them; the name of a headless Service is unknown then.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 1.0
 HEADER = "127.0.0.1 localhost\n"
+NOBODY = "127.255.255.254"  # no pod gets it, see `addresses`
 
 
 class NamesFile:
@@ -32,7 +34,8 @@ class NamesFile:
         while True:
             try:
                 listed = await self._api.request("GET", "/api/v1/services")
-                text = hosts(listed["items"], [(pod.pod, pod.ip) for pod in pods.values()])
+                found = [(pod.pod, pod.ip, pod.is_ready) for pod in pods.values()]
+                text = hosts(listed["items"], found)
                 if text != self.path.read_text():
                     self.path.write_text(text)
             except KubeError as error:  # the server restarts: names stay as they were
@@ -41,21 +44,29 @@ class NamesFile:
 
 
 def hosts(
-    services: Iterable[Mapping[str, Any]], pods: Iterable[tuple[Mapping[str, Any], str]]
+    services: Iterable[Mapping[str, Any]], pods: Iterable[tuple[Mapping[str, Any], str, bool]]
 ) -> str:
-    """The file's text: each Service's names, at the address of its newest pod."""
-    ordered = sorted(pods, key=lambda found: found[0]["metadata"]["creationTimestamp"])
+    """The file's text: each Service's names, at the address of its newest pod that is ready.
+
+    `pods` are manifests, addresses, and whether they are ready. Where a Service asks for those that
+    are not (`publishNotReadyAddresses`), they come after the ready ones.
+    """
+    ordered = sorted(pods, key=lambda found: (found[2], found[0]["metadata"]["creationTimestamp"]))
     lines = [HEADER]
     for service in services:
-        selector = service["spec"].get("selector")
-        name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
+        spec, name = service["spec"], service["metadata"]["name"]
+        selector, namespace = spec.get("selector"), service["metadata"]["namespace"]
+        if not selector:
+            continue
         found = [
             address
-            for pod, address in ordered
-            if selector
+            for pod, address, is_ready in ordered
+            if (is_ready or spec.get("publishNotReadyAddresses"))
             and pod["metadata"]["namespace"] == namespace
             and selector.items() <= (pod["metadata"].get("labels") or {}).items()
         ]
+        if not found and spec.get("clusterIP") != "None":
+            found = [NOBODY]
         if found:
             full = f"{name}.{namespace}.svc"
             names = f"{name} {name}.{namespace} {full} {full}.cluster.local"

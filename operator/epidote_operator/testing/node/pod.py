@@ -127,6 +127,11 @@ class RunningPod:
             ],
         }
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether Services may lead to it: not while it ends, as endpoints have it."""
+        return not self._is_stopping and all(part.status["ready"] for part in self._containers)
+
     async def end(self, grace_s: float) -> None:
         """Stop the containers within `grace_s`, then take the pod off the API server."""
         self._is_stopping = True
