@@ -37,15 +37,18 @@ def to_fp8(x):
     """The nearest e4m3 number in [-448, 448], ties to even; x is fp32.
 
     Rounded by arithmetic first, so that the cast is exact: the interpreter's own does not round
-    small numbers as the hardware does.
+    small numbers as the hardware does. NaN stays NaN (by its bits, since casts differ there, too):
+    a broken key must not look like a sound one.
     """
+    is_number = x == x
     x = tl.minimum(tl.maximum(x, -448.0), 448.0)
     power = x.to(tl.int32, bitcast=True) & 0x7F800000
     power = tl.maximum(power, 121 << 23)  # below 2 ** -6 the places stay as wide as there
     place = power.to(tl.float32, bitcast=True) * 0.125  # three bits after the leading one
     x = x / place
     x = (x + 12582912.0) - 12582912.0
-    return (x * place).to(tl.float8e4nv)
+    bits = (x * place).to(tl.float8e4nv).to(tl.int8, bitcast=True)
+    return tl.where(is_number, bits, 0x7F).to(tl.int8).to(tl.float8e4nv, bitcast=True)
 
 
 @triton.jit

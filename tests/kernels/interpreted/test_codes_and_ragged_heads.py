@@ -192,6 +192,24 @@ def test_largest_numbers_are_clamped_not_wrapped() -> None:
         assert k_cache[0, 2].float().unique().tolist() == [-largest]
 
 
+def test_keys_that_are_no_numbers_stay_so_in_fp8() -> None:
+    """Or a request whose keys overflowed would go on, with others' attention to what it said."""
+    nan, inf = float("nan"), float("inf")
+    k_cache, v_cache = torch.zeros(2, 1, 16, 1, 8, dtype=FP8).unbind()
+    q, k, v = (
+        torch.tensor([1.0, nan, inf]).view(3, 1, 1).expand(3, 3, 8).clone().split((1, 1, 1), 1)
+    )
+    one, slots = torch.ones(1), torch.tensor([0, 1, 2])
+    ops.rope_kv_write(
+        q, k, v, torch.ones(3, 4), torch.zeros(3, 4), k_cache, v_cache, slots,
+        k_scale=one, v_scale=one,
+    )  # fmt: skip
+    assert k_cache[0, 0].float().eq(1).all()
+    assert k_cache[0, 1].float().isnan().all()
+    assert v_cache[0, 1].float().isnan().all()
+    assert v_cache[0, 2].float().eq(448).all()  # infinity is clamped, as the twin does
+
+
 @pytest.mark.parametrize("own_blocks", [False, True])
 def test_every_head_files_at_its_own_slot(own_blocks: bool) -> None:
     tokens, heads, dim = 3, 2, 8
