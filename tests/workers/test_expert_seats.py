@@ -120,6 +120,8 @@ def test_every_worker_of_a_fleet_is_told_and_clients_see_it_done(
 
             await until(lambda: placed("a") == placed("b") == FIRST)
             await fleet.client.place_experts(WANTED)
+            told = {v.worker_id: v.experts for v in fleet.client.workers() if v.experts}
+            assert {seen.target for seen in told.values()} == {placement_digest(WANTED)}
             await until(lambda: placed("a") == placed("b") == WANTED)
             assert placed("e") is None  # it has no decoder now
             with pytest.raises(InvalidRequest, match="must have 2 layers"):

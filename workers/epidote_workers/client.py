@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from random import Random
 
 from epidote_core.errors import EpidoteError, InvalidRequest, WorkerLost
-from epidote_core.expert_placement import Placement
+from epidote_core.expert_placement import Placement, placement_digest
 from epidote_core.generation import GenerateRequest, MediaPixels, Route, TokenChunk
 from epidote_core.roles import Role, WorkerState
 from epidote_core.worker_view import WorkerView
@@ -197,6 +197,8 @@ class FleetClient:
     async def place_experts(self, placement: Placement) -> None:
         """See `Backend.place_experts`. One that can't be reached is left to a later order."""
 
+        target = placement_digest(placement)
+
         async def tell(member: Member) -> None:
             try:
                 await member.connection.call(
@@ -206,6 +208,8 @@ class FleetClient:
                 logger.warning(
                     "not told of experts", extra={"worker": member.worker_id, "error": repr(error)}
                 )
+            else:
+                member.note_target(target)
 
         living = [m for m in self._members.values() if m.view.state is not WorkerState.FAILED]
         await asyncio.gather(*(tell(member) for member in living))

@@ -90,6 +90,11 @@ class Member:
                 state=WorkerState.ROUTABLE,
             )
 
+    def note_target(self, target: str) -> None:
+        """The worker took an order where its experts shall lie: known before the next report."""
+        if (seen := self._view.experts) is not None:
+            self._view = replace(self._view, experts=replace(seen, target=target))
+
     def close(self) -> None:
         """Stop following; streams under way end with `WorkerLost`."""
         if self._task is not None:
