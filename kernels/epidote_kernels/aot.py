@@ -20,7 +20,8 @@ from epidote_kernels.launching import INTERPRETED, Form
 NUMBERS = ("bf16", "fp16", "fp32")
 # sizes of rows, multiples of 16 in every model: Triton sees it when it launches, and widens loads
 MULTIPLES = ("size", "depth", "inner", "num_columns", "dim", "vocab")
-CAPABILITIES = (80, 86, 89, 90, 100, 103, 120)  # e4m3 begins with 89
+CAPABILITIES = (80, 86, 89, 90, 100, 103, 120)
+E4M3_SINCE = 89
 MODULES = (
     "attention_scores",
     "blocks",
@@ -125,6 +126,9 @@ def main(arguments: list[str]) -> None:
     for number in [chosen.number] if chosen.number else NUMBERS:
         for form in forms(number):
             if chosen.kernel not in form.name:
+                continue
+            if "*fp8e4nv" in form.types.values() and chosen.capability < E4M3_SINCE:
+                print(f"{number}  {form.name:44s} e4m3 begins with {E4M3_SINCE}")
                 continue
             built = build(form, number, chosen.capability)
             matrix = "wgmma" if "wgmma" in built.ptx else "mma" if "mma.sync" in built.ptx else "-"

@@ -121,6 +121,17 @@ def test_what_the_command_does_not_know_is_answered_with_what_it_does(
     assert told in said.out + said.err
 
 
+@pytest.mark.slow
+def test_a_capability_without_e4m3_is_compiled_for_without_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    aot.main(["fp16", "80", "--kernel", "unpack_blocks"])
+    plain, int8, e4m3 = capsys.readouterr().out.splitlines()
+    assert " B code" in plain
+    assert " B code" in int8
+    assert e4m3.endswith("e4m3 begins with 89")
+
+
 def jit_functions() -> dict[str, pathlib.Path]:
     """Every function of the package under `@triton.jit`, as the sources say."""
     found: dict[str, pathlib.Path] = {}
