@@ -16,7 +16,7 @@ from epidote_core.roles import Role
 from epidote_engine.blocks import BlockPool
 from epidote_engine.broken_steps import BrokenSteps
 from epidote_engine.config import load_model_spec
-from epidote_engine.device_events import Record, made_current, recorded_event
+from epidote_engine.device_events import Record, check_device, made_current, recorded_event
 from epidote_engine.dtypes import computing_dtype
 from epidote_engine.encode_queue import EncodeQueue
 from epidote_engine.engine_experts import own_decoder
@@ -73,6 +73,7 @@ class Engine(EngineSteps):
         self.config = config
         self.role = config.role
         self.on_layer: Callable[[list[KvReady]], None] | None = None
+        check_device(config.device)
         self._spec = spec = load_model_spec(config.model)
         decoder = own_decoder(spec, config, shards)
         dtype = computing_dtype(spec, config)

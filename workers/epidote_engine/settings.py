@@ -1,10 +1,15 @@
 """This file is about what an engine is told when it starts."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
 from epidote_core.errors import InvalidRequest
 from epidote_core.roles import Role
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+CODES = ("int8", "fp8")  # what numbers of one byte may be
+DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
 
 class WeightsPolicy(StrEnum):
@@ -56,20 +61,33 @@ class EngineConfig:
         Raises:
             InvalidRequest: naming the field.
         """
+        on_gpu = self.device.startswith("cuda")
+        size = self.block_size
+        sizes = "16, 32 or 64 on a GPU" if on_gpu else "at least 1"
         checks = (
-            ("block_size", self.block_size >= 1),
-            ("num_kv_blocks", self.num_kv_blocks is None or self.num_kv_blocks >= 1),
-            ("max_num_seqs", self.max_num_seqs >= 1),
-            ("max_batched_tokens", self.max_batched_tokens >= self.max_num_seqs),
-            ("chunk_tokens", self.chunk_tokens >= 1),
-            ("num_media_rows", self.num_media_rows >= 0),
-            ("kv_cache_dtype", self.kv_cache_dtype in ("auto", "int8", "fp8")),
-            ("num_redundant_experts", self.num_redundant_experts >= 0),
-            ("quantization", self.quantization in (None, "int8", "fp8")),
+            ("dtype", self.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
+            ("device", DEVICE.fullmatch(self.device), "cpu, cuda or cuda:NUMBER"),
+            ("block_size", size in (16, 32, 64) if on_gpu else size >= 1, sizes),
+            ("num_kv_blocks", self.num_kv_blocks is None or self.num_kv_blocks >= 1, "at least 1"),
+            ("memory_utilization", 0 < self.memory_utilization <= 1, "more than 0, at most 1"),
+            ("device_share", 0 < self.device_share <= 1, "more than 0, at most 1"),
+            ("max_num_seqs", self.max_num_seqs >= 1, "at least 1"),
+            (
+                "max_batched_tokens",
+                self.max_batched_tokens >= self.max_num_seqs,
+                f"at least max_num_seqs, {self.max_num_seqs}",
+            ),
+            ("max_model_len", self.max_model_len is None or self.max_model_len >= 1, "at least 1"),
+            ("chunk_tokens", self.chunk_tokens >= 1, "at least 1"),
+            ("num_media_rows", self.num_media_rows >= 0, "at least 0"),
+            ("kv_cache_dtype", self.kv_cache_dtype in ("auto", *CODES), "auto, int8 or fp8"),
+            ("num_redundant_experts", self.num_redundant_experts >= 0, "at least 0"),
+            ("quantization", self.quantization in (None, *CODES), "None, int8 or fp8"),
         )
-        for field, ok in checks:
+        for field, ok, wanted in checks:
             if not ok:
-                raise InvalidRequest(f"{field}: cannot be {getattr(self, field)!r}", field)
+                message = f"{field}: cannot be {getattr(self, field)!r}, must be {wanted}"
+                raise InvalidRequest(message, field)
         if self.num_redundant_experts and not self.expert_parallel:
             raise InvalidRequest(
                 f"num_redundant_experts: {self.num_redundant_experts} need expert_parallel",

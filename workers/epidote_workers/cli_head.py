@@ -14,6 +14,7 @@ from epidote_workers.cli_serve import (
     choice,
     gateway_settings,
     model_stages,
+    quantized,
     redundant_experts,
     split,
 )
@@ -46,6 +47,7 @@ def head(
     device: Annotated[str, typer.Option(help="auto: as each worker finds; cpu or cuda.")] = "auto",
     kv_cache_dtype: option.KvCacheDtype = "auto",
     kv_transfer_dtype: option.KvTransferDtype = "auto",
+    quantization: option.Quantization = None,
     tensor_parallel_size: option.TensorParallelSize = 1,
     enable_expert_parallel: option.EnableExpertParallel = False,
     num_redundant_experts: option.NumRedundantExperts = 0,
@@ -82,6 +84,7 @@ def head(
                 kv_transfer_dtype=choice(
                     "kv-transfer-dtype", kv_transfer_dtype, option.KV_CACHE_DTYPES
                 ),
+                quantization=quantized(model, quantization, tensor_parallel_size),
                 tensor_parallel_size=tensor_parallel_size,
                 expert_parallel=enable_expert_parallel,
                 num_redundant_experts=num_redundant_experts,

@@ -25,6 +25,12 @@ KvTransferDtype = Annotated[
         "with a loss.",
     ),
 ]
+Quantization = Annotated[
+    str | None,
+    typer.Option(
+        help="int8 or fp8: the language model's weights in 8 bits. [default: as --dtype]",
+    ),
+]
 TensorParallelSize = Annotated[
     int,
     typer.Option(

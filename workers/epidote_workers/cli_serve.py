@@ -56,6 +56,7 @@ def serve(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     kv_cache_dtype: option.KvCacheDtype = "auto",
     kv_transfer_dtype: option.KvTransferDtype = "auto",
+    quantization: option.Quantization = None,
     tensor_parallel_size: option.TensorParallelSize = 1,
     enable_expert_parallel: option.EnableExpertParallel = False,
     num_redundant_experts: option.NumRedundantExperts = 0,
@@ -97,6 +98,7 @@ def serve(
                 kv_transfer_dtype=choice(
                     "kv-transfer-dtype", kv_transfer_dtype, option.KV_CACHE_DTYPES
                 ),
+                quantization=quantized(model, quantization, tensor_parallel_size),
                 tensor_parallel_size=tensor_parallel_size,
                 expert_parallel=enable_expert_parallel,
                 num_redundant_experts=num_redundant_experts,
@@ -199,6 +201,26 @@ def redundant_experts(expert_parallel: bool, redundant: int) -> int | None:
         message = f"--num-redundant-experts: {redundant} need --enable-expert-parallel"
         raise InvalidRequest(message, "num_redundant_experts")
     return redundant if expert_parallel else None
+
+
+def quantized(model: str, kind: str | None, tensor_parallel_size: int) -> str | None:
+    """`kind`, if the model's weights can be kept so.
+
+    Raises:
+        InvalidRequest: naming the flag.
+    """
+    if kind is None:
+        return None
+    from epidote_engine.config import load_model_spec
+
+    flag = "--quantization"
+    choice("quantization", kind, ("int8", "fp8"))
+    if tensor_parallel_size > 1:
+        raise InvalidRequest(f"{flag} {kind}: not with --tensor-parallel-size", "quantization")
+    if load_model_spec(model).text["experts"] is not None:
+        message = f"{flag} {kind}: not for {model}, which is a mixture of experts"
+        raise InvalidRequest(message, "quantization")
+    return kind
 
 
 def check_cut(model: str, tensor_parallel_size: int, redundant: int | None = None) -> None:

@@ -101,6 +101,7 @@ class EngineReplica:
             device=_device(settings.device),
             kv_cache_dtype=settings.kv_cache_dtype,
             num_kv_blocks=settings.num_kv_blocks,
+            quantization=settings.quantization,
             memory_utilization=settings.gpu_memory_utilization,
             device_share=settings.gpu_share,
             max_model_len=settings.max_model_len,

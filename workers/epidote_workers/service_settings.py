@@ -42,6 +42,7 @@ class ReplicaSettings:
     expert_parallel: bool = False  # its ranks hold whole experts, not a slice of every one
     num_redundant_experts: int = 0  # slots more than experts, in every layer that has some
     num_kv_blocks: int | None = None  # None: the engine's own choice
+    quantization: str | None = None  # or "int8", "fp8": the language model's weights
     gpu_memory_utilization: float = 0.85  # of `gpu_share`, weights and all
     gpu_share: float = 1.0  # of a GPU's memory that is one worker's
     max_model_len: int | None = None
