@@ -53,6 +53,16 @@ def test_a_short_or_missing_token_names_the_variable() -> None:
     assert shared_token({"RAY_AUTH_TOKEN": "t" * 16}) == "t" * 16
 
 
+def test_fleets_that_share_a_secret_have_tokens_of_their_own() -> None:
+    """So Ray refuses a worker that reaches the head of another revision."""
+    given = {"RAY_AUTH_TOKEN": "t" * 16}
+    old, new = (shared_token({**given, "EPIDOTE_FLEET": f"prod/chat/{n}"}) for n in (1, 2))
+    assert len({old, new, given["RAY_AUTH_TOKEN"]}) == 3
+    assert old == shared_token({**given, "EPIDOTE_FLEET": "prod/chat/1"})
+    told = joining_environment(1, host="10.0.0.5", token=old)
+    assert shared_token({**given, "EPIDOTE_FLEET": "prod/chat/1", **told}) == old, "made once"
+
+
 def test_a_loopback_head_keeps_its_nodes_on_loopback_and_another_does_not() -> None:
     assert is_loopback("127.0.0.1")
     assert is_loopback("::1")

@@ -3,15 +3,18 @@
 To be set before Ray is imported: it reads much of it then.
 """
 
+import hmac
 import ipaddress
 import os
 import secrets
 from collections.abc import Mapping
+from hashlib import sha256
 
 from epidote_core.errors import InvalidRequest
 from epidote_workers import loopback
 from epidote_workers.rpc.secret import TOKEN_VARIABLE
 
+FLEET_VARIABLE = "EPIDOTE_FLEET"  # names the fleet, where several share a token
 PORT_VARIABLE = "RAY_GCS_SERVER_PORT"  # Ray's own name for where its nodes meet
 
 
@@ -32,6 +35,10 @@ def is_loopback(host: str) -> bool:
 def shared_token(environ: Mapping[str, str] = os.environ) -> str:
     """The token that every node of one cluster is started with.
 
+    Where `EPIDOTE_FLEET` names the fleet, one made of the given one and that name: a node that
+    reaches the head of another fleet (a port that changed hands, another revision's on the same
+    host) is refused there by Ray.
+
     Raises:
         InvalidRequest: naming the variable.
     """
@@ -42,7 +49,8 @@ def shared_token(environ: Mapping[str, str] = os.environ) -> str:
             f" workers and gateways, got {len(token)} characters",
             TOKEN_VARIABLE,
         )
-    return token
+    fleet = environ.get(FLEET_VARIABLE, "")
+    return hmac.new(token.encode(), fleet.encode(), sha256).hexdigest() if fleet else token
 
 
 def joining_environment(
@@ -61,6 +69,7 @@ def ray_environment(
     return {
         "RAY_AUTH_MODE": "token",
         TOKEN_VARIABLE: token or secrets.token_hex(32),
+        FLEET_VARIABLE: "",  # the token is this fleet's by now
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         # Ray replaces a node address of 127.0.0.1 by the host's own and then listens on all

@@ -19,10 +19,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from epidote_workers.process_tree import descendants
+from epidote_workers.ray_environment import FLEET_VARIABLE
 from epidote_workers.ray_patience import wait_for_slow_nodes
+from epidote_workers.rpc.secret import TOKEN_VARIABLE
 
 RETRY_S = 2.0
 HEAD_S = 300.0
+REFUSED = "InvalidAuthToken"  # Ray's word for a wrong token
 OBJECT_STORE_BYTES = 100 << 20  # Ray's minimum is 75 MiB; tensors travel over our own memory
 
 
@@ -75,6 +78,18 @@ def when_head_is_there(start: Callable[[], Any]) -> Any:
             time.sleep(RETRY_S)
 
 
+def failure(head: str, error: Exception) -> str:
+    """What to tell people of a failed start.
+
+    >>> failure("h:1", RuntimeError("…InvalidAuthToken: Authentication token is … incorrect"))
+    'the head at h:1 refuses our token: it is of another fleet (RAY_AUTH_TOKEN, EPIDOTE_FLEET)'
+    """
+    if REFUSED in str(error):
+        token, fleet = TOKEN_VARIABLE, FLEET_VARIABLE
+        return f"the head at {head} refuses our token: it is of another fleet ({token}, {fleet})"
+    return f"{type(error).__name__}: {error}"
+
+
 def _params(order: NodeOrder) -> Any:
     from ray._private.parameter import RayParams
 
@@ -108,7 +123,7 @@ def main() -> int:
     try:
         node = join(order)
     except Exception as error:  # of Ray; told, since nothing else can be done with it
-        print(json.dumps({"failed": f"{type(error).__name__}: {error}"}), flush=True)
+        print(json.dumps({"failed": failure(order.head, error)}), flush=True)
         return 1
     joined.set()
     print(json.dumps({"joined": order.head}), flush=True)

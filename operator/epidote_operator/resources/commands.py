@@ -7,6 +7,7 @@ from typing import Any
 
 from epidote_operator.resources.fleet_values import Fleet
 from epidote_operator.resources.labels import ROLE
+from epidote_operator.resources.ray_port import fleet_id, ray_port
 from epidote_operator.spec.model_source import (
     KvDtype,
     ModelSource,
@@ -15,7 +16,6 @@ from epidote_operator.spec.model_source import (
 )
 from epidote_operator.spec.pool import Device
 
-RAY_PORT = 6379
 HTTP_PORT = 8000
 PROBE_PORT = 8001  # of a worker: /readyz, /metrics
 MODELS = "/models"  # where a claim with weights is mounted
@@ -53,7 +53,7 @@ def head_command(fleet: Fleet) -> list[str]:
         f"--model={model_argument(parse_source(spec.model.uri))}",
         f"--roles={roles}",
         "--ray-host=$(POD_IP)",
-        f"--ray-port={RAY_PORT}",
+        f"--ray-port={ray_port(fleet)}",
         "--gateways=0",
         f"--dtype={spec.model.dtype.value.lower()}",
         f"--device={spec.pool.device.value.lower()}",
@@ -79,7 +79,7 @@ def worker_command(fleet: Fleet) -> list[str]:
     """A worker is one node of the fleet, with room for one engine."""
     return [
         *("epidote", "worker"),
-        f"--head={fleet.head_service}:{RAY_PORT}",
+        f"--head={fleet.head_service}:{ray_port(fleet)}",
         "--host=$(POD_IP)",
         f"--threads={fleet.spec.pool.cpu_threads}",
         f"--drain={fleet.spec.scaling.drain_deadline_seconds}",
@@ -92,7 +92,7 @@ def gateway_command(fleet: Fleet) -> list[str]:
     """HTTP for the fleet; it may start before the head does."""
     return [
         *("epidote", "gateway"),
-        f"--head={fleet.head_service}:{RAY_PORT}",
+        f"--head={fleet.head_service}:{ray_port(fleet)}",
         "--host=$(POD_IP)",
         f"--port={HTTP_PORT}",
         "--node-host=$(POD_IP)",
@@ -101,12 +101,16 @@ def gateway_command(fleet: Fleet) -> list[str]:
 
 
 def common_environment(fleet: Fleet) -> list[EnvVar]:
-    """What every container of the fleet knows: itself, the fleet's secret, the way to the model."""
+    """What every container of the fleet knows: itself, the fleet's secret, the way to the model.
+
+    Revisions share the Secret; that each has a token of its own is made of `EPIDOTE_FLEET`.
+    """
     found = [
         {"name": "HOME", "value": HOME},
         {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
         {"name": "RAY_AUTH_MODE", "value": "token"},
         _from_secret("RAY_AUTH_TOKEN", fleet.secret, "ray-token"),
+        {"name": "EPIDOTE_FLEET", "value": fleet_id(fleet)},
         _from_field("POD_IP", "status.podIP"),
         _from_field("POD_NAME", "metadata.name"),
     ]

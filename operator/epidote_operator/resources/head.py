@@ -3,7 +3,6 @@
 from epidote_operator.resources.cache_config import with_cache_policy
 from epidote_operator.resources.commands import (
     HTTP_PORT,
-    RAY_PORT,
     common_environment,
     gateway_command,
     gateway_environment,
@@ -12,10 +11,12 @@ from epidote_operator.resources.commands import (
 from epidote_operator.resources.fleet_values import Fleet, Manifest
 from epidote_operator.resources.labels import HEAD_CHANGES, Component, selector
 from epidote_operator.resources.pods import GRACE_S, pod_spec, pod_template
+from epidote_operator.resources.ray_port import ray_port
 
 
 def head_pod_template(fleet: Fleet) -> Manifest:
     """Metadata and spec of the head's pod."""
+    port = ray_port(fleet)
     spec = pod_spec(
         fleet,
         container="head",
@@ -24,8 +25,8 @@ def head_pod_template(fleet: Fleet) -> Manifest:
         resources=fleet.spec.cluster.head.resources,
         grace_s=GRACE_S,
         more={
-            "ports": [{"name": "ray", "containerPort": RAY_PORT, "protocol": "TCP"}],
-            "readinessProbe": {"tcpSocket": {"port": RAY_PORT}, "periodSeconds": 2},
+            "ports": [{"name": "ray", "containerPort": port, "protocol": "TCP"}],
+            "readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 2},
         },
     )
     return pod_template(fleet, Component.HEAD, spec, fleet.spec.cluster.head.template)
@@ -48,6 +49,7 @@ def head_deployment(fleet: Fleet) -> Manifest:
 
 def head_service(fleet: Fleet) -> Manifest:
     """The name that workers and gateways join by. Headless: Ray wants the head's own address."""
+    port = ray_port(fleet)
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -56,7 +58,7 @@ def head_service(fleet: Fleet) -> Manifest:
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
             "selector": selector(fleet.name, Component.HEAD, fleet.revision),
-            "ports": [{"name": "ray", "port": RAY_PORT, "targetPort": RAY_PORT, "protocol": "TCP"}],
+            "ports": [{"name": "ray", "port": port, "targetPort": port, "protocol": "TCP"}],
         },
     }
 

@@ -12,6 +12,7 @@ from epidote_operator.resources.fleet_values import Fleet, Manifest
 from epidote_operator.resources.head import head_pod_template
 from epidote_operator.resources.labels import Component
 from epidote_operator.resources.pods import pod_template, worker_spec
+from epidote_operator.resources.ray_port import ray_port
 
 API_VERSION, PLURAL = "ray.io/v1", "rayclusters"
 WORKER_GROUP = "workers"
@@ -41,7 +42,8 @@ def ray_cluster(fleet: Fleet, *, workers: int, victims: Sequence[str] = ()) -> M
         "metadata": metadata,
         "spec": {
             "headGroupSpec": {
-                "rayStartParams": {"num-cpus": "0"},
+                # KubeRay waits for the head at this port before it lets workers start
+                "rayStartParams": {"num-cpus": "0", "port": str(ray_port(fleet))},
                 "template": head_pod_template(fleet),
             },
             "workerGroupSpecs": [group],

@@ -7,8 +7,15 @@ from typing import Any
 import pytest
 import typer
 
-from epidote_operator.resources.commands import gateway_command, head_command, worker_command
+from epidote_operator.resources.commands import (
+    common_environment,
+    gateway_command,
+    head_command,
+    worker_command,
+)
 from epidote_operator.resources.fleet_values import Fleet
+from epidote_operator.resources.head import head_deployment, head_service
+from epidote_operator.resources.ray_port import FIRST, NUM_PORTS, ray_port
 from epidote_operator.spec.parsing import parse_service
 from epidote_workers.cli import app
 
@@ -64,3 +71,30 @@ def test_defaults_are_not_said() -> None:
     assert "kv-" not in command
     assert "tensor-parallel" not in command
     assert "expert" not in command
+
+
+def test_parts_of_a_revision_meet_at_a_port_that_no_other_revision_has() -> None:
+    """Ray's server listens on every address of a host that pods may share."""
+    services = {"chat": FLEET, "another": replace(FLEET, name="describe")}
+    revisions = [
+        replace(built, revision=revision)
+        for built in services.values()
+        for revision in ("abc", "abd", "abe")
+    ]
+    ports = {ray_port(built) for built in revisions}
+    assert len(ports) == len(revisions)
+    assert all(FIRST <= port < FIRST + NUM_PORTS <= 30_000 for port in ports)
+    port = ray_port(FLEET)
+    (served,) = head_service(FLEET)["spec"]["ports"]
+    (head,) = head_deployment(FLEET)["spec"]["template"]["spec"]["containers"]
+    assert (served["port"], served["targetPort"]) == (port, port)
+    assert f"--ray-port={port}" in head["command"]
+    assert head["readinessProbe"]["tcpSocket"]["port"] == port
+    for command in (worker_command(FLEET), gateway_command(FLEET)):
+        assert f"--head={FLEET.head_service}:{port}" in command
+
+
+def test_each_revision_has_a_token_of_its_own() -> None:
+    """They share a Secret; a worker that finds another revision's head must be refused there."""
+    told = {env["name"]: env.get("value") for env in common_environment(FLEET)}
+    assert told["EPIDOTE_FLEET"] == "prod/chat/abc"
