@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from epidote_operator.act.executor import Executor, describe
 from epidote_operator.act.local_hands import LocalHands
-from epidote_operator.act.switches import switch_state
+from epidote_operator.act.switches import switch_states
 from epidote_operator.loop import Tick, tick
 from epidote_operator.observe.gateway_client import GatewayClient
 from epidote_operator.observe.local_observer import LocalObserver
@@ -84,11 +84,7 @@ class LocalOperator:
                 attainment=done.observation.traffic.attainment,
                 metrics_message=done.observation.traffic.message,
                 experts_placed=done.observation.experts_placed,
-                switch_states={
-                    worker.name: switch_state(worker)
-                    for worker in fleet.workers
-                    if worker.intent is not None
-                },
+                switch_states=switch_states(fleet.workers),
                 actions=tuple(describe(action) for action in done.plan.actions)
                 if done.plan
                 else (),

@@ -12,12 +12,13 @@ from epidote_operator.act.keeping import REAPPLY_S
 from epidote_operator.act.kuberay_hands import KubeRayHands
 from epidote_operator.act.kubernetes_hands import Asked, KubernetesHands
 from epidote_operator.act.ownership import NameTaken, is_worker_of, take_back
-from epidote_operator.act.switches import STUCK_S, switch_state
+from epidote_operator.act.switches import STUCK_S, switch_states
 from epidote_operator.cache_policies import CachePolicies
 from epidote_operator.following import Followed, spec_to_follow
 from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.loop import Tick, slos_of, tick
 from epidote_operator.observe.cluster_observer import ClusterObserver, ServiceMemory
+from epidote_operator.observe.pods import unplaced
 from epidote_operator.observe.prometheus import source_for
 from epidote_operator.resources.fleet_values import Fleet
 from epidote_operator.resources.head import gateway_url
@@ -354,7 +355,7 @@ class Reconciler:
         rollout: RolloutStatus | None,
     ) -> tuple[MultimodalServiceStatus, DecisionStatus | None]:
         """The status, and the decision if people should hear of it."""
-        seen, spec = done.observation, fleet.spec
+        seen, spec, pods = done.observation, fleet.spec, self._worker_pods(fleet).values()
         status, decision = render(
             Report(
                 now_s=now_s,
@@ -366,11 +367,7 @@ class Reconciler:
                 attainment=seen.traffic.attainment,
                 metrics_message=seen.traffic.message,
                 experts_placed=seen.experts_placed,
-                switch_states={
-                    worker.name: switch_state(worker)
-                    for worker in seen.fleet.workers
-                    if worker.intent is not None
-                },
+                switch_states=switch_states(seen.fleet.workers),
                 actions=tuple(describe(action) for action in done.plan.actions)
                 if done.plan
                 else (),
@@ -379,7 +376,8 @@ class Reconciler:
                 rollout=rollout,
                 minimum=done.minimum,
                 scale_limit=given.scale_limit,
-                num_pods=len(self._worker_pods(fleet)),
+                num_pods=len(pods),
+                num_unplaced=sum(unplaced(pod) is not None for pod in pods),
             ),
             before,
         )

@@ -22,9 +22,16 @@ from epidote_operator.resources.labels import (
 )
 from epidote_operator.spec.cluster import Provider
 from epidote_operator.spec.service_status import RolloutStatus
-from epidote_operator.status.conditions import timestamp
+from epidote_operator.status.conditions import timestamp, unix_time
 from epidote_operator.status.fleet import Fleet
-from epidote_operator.status.rollout import RolloutMove, RolloutStep, next_move, progress
+from epidote_operator.status.rollout import (
+    RolloutMove,
+    RolloutStep,
+    next_move,
+    no_room,
+    progress,
+    waits_for,
+)
 from epidote_planner.decision import AddWorkers
 from epidote_planner.lane import Lane
 
@@ -72,15 +79,18 @@ class Rolling:
             revision=self.values.revision,
             wanted=wanted,
             ready=new.ready().total(),
-            old=len(old.staying),
+            old=len(old.workers),
             deadline_s=self.deadline_s,
             now_s=now_s,
+            leaves_s=float(self.hands_old.grace_s) if len(old.staying) < len(old.workers) else 0.0,
         )
         await self._give_up(status, new)
         # Labels of new workers that came up in another role are put right.
         executor = Executor(self.hands_new, drain_deadline_s=float(self.hands_new.grace_s))
         surge = 0 if status.failed else self.surge
-        move = next_move(old, new, wanted, surge=surge, room=self.room)
+        full = "" if status.failed else no_room(new, unix_time(status.progressed_at))
+        move = next_move(old, new, wanted, surge=surge, room=self.room, full=full)
+        status = status.model_copy(update={"message": move.why or waits_for(new) or None})
         starts: tuple[AddWorkers, ...] = ()
         if move.step is RolloutStep.START and move.lane is not None:
             starts = (AddWorkers(lane=move.lane, count=move.count),)

@@ -19,7 +19,7 @@ from epidote_operator.spec.service_status import (
     RoleStatus,
     RolloutStatus,
 )
-from epidote_operator.status.fleet import Fleet, FleetWorker, Outcome
+from epidote_operator.status.fleet import Fleet, FleetWorker, Outcome, Unplaced
 from epidote_operator.status.render import Report, render
 from epidote_operator.status.rollout import RolloutStep, wanted_lanes
 from epidote_operator.testing.service_story import service_manifest
@@ -29,6 +29,7 @@ from epidote_planner.policy import ModalityGroup
 
 E, P, D = (Lane("default", role) for role in (Role.ENCODE, Role.PREFILL, Role.DECODE))
 POLICY = policy()
+FULL = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
 
 
 def values(revision: str) -> FleetValues:
@@ -58,12 +59,18 @@ class RevisionHands(PretendHands):
         return await super().add_workers(lane, count, now_s)
 
     def a_tick_later(self) -> None:
-        """Whoever was told to leave is gone, whoever started serves."""
-        self.workers = {
-            name: replace(worker, state=WorkerState.ROUTABLE, said=worker.lane)
-            for name, worker in self.workers.items()
-            if not worker.is_leaving
-        }
+        """Whoever was told to leave is gone, whoever started and has a place serves."""
+        assert self.everybody is not None
+        service = self.everybody
+        self.workers = {n: w for n, w in self.workers.items() if not w.is_leaving}
+        for name, worker in self.workers.items():
+            others = [w for w in self.pods.values() if w.unplaced is None and w.name != name]
+            if worker.state is WorkerState.STARTING and len(others) >= service.places:
+                pod = worker.unplaced or Unplaced(since_s=service.now_s, why=FULL)
+                self.workers[name] = replace(worker, unplaced=pod)
+                continue
+            serves = replace(worker, state=WorkerState.ROUTABLE, said=worker.lane, unplaced=None)
+            self.workers[name] = serves
 
 
 @dataclass
@@ -71,10 +78,12 @@ class Service:
     """A service in mode Off, by hand: two revisions and the status."""
 
     budget: int
+    places: int = 1000  # of the nodes, for both revisions
     old: RevisionHands = field(default_factory=RevisionHands)
     new: RevisionHands = field(default_factory=RevisionHands)
     status: MultimodalServiceStatus = field(default_factory=MultimodalServiceStatus)
     now_s: float = 1000.0
+    has_shifted: bool = False
 
     def __post_init__(self) -> None:
         self.old.everybody = self.new.everybody = self
@@ -91,8 +100,8 @@ class Service:
         )
         self.status = render(report, self.status)[0]
 
-    async def roll(self, *, num_ticks: int = 60) -> None:
-        """Until the rollout is over."""
+    async def roll(self, *, num_ticks: int = 60, until_over: bool = True) -> None:
+        """Until the rollout is over, or for so many ticks."""
         api: Any = SilentApi()
         rolling = Rolling(
             api=api,
@@ -100,17 +109,16 @@ class Service:
             hands_old=self.old,  # type: ignore[arg-type]
             hands_new=self.new,  # type: ignore[arg-type]
             surge=1,
-            deadline_s=600.0,
+            deadline_s=60.0,
         )
-        has_shifted = False
         for _ in range(num_ticks):
             self.now_s += 10.0
             wanted = wanted_lanes(self.status, POLICY)
             old, new = self.old.fleet(self.now_s), self.new.fleet(self.now_s)
-            if not has_shifted:
+            if not self.has_shifted:
                 before = self.status.rollout
                 move, rollout = await rolling.step(old, new, wanted, before, self.now_s)
-                has_shifted = move.step is RolloutStep.SHIFT
+                self.has_shifted = move.step is RolloutStep.SHIFT
                 self.show(old, rollout)
             else:
                 left = self.status.rollout
@@ -123,7 +131,8 @@ class Service:
                     return
             self.old.a_tick_later()
             self.new.a_tick_later()
-        pytest.fail(f"not over after {num_ticks} ticks: {self.status.rollout}")
+        if until_over:
+            pytest.fail(f"not over after {num_ticks} ticks: {self.status.rollout}")
 
 
 class SilentApi:
@@ -154,6 +163,26 @@ async def test_a_rollout_without_a_planner_ends_with_as_many_workers_as_it_began
     await service.roll()
     assert service.new.fleet(0.0).ready() == {E: 1, P: 1, D: 4}
     assert [role.desired for role in service.status.roles] == [1, 1, 4]
+
+
+@pytest.mark.parametrize("places", [6, 7])
+async def test_nodes_without_room_for_a_surge_end_with_as_many_workers_as_well(
+    places: int,
+) -> None:
+    """Nobody named a GPU budget, and the scheduler has no place: old workers leave one by one."""
+    service = Service(1000, places)
+    service.old.workers = served_by(E, P, D, D, D, D)
+    service.show(service.old.fleet(0.0), None)
+    for _ in range(99):
+        await service.roll(num_ticks=1, until_over=False)
+        assert service.status.rollout is None or not service.status.rollout.failed
+        if not service.has_shifted:
+            assert all(service.old.fleet(0.0).ready()[lane] for lane in (E, P, D))
+        placed = [w for w in service.new.pods.values() if w.unplaced is None]
+        assert len(placed) <= places
+        if service.status.rollout is None and not service.old.workers:
+            break
+    assert service.new.fleet(0.0).ready() == {E: 1, P: 1, D: 4}
 
 
 async def test_a_new_worker_that_ends_is_replaced_once_a_back_off() -> None:

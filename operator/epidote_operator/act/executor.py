@@ -190,14 +190,16 @@ def _may_match(fleet: Fleet, done: Iterable[Done], assigned: Counter[Lane]) -> b
 
     Told in mid-switch it would take the worker under way for one of its old role, and switch
     another one as well. The same goes for a worker that leaves, while another one is missing. And
-    with a role that has just lost its last worker, or that others stand in for while nobody is
-    assigned to it: told fewer workers than stages it would have everybody serve all of them, where
-    one is enough until the replacement is there.
+    with a role that has just lost its last worker, or that nobody is assigned to yet: told fewer
+    workers than stages it would have everybody serve all of them, where one is enough until the
+    replacement is there.
     """
     roles = {lane.role for lane in +assigned}
     if {lane.role for lane in fleet.assigned()} - roles:
         return False
-    if any(w.stands_in for w in fleet.staying) and not (fleet.stages and fleet.stages <= roles):
+    if Role.ALL not in roles and not fleet.stages <= roles:
+        return False
+    if not fleet.stages and any(worker.stands_in for worker in fleet.staying):
         return False
     if not fleet.is_settled or any(step.verb == SwitchRole.__name__ for step in done):
         return False

@@ -22,6 +22,7 @@ itself gives a drain up at the deadline and returns to its old role; `STUCK_S` l
 that still hangs is replaced, because it serves nobody and holds a GPU.
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from epidote_core.roles import Role, WorkerState
@@ -78,3 +79,8 @@ def switch_state(worker: FleetWorker) -> SwitchState:
             return SwitchState.VERIFYING
         case _:
             return SwitchState.ROUTABLE if worker.is_labelled else SwitchState.UNLABELLED
+
+
+def switch_states(workers: Iterable[FleetWorker]) -> dict[str, SwitchState]:
+    """By name, of those that switch."""
+    return {worker.name: switch_state(worker) for worker in workers if worker.intent is not None}

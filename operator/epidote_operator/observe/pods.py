@@ -15,7 +15,7 @@ from epidote_operator.observe.gateway_client import FleetReport, WorkerReport
 from epidote_operator.resources.labels import REVISION
 from epidote_operator.resources.pod_notes import HEAD, PodNotes, read_notes
 from epidote_operator.status.conditions import unix_time
-from epidote_operator.status.fleet import Fleet, FleetWorker
+from epidote_operator.status.fleet import Fleet, FleetWorker, Unplaced
 from epidote_planner.lane import SPLIT_ROLES, Lane
 
 BETWEEN_ROLES = (WorkerState.DRAINING, WorkerState.SWITCHING, WorkerState.VERIFYING)
@@ -128,6 +128,7 @@ class PodFleet:
             is_ready=is_ready(pod),
             adrift_since_s=self._adrift(metadata, notes, report, state, now_s),
             is_outdated=bool(revision and own and own != revision),
+            unplaced=unplaced(pod),
             num_running=report.num_running if report else 0,
             num_waiting=report.num_waiting + report.num_encoding if report else 0,
         )
@@ -205,3 +206,16 @@ def is_ready(pod: Mapping[str, Any]) -> bool:
         condition["type"] == "Ready" and condition["status"] == "True"
         for condition in pod.get("status", {}).get("conditions") or []
     )
+
+
+def unplaced(pod: Mapping[str, Any]) -> Unplaced | None:
+    """Why the scheduler has no node for the pod; None: it has one, or has not been looked at."""
+    for item in pod.get("status", {}).get("conditions") or []:
+        if item["type"] == "PodScheduled" and item["status"] == "False":
+            since_s = unix_time(item.get("lastTransitionTime") or _created(pod))
+            return Unplaced(since_s=since_s, why=str(item.get("message") or item.get("reason", "")))
+    return None
+
+
+def _created(pod: Mapping[str, Any]) -> str:
+    return str(pod["metadata"]["creationTimestamp"])

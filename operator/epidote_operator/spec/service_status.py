@@ -158,7 +158,7 @@ class GpuStatus(StatusModel):
     """GPUs of the service."""
 
     used: int = 0
-    """GPUs of all worker pods, those that start or leave included."""
+    """GPUs of all worker pods that have a node, those that start or leave included."""
     budget: int | None = None
     """Most it may hold."""
 
@@ -180,6 +180,8 @@ class RolloutStatus(StatusModel):
     """When either of these numbers changed last."""
     failed: bool = False
     """Whether that is longer ago than `rollout.progressDeadlineSeconds`."""
+    message: str | None = None
+    """What keeps it waiting, or makes it do what rollouts usually don't."""
 
 
 class HeadStatus(StatusModel):

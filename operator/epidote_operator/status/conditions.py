@@ -130,12 +130,14 @@ def _progressing(facts: Facts) -> Finding:
         told = (
             f"revision {rollout.revision} has come no further since {rollout.progressed_at}, "
             f"{rollout.ready_workers} workers ready; {rollout.old_workers} old ones are there"
+            f"{_why(rollout)}"
         )
         return FALSE, "ProgressDeadlineExceeded", told
     if rollout is not None:
         told = (
             f"{rollout.ready_workers} of {sum(rollout.wanted.values())} workers of revision "
             f"{rollout.revision} are ready; {rollout.old_workers} older ones are there"
+            f"{_why(rollout)}"
         )
         return TRUE, "RollingUpdate", told
     if outdated:
@@ -152,6 +154,10 @@ def _progressing(facts: Facts) -> Finding:
         told = f"{there} of {there + facts.missing} workers are there, the others are asked for"
         return TRUE, "WorkersMissing", told
     return FALSE, "FleetComplete", f"{there} workers"
+
+
+def _why(rollout: RolloutStatus) -> str:
+    return f"; {rollout.message}" if rollout.message else ""
 
 
 def _scaling_active(facts: Facts) -> Finding:

@@ -49,6 +49,19 @@ class SwitchIntent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unplaced:
+    """A pod that the scheduler has no node for, since when (Unix seconds), and its words."""
+
+    since_s: float
+    why: str
+
+    @property
+    def lacks_room(self) -> bool:
+        """Whether it could have a node if others left; else no node is of the kind it asks for."""
+        return "Insufficient " in self.why or "Too many pods" in self.why
+
+
+@dataclass(frozen=True, kw_only=True)
 class FleetWorker:
     """One worker: where it belongs, what it says of itself, what is being done with it.
 
@@ -75,6 +88,7 @@ class FleetWorker:
     is_ready: bool = True  # its pod's readiness probe agrees that it serves
     is_outdated: bool = False  # made from an older revision of the spec
     has_lost_head: bool = False  # it joined a head that is no more, and counts as leaving
+    unplaced: Unplaced | None = None  # its pod has no node
     num_running: int = 0
     num_waiting: int = 0
 

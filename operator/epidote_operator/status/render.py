@@ -50,6 +50,7 @@ class Report:
     scale_limit: tuple[str, str] | None = None  # why an external owner has not what it asked for
     experts_placed: ExpertsPlaced | None = None
     num_pods: int | None = None  # of both revisions, where there are two
+    num_unplaced: int = 0  # pods that hold no GPU, since no node takes them
 
 
 def render(
@@ -102,7 +103,8 @@ def render(
             "roles": roles,
             "role_summary": "/".join(_summary(role) for role in roles),
             "gpus": GpuStatus(
-                used=report.gpus_per_worker * num_pods, budget=report.policy.gpu_budget
+                used=report.gpus_per_worker * (num_pods - report.num_unplaced),
+                budget=report.policy.gpu_budget,
             ),
             "switches": tuple(
                 _switch(worker, report.switch_states.get(worker.name))

@@ -2,6 +2,10 @@
 
     new workers are missing, there is room     START some, at most `surge` at a time
     missing, no room, none starting            RETIRE an old worker of a lane with another one
+    new ones have no node for want of room     the same
+    no lane of the old ones has two            RETIRE any, while there is another one, if what is
+                                               there is enough for every lane and one old worker:
+                                               that one serves every stage meanwhile
     every lane has what it shall have          SHIFT: clients reach the new gateways
     no room and nothing to retire, but every   SHIFT with fewer: the rest follows when the old
       lane has somebody                          ones have left
@@ -30,6 +34,8 @@ from epidote_operator.status.fleet import Fleet, FleetWorker
 from epidote_planner.lane import Lane
 from epidote_planner.policy import PlannerPolicy
 
+NO_ROOM_S = 10.0  # a scheduler looks again within a second of another pod's end
+
 
 class RolloutStep(StrEnum):
     """What to do next."""
@@ -48,6 +54,7 @@ class RolloutMove:
     lane: Lane | None = None
     count: int = 0
     worker: FleetWorker | None = None
+    why: str = ""  # where that is not what rollouts usually do
 
 
 WAIT = RolloutMove(step=RolloutStep.WAIT)
@@ -55,30 +62,82 @@ SHIFT = RolloutMove(step=RolloutStep.SHIFT)
 
 
 def next_move(
-    old: Fleet, new: Fleet, wanted: Mapping[Lane, int], *, surge: int, room: int
+    old: Fleet,
+    new: Fleet,
+    wanted: Mapping[Lane, int],
+    *,
+    surge: int,
+    room: int,
+    full: str = "",
 ) -> RolloutMove:
-    """The next step from `old` to `new`, which shall have `wanted`; `room` for more workers."""
+    """The next step from `old` to `new`, which shall have `wanted`; `room` for more workers.
+
+    `full`: what the scheduler says of new workers that it finds no room for; see `no_room`.
+    """
     ready, assigned = new.ready(), new.assigned()
     if new.is_known and all(ready[lane] >= count for lane, count in wanted.items()):
         return SHIFT
     missing = Counter({lane: count - assigned[lane] for lane, count in wanted.items()})
-    starting = sum(worker.state is WorkerState.STARTING for worker in new.staying)
+    starting = [worker for worker in new.staying if worker.state is WorkerState.STARTING]
+    if full:
+        starting = [worker for worker in starting if worker.unplaced is None]
+        return WAIT if starting else _make_room(old, new, wanted, full)
     short = [lane for lane in missing if missing[lane] > 0]
-    if not short or starting >= surge:
+    if not short or len(starting) >= surge:
         return WAIT
     lane = min(short, key=lambda lane: (assigned[lane], lane))  # empty lanes first
     if room > 0:
         # One for each lane before the second of any: three cover every stage.
-        count = min(room, surge - starting, missing[lane]) if assigned[lane] else 1
+        count = min(room, surge - len(starting), missing[lane]) if assigned[lane] else 1
         return RolloutMove(step=RolloutStep.START, lane=lane, count=count)
-    if starting or not new.is_known or any(worker.is_leaving for worker in old.workers):
+    return WAIT if starting else _make_room(old, new, wanted)
+
+
+def _make_room(
+    old: Fleet, new: Fleet, wanted: Mapping[Lane, int], full: str = "the GPU budget is full"
+) -> RolloutMove:
+    """Somebody old leaves, or clients move to a new fleet that is not complete."""
+    if not new.is_known or any(worker.is_leaving for worker in old.workers):
         return WAIT  # nobody old leaves for somebody new that has not been heard of
     serving = old.ready()
-    for worker in sorted(old.staying, key=lambda w: (w.num_running + w.num_waiting, w.name)):
-        if worker.serves and serving[worker.lane] > 1:
+    by_load = sorted(old.staying, key=lambda w: (w.num_running + w.num_waiting, w.name))
+    able = [worker for worker in by_load if worker.serves]
+    for worker in able:
+        if serving[worker.lane] > 1:
             return RolloutMove(step=RolloutStep.RETIRE, worker=worker)
-    covered = new.is_known and all(ready[lane] for lane, count in wanted.items() if count)
-    return SHIFT if covered else WAIT
+    lanes = [lane for lane, count in wanted.items() if count]
+    if all(new.ready()[lane] for lane in lanes):
+        return SHIFT
+    placed = sum(worker.unplaced is None for worker in new.staying)
+    is_covered = all(any(w.serves_role(role) for w in able) for role in old.stages)
+    if not old.stages or len(able) + placed <= len(lanes):
+        told = f"{full}; every role of the old revision has one worker left, and none leaves"
+        return RolloutMove(step=RolloutStep.WAIT, why=told)
+    if len(able) > 1 and is_covered:
+        told = f"{full}; {able[0].name} leaves, others of the old revision serve its role as well"
+        return RolloutMove(step=RolloutStep.RETIRE, worker=able[0], why=told)
+    return WAIT
+
+
+def no_room(new: Fleet, progressed_s: float) -> str:
+    """The scheduler's words where it has had no room for a new worker for some seconds, else "".
+
+    What leaves takes a moment to be free: counted is from the last progress on as well.
+    """
+    for worker in new.staying:
+        pod = worker.unplaced
+        if pod is not None and pod.lacks_room:
+            if new.at_s >= max(pod.since_s, progressed_s) + NO_ROOM_S:
+                return f"no node has room for {worker.name} ({pod.why})"
+    return ""
+
+
+def waits_for(new: Fleet) -> str:
+    """What the scheduler says of the first new worker without a node; "": all have one."""
+    for worker in new.staying:
+        if worker.unplaced is not None:
+            return f"no node takes {worker.name} ({worker.unplaced.why})"
+    return ""
 
 
 def progress(
@@ -91,8 +150,12 @@ def progress(
     deadline_s: float,
     now_s: float,
     shifted: bool = False,
+    leaves_s: float = 0.0,
 ) -> RolloutStatus:
-    """How far the rollout has come; another revision begins anew."""
+    """How far the rollout has come; another revision begins anew.
+
+    `leaves_s`: how long those may take that are leaving now, who count until they are gone.
+    """
     now = RolloutStatus(
         revision=revision,
         ready_workers=ready,
@@ -103,7 +166,7 @@ def progress(
     )
     if before is None or _place(before) != _place(now):
         return now
-    failed = now_s - unix_time(before.progressed_at) > deadline_s
+    failed = now_s - unix_time(before.progressed_at) > deadline_s + leaves_s
     return now.model_copy(update={"progressed_at": before.progressed_at, "failed": failed})
 
 

@@ -283,13 +283,19 @@ async def test_a_revision_that_never_comes_up_is_given_up_and_the_old_one_serves
     story.nothing_failed()
 
 
-async def test_another_image_replaces_the_fleet_beside_it(story: Story) -> None:
-    """New head, gateways and workers come up first; then clients move; then the old ones leave."""
+@pytest.mark.parametrize(("gpu_budget", "threads"), [(6, 2), (None, 3)])
+async def test_another_image_replaces_the_fleet_beside_it(
+    story: Story, gpu_budget: int | None, threads: int
+) -> None:
+    """New head, gateways and workers come up first; then clients move; then the old ones leave.
+
+    The node has six GPUs: one old decoder must leave, by the budget or by the scheduler's word.
+    """
     pods = await story.pods()
     operator = story.operator()
     await operator.tick()
     old = (await get_service(story.api, NAME))["status"]["revision"]
-    pool = {"cpuThreads": 2, "gpuBudget": 6}  # all that the node has: one old decoder must leave
+    pool = {"cpuThreads": threads, "gpuBudget": gpu_budget}
     await change_service(story.api, NAME, {"pool": pool, "rollout": {"maxSurgeWorkers": 2}})
     status = await operator.until(
         lambda status: status.revision != old and settled(*AT_REST)(status),

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 from epidote_core.roles import Role, WorkerState
 from epidote_operator.spec.service_status import RolloutStatus
-from epidote_operator.status.fleet import Fleet, FleetWorker
-from epidote_operator.status.rollout import RolloutStep, next_move, progress
+from epidote_operator.status.fleet import Fleet, FleetWorker, Unplaced
+from epidote_operator.status.rollout import NO_ROOM_S, RolloutStep, next_move, no_room, progress
 from epidote_planner.lane import Lane
 
+FULL = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
 E, P, D = (Lane("default", role) for role in (Role.ENCODE, Role.PREFILL, Role.DECODE))
 WANTED = {E: 1, P: 1, D: 2}
 
@@ -71,6 +72,69 @@ def test_no_old_worker_leaves_while_nobody_can_tell_of_the_new_ones() -> None:
     assert next_move(OLD, unknown, WANTED, surge=1, room=0).step is RolloutStep.WAIT
 
 
+def pending(why: str = FULL, *, since_s: float = 0.0) -> FleetWorker:
+    return FleetWorker(
+        name="w9",
+        lane=D,
+        state=WorkerState.STARTING,
+        since_s=0.0,
+        unplaced=Unplaced(since_s=since_s, why=why),
+    )
+
+
+def with_pending(new: Fleet, at_s: float = 0.0) -> Fleet:
+    return replace(new, at_s=at_s, workers=(*new.workers, pending()))
+
+
+def test_a_new_worker_that_no_node_has_room_for_has_an_old_one_leave() -> None:
+    """Though the budget has room, or there is none."""
+    move = next_move(OLD, with_pending(fleet()), WANTED, surge=1, room=9, full=FULL)
+    assert move.step is RolloutStep.RETIRE
+    assert move.worker is not None
+    assert move.worker.lane == D
+    leaving = replace(OLD, workers=(*OLD.workers[:3], replace(OLD.workers[3], is_leaving=True)))
+    assert next_move(leaving, with_pending(fleet()), WANTED, surge=1, room=9, full=FULL).step is (
+        RolloutStep.WAIT
+    )
+
+
+def test_one_that_starts_on_a_node_comes_up_before_an_old_one_leaves() -> None:
+    comes_up = fleet(E, state=WorkerState.STARTING)
+    move = next_move(OLD, with_pending(comes_up), WANTED, surge=2, room=9, full=FULL)
+    assert move.step is RolloutStep.WAIT
+
+
+def test_the_scheduler_has_some_seconds_and_is_asked_about_room_alone() -> None:
+    new = Fleet(at_s=100.0, workers=(pending(since_s=100.0 - NO_ROOM_S),))
+    assert FULL in no_room(new, 0.0)
+    assert no_room(new, 95.0) == "", "somebody has just left, or come up"
+    late = Fleet(at_s=100.0, workers=(pending(since_s=95.0),))
+    assert no_room(late, 0.0) == ""
+    nowhere = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."
+    assert no_room(Fleet(at_s=999.0, workers=(pending(nowhere),)), 0.0) == "", "room would not help"
+
+
+def test_a_last_worker_leaves_only_where_the_others_can_stand_in_until_the_shift() -> None:
+    """Four places for three roles: the old ones go down to one, which serves every stage."""
+    stages = frozenset({Role.ENCODE, Role.PREFILL, Role.DECODE})
+    last = replace(fleet(E, P, D), stages=stages)
+    wanted = {E: 1, P: 1, D: 1}
+    move = next_move(last, with_pending(fleet(D)), wanted, surge=1, room=9, full=FULL)
+    assert (move.step, move.worker) == (RolloutStep.RETIRE, last.workers[0])
+    assert "others of the old revision serve its role as well" in move.why
+    bare = replace(last, workers=last.workers[1:])
+    assert next_move(bare, with_pending(fleet(D)), wanted, surge=1, room=9, full=FULL).step is (
+        RolloutStep.WAIT
+    ), "nobody stands in yet"
+    stands_in = replace(last.workers[1], said=Lane("default", Role.ALL))
+    alone = replace(last, workers=(stands_in, last.workers[2]))
+    move = next_move(alone, with_pending(fleet(D, E)), wanted, surge=1, room=9, full=FULL)
+    assert move.step is RolloutStep.RETIRE
+    too_few = next_move(last, with_pending(fleet()), wanted, surge=1, room=9, full=FULL)
+    assert too_few.step is RolloutStep.WAIT
+    assert "has one worker left, and none leaves" in too_few.why
+
+
 def test_a_rollout_has_failed_when_it_has_not_moved_for_its_deadline() -> None:
     def at(now_s: float, before: RolloutStatus | None, **now: object) -> RolloutStatus:
         seen = {"revision": "b", "wanted": WANTED, "ready": 1, "old": 4, **now}
@@ -83,3 +147,21 @@ def test_a_rollout_has_failed_when_it_has_not_moved_for_its_deadline() -> None:
     assert at(1061.0, begun, ready=2).progressed_at != begun.progressed_at
     assert not at(1062.0, stuck, old=3).failed, "one of the old ones left: it moves"
     assert not at(1062.0, stuck, revision="c").failed, "the owner tries something else"
+
+
+def test_those_who_drain_have_their_time_before_a_rollout_has_failed() -> None:
+    def at(now_s: float, before: RolloutStatus | None, **now: float) -> RolloutStatus:
+        return progress(
+            before,
+            revision="b",
+            wanted=WANTED,
+            ready=1,
+            old=4,
+            deadline_s=60.0,
+            now_s=now_s,
+            **now,
+        )
+
+    begun = at(1000.0, None)
+    assert not at(1150.0, begun, leaves_s=120.0).failed
+    assert at(1181.0, begun, leaves_s=120.0).failed
