@@ -34,7 +34,7 @@ from epidote_operator.status.fleet import Fleet, FleetWorker
 from epidote_planner.lane import Lane
 from epidote_planner.policy import PlannerPolicy
 
-NO_ROOM_S = 10.0  # a scheduler looks again within a second of another pod's end
+NO_ROOM_S = 5.0  # a scheduler looks again within a second of another pod's end
 
 
 class RolloutStep(StrEnum):
@@ -126,9 +126,10 @@ def no_room(new: Fleet, progressed_s: float) -> str:
     """
     for worker in new.staying:
         pod = worker.unplaced
-        if pod is not None and pod.lacks_room:
-            if new.at_s >= max(pod.since_s, progressed_s) + NO_ROOM_S:
-                return f"no node has room for {worker.name} ({pod.why})"
+        if pod is None or not pod.lacks_room:
+            continue
+        if new.at_s >= max(pod.since_s, progressed_s) + NO_ROOM_S:
+            return f"no node has room for {worker.name} ({pod.why})"
     return ""
 
 

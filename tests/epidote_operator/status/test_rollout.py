@@ -107,8 +107,8 @@ def test_one_that_starts_on_a_node_comes_up_before_an_old_one_leaves() -> None:
 def test_the_scheduler_has_some_seconds_and_is_asked_about_room_alone() -> None:
     new = Fleet(at_s=100.0, workers=(pending(since_s=100.0 - NO_ROOM_S),))
     assert FULL in no_room(new, 0.0)
-    assert no_room(new, 95.0) == "", "somebody has just left, or come up"
-    late = Fleet(at_s=100.0, workers=(pending(since_s=95.0),))
+    assert no_room(new, 96.0) == "", "somebody has just left, or come up"
+    late = Fleet(at_s=100.0, workers=(pending(since_s=96.0),))
     assert no_room(late, 0.0) == ""
     nowhere = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."
     assert no_room(Fleet(at_s=999.0, workers=(pending(nowhere),)), 0.0) == "", "room would not help"
