@@ -162,6 +162,22 @@ def test_experts(skewed: bool, tokens: int, dtype: torch.dtype) -> None:
     assert torch.equal(got, ops.fused_moe(x, gate_up, down, weights, experts))
     if dtype is BF16:
         assert relative_error(grouped_mm_moe(x, gate_up, down, weights, experts), want) < 1e-2
+        fused = {"activation": ops.silu_mul, "sums_by_product": True}
+        assert (
+            relative_error(grouped_mm_moe(x, gate_up, down, weights, experts, **fused), want) < 1e-2
+        )
+
+
+@pytest.mark.parametrize("num_experts", [1, 3, 5, 8, 12])
+def test_experts_of_other_devices_are_skipped_however_many_are_here(num_experts: int) -> None:
+    x = torch.randn(300, 128).to(BF16)
+    gate_up = (torch.randn(num_experts, 192, 128) * 128**-0.5).to(BF16)
+    down = (torch.randn(num_experts, 128, 96) * 96**-0.5).to(BF16)
+    experts = torch.randint(-2, num_experts + 3, (300, 4), dtype=torch.int32)
+    weights = torch.rand(300, 4)
+    want = reference.fused_moe(x.float(), gate_up.float(), down.float(), weights, experts)
+    weights[(experts < 0) | (experts >= num_experts)] = float("nan")
+    assert relative_error(ops.fused_moe(x, gate_up, down, weights, experts), want) < LIMIT[BF16]
 
 
 @pytest.mark.parametrize("dtype", [FP32, FP16, BF16])
