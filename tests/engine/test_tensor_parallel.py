@@ -20,6 +20,8 @@ from epidote_engine.config import load_model_spec
 from epidote_engine.engine import Engine, EngineConfig
 from epidote_engine.in_process import serve
 from epidote_engine.models.decoder import DecoderConfig
+from epidote_engine.models.step_inputs import StepInputs
+from epidote_engine.parallel.decoder import ParallelDecoderLM
 from epidote_engine.parallel.shards import Shards
 from epidote_engine.random_weights import RandomWeights
 from epidote_engine.tensor_shapes import language_shapes
@@ -197,6 +199,39 @@ def test_a_model_that_cannot_be_cut_is_refused(
     )  # fmt: skip
     with pytest.raises(InvalidRequest, match=f"over 2: {field} . can't be cut"):
         Shards.place(0, 2).own(config)
+
+
+class Alone(Shards):
+    """One rank, that notes how many numbers it summed, or gathered, with nobody."""
+
+    def __init__(self) -> None:
+        self.group, self.rank, self.size = None, 0, 1
+        self.met: list[int] = []
+
+    def summed(self, part: torch.Tensor) -> torch.Tensor:
+        self.met.append(part.numel())
+        return part
+
+    def side_by_side(self, part: torch.Tensor, width: int) -> torch.Tensor:
+        self.met.append(part.numel())
+        return part[:, :width]
+
+
+@pytest.mark.parametrize("hears", [False, True])
+def test_ranks_meet_behind_a_chunk_of_which_nothing_is_sampled(tmp_path: Path, hears: bool) -> None:
+    """A collective of nothing waits for nobody, and a peer may soon be told of the chunk's KV."""
+    save_tiny_model(tmp_path / "tiny", Architecture.QWEN3, seed=2)
+    spec, shards = load_model_spec(str(tmp_path / "tiny")), Alone()
+    model = ParallelDecoderLM(spec, shards, torch.float32, "cpu")
+    config = model.config
+    kv = torch.zeros(config.num_layers, 2, 2, 16, config.num_kv_heads, config.head_dim)
+    tokens = torch.arange(20)
+    inputs = StepInputs.chunk(tokens, tokens, tokens, torch.tensor([[0, 1]], dtype=torch.int32))
+    inputs.sample_rows = torch.empty(0, dtype=torch.int64)
+    told: list[int] = []
+    model.forward(inputs, kv, told.append if hears else None)
+    assert shards.met[-1] > 0
+    assert told == (list(range(config.num_layers)) if hears else [])
 
 
 def test_the_sharded_parts_make_the_whole(tmp_path: Path) -> None:

@@ -89,10 +89,15 @@ class ParallelDecoderLM(DecoderLM):
         """See `DecoderLM.forward`. A layer is told of when it is there on every rank.
 
         That is when the sum behind it is done: with the next layer; behind the last one there is a
-        sum for that alone. All ranks must give a hook, or none.
+        sum for that alone. All ranks must give a hook, or none. Also without one the last layer's
+        KV is there on every rank when the step is over on one, since logits are gathered behind it;
+        where nobody is sampled, a sum takes their place.
         """
         if after_layer is None:
-            return super().forward(inputs, kv)
+            hidden = super().forward(inputs, kv)
+            if inputs.sample_rows is not None and not inputs.sample_rows.numel():
+                self._shards.summed(torch.zeros(1, device=self.device))
+            return hidden
 
         def one_later(layer: int) -> None:
             if layer:
