@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from epidote_operator.kube.api import Manifest
+from epidote_operator.spec.changes import refused_changes
 from epidote_operator.spec.external_scale import external_scale
 from epidote_operator.spec.invalid import InvalidSpec, Problem
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
@@ -45,28 +46,38 @@ class Followed:
 def spec_to_follow(resource: Manifest, status: MultimodalServiceStatus) -> Followed:
     """The present spec if it is valid, name included, else the last good one if it still is.
 
-    A later operator may refuse what an earlier one let in: then the fleet stays as it is.
+    One that changes what is fixed is not valid either: nobody may have been asked when it was
+    stored. A later operator may refuse what an earlier one let in: then the fleet stays as it is.
     """
     (raw, ignored), last = _of_one_owner(resource["spec"]), status.last_good_spec
+    present, refusal = _parsed(raw, name=resource["metadata"]["name"])
+    before, stale_refusal = (None, None) if last is None else _parsed(last)
+    if present is not None and before is not None and (fixed := refused_changes(before, present)):
+        present, refusal = None, InvalidSpec(fixed)
+    if present is not None:
+        return Followed(spec=present, raw=raw, ignored_workers=ignored)
+    if before is not None and last is not None:
+        return Followed(spec=before, raw=last, refusal=refusal)
+    stale = [
+        Problem(
+            path=f"status.lastGoodSpec{item.path.removeprefix('spec')}",
+            wanted=item.wanted,
+            found=f"{item.found}, so that the fleet stays as it is",
+        )
+        for item in (() if stale_refusal is None else stale_refusal.problems)
+    ]
+    problems = () if refusal is None else refusal.problems
+    return Followed(spec=None, raw=raw, refusal=InvalidSpec((*problems, *stale)))
+
+
+def _parsed(
+    raw: Mapping[str, Any], *, name: str | None = None
+) -> tuple[MultimodalServiceSpec | None, InvalidSpec | None]:
+    """The spec, or why there is none."""
     try:
-        spec = parse_service(raw, name=resource["metadata"]["name"])
-        return Followed(spec=spec, raw=raw, ignored_workers=ignored)
+        return parse_service(raw, name=name), None
     except InvalidSpec as error:
-        refusal = error
-    if last is None:
-        return Followed(spec=None, raw=raw, refusal=refusal)
-    try:
-        return Followed(spec=parse_service(last), raw=last, refusal=refusal)
-    except InvalidSpec as error:
-        stale = [
-            Problem(
-                path=f"status.lastGoodSpec{item.path.removeprefix('spec')}",
-                wanted=item.wanted,
-                found=f"{item.found}, so that the fleet stays as it is",
-            )
-            for item in error.problems
-        ]
-        return Followed(spec=None, raw=raw, refusal=InvalidSpec((*refusal.problems, *stale)))
+        return None, error
 
 
 def _of_one_owner(raw: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None]:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from epidote_operator.following import spec_to_follow
 from epidote_operator.spec.service_status import (
     Condition,
@@ -53,6 +55,29 @@ def test_a_bad_number_or_a_bad_owner_is_refused_as_ever() -> None:
         assert followed.spec is None
         assert followed.refusal is not None
         assert followed.scale_limit is None or "model" not in resource
+
+
+@pytest.mark.parametrize(
+    ("part", "change"), [("pool", {"device": "Cpu"}), ("cluster", {"provider": "KubeRay"})]
+)
+def test_what_is_fixed_stays_as_the_last_good_spec_has_it(
+    part: str, change: dict[str, str]
+) -> None:
+    """Where neither CEL nor a webhook refused it, workers, head and all would be replaced."""
+    resource = service_manifest("web", "none")
+    last = resource["spec"]
+    serving = MultimodalServiceStatus(last_good_spec=last)
+    resource["spec"] = {**last, part: {**last.get(part, {}), **change}}
+    followed = spec_to_follow(resource, serving)
+    assert followed.raw == last
+    assert followed.spec == spec_to_follow({**resource, "spec": last}, NOTHING).spec
+    assert followed.refusal is not None
+    (problem,) = followed.refusal.problems
+    assert problem.path == f"spec.{part}.{next(iter(change))}"
+    assert "delete the service and create it again" in problem.wanted
+    assert spec_to_follow(resource, NOTHING).refusal is None, "a new service may be so"
+    resource["spec"] = {**last, "image": "example.com/worker:2"}
+    assert spec_to_follow(resource, serving).refusal is None, "what rolls is followed"
 
 
 def test_two_owners_are_told_once() -> None:
