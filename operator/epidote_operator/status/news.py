@@ -65,20 +65,23 @@ def news(
         ConditionType.CACHE_POLICY,
     ):
         if (condition := now.get(name.value)) is not None:
-            found += _changed(name, known.get(name.value), condition)
+            found += _changed(name, known.get(name.value), condition, bool(before.revision))
     return tuple(found)
 
 
 def _changed(
-    name: ConditionType, before: Condition | None, now: Condition
+    name: ConditionType, before: Condition | None, now: Condition, has_fleet: bool
 ) -> tuple[News, ...] | list[News]:
     was_bad = before is not None and _is_bad(name, before)
     told = News(kind=WARNING, reason=now.reason, message=now.message)
     if _is_bad(name, now):
         if before is None and (name not in TOLD_AT_ONCE or now.reason in PASSING):
             return ()  # how services begin
+        is_known = before is not None and was_bad and (before.reason in PASSING or not has_fleet)
+        if is_known and now.reason in PASSING:
+            return ()  # it comes up still, or this has been told
         same = before is not None and (before.status, before.reason) == (now.status, now.reason)
-        repeats = same and (now.reason in PASSING or name is not ConditionType.READY)
+        repeats = same and name is not ConditionType.READY
         unchanged = same and before is not None and before.message == now.message
         return () if repeats or unchanged else (told,)
     if was_bad and name is ConditionType.READY and now.status is ConditionStatus.TRUE:

@@ -63,6 +63,17 @@ def test_changed_conditions(before: Told | None, after: Told, told: tuple[str, s
     assert [(item.kind, item.reason) for item in found] == ([told] if told else [])
 
 
+def test_a_service_that_comes_up_is_no_bad_news_until_it_has_served() -> None:
+    """First no gateway answers, then one knows no workers; a bad spec may have been before."""
+    start: Told = ("Ready", NO, "GatewayUnreachable", "there is no gateway yet")
+    invalid = status(INVALID)
+    for before, after in ((start, BARE), (BARE, start)):
+        assert news(status(before), status(after), None) == ()
+    assert news(invalid, status(start), None) == ()
+    serving = invalid.model_copy(update={"revision": "abc"})
+    assert [item.reason for item in news(serving, status(BARE), None)] == ["NoRoutableWorker"]
+
+
 def test_a_decision_warns_where_the_promise_cannot_be_kept() -> None:
     def told(reason: str) -> tuple[News, ...]:
         decision = DecisionStatus(at=NOW, reason=reason, binding="TTFT", text=f"{reason}: keep")
