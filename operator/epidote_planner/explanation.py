@@ -30,6 +30,8 @@ class Finding:
     pool_target: int
     forecast: float
     limit: int
+    least: int  # workers that stay whatever the demand
+    has_given_size: bool
     cut: Constraint | None
     holds: tuple[Hold, ...]
     gave_up: int
@@ -109,7 +111,7 @@ def _reason(finding: Finding) -> Reason:
     if finding.cooling:
         return Reason.COOLDOWN
     if after > sum(finding.needs.values()):
-        return Reason.SHRINK_WINDOW
+        return Reason.SHRINK_WINDOW if after > finding.least else Reason.STEADY
     return Reason.STEADY
 
 
@@ -134,7 +136,8 @@ def _binding(finding: Finding) -> Constraint:
     if finding.starts_blocked:
         return Constraint.POOL_MAXIMUM
     if sum(finding.targets.values()) > sum(finding.needs.values()):
-        return Constraint.DAMPING
+        waits = sum(finding.targets.values()) > finding.least
+        return Constraint.DAMPING if waits else Constraint.MINIMUM
     tightest = _tightest(finding)
     if tightest is None:
         return Constraint.MINIMUM
@@ -184,6 +187,11 @@ def _counterfactual(finding: Finding, binding: Constraint) -> str:
     if binding is Constraint.DAMPING:
         need = sum(finding.needs.values())
         return f"Present demand needs {_workers(need)}; the rest waits for the shrink window."
+    if sum(finding.targets.values()) > sum(finding.needs.values()):
+        told = f"Present demand needs {_workers(sum(finding.needs.values()))}"
+        if finding.has_given_size:
+            return f"{told}; their number is not the planner's to choose."
+        return f"{told}; the pool's minimum keeps {finding.least}."
     tightest = _tightest(finding)
     if tightest is None:
         return "Every role is at its minimum; fewer workers are not allowed."

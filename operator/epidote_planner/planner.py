@@ -152,6 +152,8 @@ def plan(
         pool_target=pool_target,
         forecast=expected,
         limit=limit,
+        least=sum(before.values()) if policy.fixed_pool else policy.pool.least,
+        has_given_size=policy.has_given_size,
         without_maxima=sized.without_maxima,
         cut=_cut_by(budgeted.binding, sized.without_maxima),
         holds=holds,

@@ -238,6 +238,11 @@ class PlannerPolicy:
         return raised(least, self.guards, {k: max(v, least[k]) for k, v in most.items()})
 
     @property
+    def has_given_size(self) -> bool:
+        """Whether the number of workers is another's to choose: the planner moves them alone."""
+        return self.fixed_pool or self.pool.least >= self.max_workers
+
+    @property
     def max_workers(self) -> int:
         """The pool's maximum under the GPU budget."""
         if self.gpu_budget is None:

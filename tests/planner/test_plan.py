@@ -158,6 +158,25 @@ def test_pods_that_still_drain_hold_their_gpus_against_the_budget() -> None:
     assert starts(plan(freed, policy(gpu_budget=8))) == 4
 
 
+@pytest.mark.parametrize(
+    ("pool", "told"),
+    [
+        (Bounds(least=6, most=6), "their number is not the planner's to choose"),
+        (Bounds(least=6, most=9), "the pool's minimum keeps 6"),
+    ],
+)
+def test_workers_that_the_pool_keeps_do_not_wait_for_the_shrink_window(
+    pool: Bounds, told: str
+) -> None:
+    quiet = snapshot(10.0, workers(2, 2, 2), (image_traffic(0.01),))
+    explanation = plan(quiet, policy(pool=pool)).explanation
+    assert explanation.reason is not Reason.SHRINK_WINDOW
+    assert explanation.binding is Constraint.MINIMUM
+    assert told in explanation.counterfactual
+    surplus = plan(quiet, policy(pool=Bounds(least=5, most=9))).explanation
+    assert surplus.binding is Constraint.DAMPING
+
+
 def test_thousands_of_switches_in_one_plan_leave_every_worker_in_one_place() -> None:
     fleet = tuple(replace(w, num_running=i % 7) for i, w in enumerate(workers(3000, 0, 0)))
     decided = plan(snapshot(10.0, fleet, (text_traffic(60_000.0),)), policy(fixed_pool=True))

@@ -46,6 +46,7 @@ class Facts:
     metrics_message: str = ""
     rollout: RolloutStatus | None = None
     scale_limit: tuple[str, str] | None = None  # reason and message
+    has_given_size: bool = False  # the number of workers is not the planner's
     missing: int = 0  # workers that are wanted and not there
     experts_placed: ExpertsPlaced | None = None  # None: nobody holds whole experts
 
@@ -189,7 +190,7 @@ def _scaling_limited(facts: Facts) -> Finding:
     if explanation.reason is Reason.BUDGET_BOUND or explanation.binding is Constraint.GPU_BUDGET:
         reason = LIMITED.get(explanation.binding, "TooManyReplicas")
         return TRUE, reason, explanation.counterfactual
-    if explanation.binding is Constraint.MINIMUM:
+    if explanation.binding is Constraint.MINIMUM and not facts.has_given_size:
         return TRUE, "TooFewReplicas", explanation.counterfactual
     if explanation.binding in LIMITED:
         return TRUE, LIMITED[explanation.binding], explanation.counterfactual

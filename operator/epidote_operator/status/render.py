@@ -84,6 +84,7 @@ def render(
         metrics_message=report.metrics_message,
         rollout=report.rollout,
         scale_limit=report.scale_limit,
+        has_given_size=report.policy.has_given_size,
         missing=_missing(report, kept),
         experts_placed=report.experts_placed,
     )

@@ -4,7 +4,10 @@ from epidote_core.roles import Role, WorkerState
 from epidote_operator.spec.scaling import ScalingMode
 from epidote_operator.status.conditions import Facts, conditions
 from epidote_operator.status.fleet import Fleet, FleetWorker, Outcome
+from epidote_planner import plan
+from epidote_planner.fakes import image_traffic, policy, snapshot, workers
 from epidote_planner.lane import Lane
+from epidote_planner.policy import Bounds
 from epidote_planner.snapshot import Attainment
 
 LANES = tuple(Lane("default", role) for role in (Role.ENCODE, Role.PREFILL, Role.DECODE))
@@ -45,3 +48,22 @@ def test_a_promise_that_nobody_serves_is_not_kept_by_the_requests_of_before() ->
     without_prefill = Fleet(at_s=0.0, workers=(ALL.workers[0], ALL.workers[2]))
     assert slo_met(without_prefill, WELL) == ("Unknown", "NotServing")
     assert slo_met(without_prefill, LATE) == ("False", "TTFTMissed")
+
+
+def test_a_size_that_another_gives_is_neither_stabilized_nor_limited_by_the_pool() -> None:
+    """`scaling.owner: External`: its number is both bounds of the pool."""
+    given = policy(pool=Bounds(least=6, most=6))
+    seen = snapshot(10.0, workers(2, 2, 2), (image_traffic(0.01),))
+    facts = Facts(
+        fleet=ALL,
+        lanes=LANES,
+        plan=plan(seen, given),
+        outcome=Outcome(),
+        mode=ScalingMode.AUTO,
+        attainment=None,
+        target_ratio=0.99,
+        has_given_size=given.has_given_size,
+    )
+    found = {c.type: c.reason for c in conditions(facts, (), now_s=0.0, generation=1)}
+    assert found["AbleToScale"] == "ReadyForNewScale"
+    assert found["ScalingLimited"] == "DesiredWithinRange"
