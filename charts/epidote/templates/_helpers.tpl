@@ -17,6 +17,11 @@ app.kubernetes.io/name: epidote-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- define "epidote.testSelector" -}}
+app.kubernetes.io/name: epidote-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
 {{- define "epidote.labels" -}}
 {{ include "epidote.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}

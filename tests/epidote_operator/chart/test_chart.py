@@ -138,6 +138,16 @@ def test_one_replica_has_no_budget_that_would_block_a_node() -> None:
     assert of_kind(rendered("--set=replicas=2"), "PodDisruptionBudget")
 
 
+def test_helm_test_may_ask_an_operator_whose_metrics_only_some_namespaces_read() -> None:
+    manifests = rendered("--set=networkPolicy.metricsNamespaces={monitoring}")
+    (policy,) = of_kind(manifests, "NetworkPolicy")
+    (asking,) = of_kind(manifests, "Pod")
+    (ours,) = [peer for peer in policy["spec"]["ingress"][0]["from"] if "podSelector" in peer]
+    wanted = ours["podSelector"]["matchLabels"]
+    assert wanted.items() <= asking["metadata"]["labels"].items()
+    assert asking["metadata"]["namespace"] == policy["metadata"]["namespace"]
+
+
 def test_dashboards_are_config_maps_that_grafanas_sidecar_finds() -> None:
     maps = of_kind(rendered("--set=grafanaDashboards.enabled=true"), "ConfigMap")
     assert len(maps) == 3
