@@ -164,6 +164,7 @@ def test_dashboards_are_config_maps_that_grafanas_sidecar_finds() -> None:
         ("logLevel=loud", "logLevel"),
         ("replica=2", "replica"),
         ("monitoring.podMonitor.interval=often", "interval"),
+        ("replicas=2,leaderElection=false", "replicas"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(value: str, field: str) -> None:
