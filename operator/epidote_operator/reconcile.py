@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from epidote_operator.act.executor import Executor, describe
@@ -113,6 +114,7 @@ class Reconciler:
             desired_workers=sum(before.kept_workers.values()),  # not what is only advised
             shifts=not rolls,
             policy=None if policy is None else policy.spec,
+            pods=partial(self.pods, fleet.namespace, fleet.name),
             now_s=now_s,
         )
         done = await self._tick(fleet, state, before, now_s, serving)

@@ -21,7 +21,7 @@ from epidote_operator.spec.parsing import parse_service
 from epidote_operator.status.persistence import MEMORY_S, dumped
 from epidote_operator.telemetry import OperatorMetrics
 from epidote_operator.testing.service_story import service_manifest
-from epidote_operator.testing.tick_cost import READY, SHARE, serve_gateway
+from epidote_operator.testing.tick_cost import READY, SHARE, part_of, serve_gateway
 
 NAME = "quiet"
 NUM_WORKERS = 4
@@ -128,10 +128,12 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
         }
         for number in range(NUM_WORKERS)
     ]
+    parts = {part: [part_of(pods[0], part)] for part in (Component.HEAD, Component.GATEWAY)}
+    parts[Component.WORKER] = pods
     api: Any = PretendApi()
     reconciler = Reconciler(
         api=api,
-        pods=lambda namespace, name, part: pods if part is Component.WORKER else [],
+        pods=lambda namespace, name, part: parts[part],
         settings=Settings(),
         metrics=OperatorMetrics(),
         policies=CachePolicies(api, lambda *_: None),
@@ -180,6 +182,25 @@ async def test_another_number_of_workers_touches_the_disruption_budget_alone(
     assert "apply quiet-worker" in (writes := await service.tick(1.0))
     assert [line for line in writes if line.startswith("apply")] == ["apply quiet-worker"]
     assert service.api.reads == []
+
+
+@pytest.mark.parametrize("part", [Component.GATEWAY, Component.HEAD])
+async def test_a_deployment_of_which_no_pod_stays_is_applied_again_at_once(
+    service: Service, part: Component
+) -> None:
+    """Somebody deleted it: the five minutes until everything is looked after serve nobody."""
+    await settled(service)
+    pods: Any = service.reconciler.pods("default", NAME, part)
+    pods[0]["metadata"]["deletionTimestamp"] = "2026-11-21T00:00:00Z"
+    revision = service.resource["status"]["revision"]
+    wanted = f"apply {NAME}-{part.value}-{revision}"
+    assert await service.tick(1.0) == [wanted]
+    assert await service.tick(1.0) == [], "its pods are on their way"
+    pods.clear()
+    writes = [await service.tick(1.0) for _ in range(9)]
+    assert [line for lines in writes for line in lines] == [wanted], "one that makes none costs"
+    pods.append({**part_of(service.reconciler.pods("default", NAME, Component.WORKER)[0], part)})
+    assert await service.tick(60.0) in ([], ["merge status"])
 
 
 def ready(service: Service) -> tuple[str, str]:

@@ -2,10 +2,11 @@
 
 An object is applied when what we want of it has changed, and all of them every few minutes, for
 what others changed or deleted. What a tick costs does not depend on how many objects there are.
+A head or gateways of which no pod is there serve nobody: those are applied again at once.
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,9 +25,13 @@ from epidote_operator.resources.fleet_objects import (
 from epidote_operator.resources.fleet_values import Fleet
 from epidote_operator.resources.head import gateway_service
 from epidote_operator.resources.kuberay import with_scale_of
+from epidote_operator.resources.labels import COMPONENT, REVISION, Component
 from epidote_operator.resources.revision import digest
 
 REAPPLY_S = 300.0  # objects that somebody changed or deleted come back within this
+PODS_S = 10.0  # for the pods of what was applied to be seen
+OF_PODS = ("Deployment", "RayCluster")
+Pods = Callable[[Component], Collection[Mapping[str, Any]]]  # of one service, of all revisions
 
 
 @dataclass
@@ -42,6 +47,7 @@ class KeptObjects:
     _uids: dict[str, str] = field(default_factory=dict)  # of objects known to be ours, by path
     _gone: set[str] = field(default_factory=set)  # paths of what is unwanted, and not there
     _due_s: float = float("-inf")  # when everything is applied again
+    _pods_due_s: dict[str, float] = field(default_factory=dict)  # by component: seen or asked for
     _versions: tuple[str, ...] | None = None
     _refusals: Refusals = field(default_factory=Refusals)
 
@@ -83,6 +89,7 @@ class KeptObjects:
         desired_workers: int,
         shifts: bool,
         policy: Mapping[str, Any] | None,
+        pods: Pods,
         now_s: float,
     ) -> tuple[NameTaken | RefusedObject, ...]:
         """Apply what is not known to be there. `policy`: of the response cache, if one is named.
@@ -102,8 +109,8 @@ class KeptObjects:
             fleet.head_changes,
             None if policy is None else digest(dict(policy)),
         )
-        is_due = self.is_due(now_s)
-        if wanted == self._wanted and not is_due:
+        is_due, bare = self.is_due(now_s), self._bare(fleet, pods, now_s)
+        if wanted == self._wanted and not is_due and not bare:
             return ()
         if is_due:
             self._applied.clear()
@@ -120,6 +127,9 @@ class KeptObjects:
             objects.append(gateway_service(fleet))
         troubles: list[NameTaken | RefusedObject] = []
         for manifest in objects:
+            component = (manifest["metadata"].get("labels") or {}).get(COMPONENT)
+            if manifest["kind"] in OF_PODS and component in bare:
+                self._applied.pop(path_of(manifest), None)
             try:
                 await self._apply(api, manifest, now_s)
             except (NameTaken, RefusedObject) as error:  # the rest of the fleet goes on
@@ -135,6 +145,18 @@ class KeptObjects:
         if is_due:
             self._due_s = now_s + _spread_s(fleet.uid)
         return tuple(troubles)
+
+    def _bare(self, fleet: Fleet, pods: Pods, now_s: float) -> set[str]:
+        """Parts of this revision without a pod that stays: who makes them may be gone."""
+        found = set()
+        for component in (Component.HEAD, Component.GATEWAY):
+            due_s = self._pods_due_s.setdefault(component, now_s + PODS_S)
+            if any(_stays(pod, fleet.revision) for pod in pods(component)):
+                self._pods_due_s[component] = now_s
+            elif now_s >= due_s:
+                self._pods_due_s[component] = now_s + PODS_S
+                found.add(component.value)
+        return found
 
     async def _apply(self, api: KubeApi, manifest: Manifest, now_s: float) -> None:
         path, known = path_of(manifest), digest(manifest)
@@ -153,6 +175,12 @@ class KeptObjects:
         self._refusals.forget(path)
         self._gone.discard(path)
         self._applied[path] = known
+
+
+def _stays(pod: Mapping[str, Any], revision: str) -> bool:
+    metadata = pod["metadata"]
+    is_of_it = (metadata.get("labels") or {}).get(REVISION) == revision
+    return is_of_it and "deletionTimestamp" not in metadata
 
 
 def _spread_s(uid: str) -> float:

@@ -34,7 +34,7 @@ from epidote_operator.kube.merge_patch import merge_patch
 from epidote_operator.observe import cluster_observer
 from epidote_operator.reconcile import Reconciler
 from epidote_operator.resources.fleet_values import owner_reference
-from epidote_operator.resources.labels import Component, labels, role_labels
+from epidote_operator.resources.labels import REVISION, SERVICE, Component, labels, role_labels
 from epidote_operator.resources.revision import revision_of
 from epidote_operator.service_state import ServiceState
 from epidote_operator.settings import Settings
@@ -65,6 +65,14 @@ def pod(name: str, given: dict[str, str]) -> Manifest:
             "containers": [{"name": "worker", "image": "none"}],
         },
     }
+
+
+def part_of(worker: Manifest, component: Component) -> Manifest:
+    """A head's or gateway's pod beside a worker, as an index has it, that has not come up."""
+    known = worker["metadata"]["labels"]
+    given = labels(known[SERVICE], component, known[REVISION])
+    name = f"{known[SERVICE]}-{component.value}"
+    return {"metadata": {"name": name, "uid": name, "labels": given}, "status": {}}
 
 
 async def serve_gateway(num_workers: int, count: dict[str, int]) -> tuple[web.AppRunner, str]:
@@ -153,7 +161,8 @@ class Bench:
             if component is Component.WORKER:
                 return by_service[service]
             gateways["now"] = f"{url}/{service}"
-            return []
+            (worker, *_) = by_service[service]
+            return [part_of(worker, component)]
 
         # Gateways are found by their pods' addresses; here one server answers for all of them.
         cluster_observer.gateway_urls = lambda pods: [gateways["now"]]
