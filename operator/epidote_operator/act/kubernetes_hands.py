@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from epidote_core.errors import EpidoteError
 from epidote_core.roles import Role
 from epidote_operator.act.hands import CannotAct
-from epidote_operator.act.ownership import is_ours
+from epidote_operator.act.ownership import is_ours, lost_labels
 from epidote_operator.act.refusals import Refusals, is_invalid
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
@@ -131,6 +131,10 @@ class KubernetesHands:
                 if found is None or not is_ours(found, body):
                     taken.add(name)
                     continue
+                if labels := lost_labels(found, body):  # it is there, and the watch can't see it
+                    logger.warning("labels put back", extra={"pod": name, "labels": labels})
+                    metadata = {"uid": found["metadata"]["uid"], "labels": labels}
+                    await self.api.merge(paths.pod(self.namespace, name), {"metadata": metadata})
             except ApiRefused as refused:
                 if not is_invalid(refused):
                     raise

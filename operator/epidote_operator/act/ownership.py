@@ -18,7 +18,13 @@ from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi
 from epidote_operator.kube.errors import Conflict, KubeError
 from epidote_operator.resources.fleet_values import Fleet, owner_reference
-from epidote_operator.resources.labels import LOAD_TEST, MANAGED_BY, SERVICE
+from epidote_operator.resources.labels import (
+    COMPONENT,
+    LOAD_TEST,
+    MANAGED_BY,
+    REVISION,
+    SERVICE,
+)
 
 MANAGER = "app.kubernetes.io/managed-by"
 
@@ -70,6 +76,17 @@ def demand_ours(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     owner = controller_of(found)
     told = "without an owner" if owner is None else f"of {owner.get('kind')} {owner.get('name')!r}"
     raise NameTaken(str(wanted["kind"]), str(wanted["metadata"]["name"]), told)
+
+
+def lost_labels(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, str]:
+    """Labels that an object of ours is found by, as far as somebody took or changed them.
+
+    A revision is one that it is made from: another one is right, none is taken for the wanted one.
+    """
+    has, meant = (item["metadata"].get("labels") or {} for item in (found, wanted))
+    lost = {key: meant[key] for key in (MANAGER, SERVICE, COMPONENT) if key in meant}
+    lost = {key: value for key, value in lost.items() if has.get(key) != value}
+    return lost | ({REVISION: meant[REVISION]} if REVISION in meant.keys() - has.keys() else {})
 
 
 async def take_back(

@@ -13,7 +13,7 @@ import pytest_asyncio
 from epidote_core.roles import WorkerState
 from epidote_operator.kube import paths
 from epidote_operator.kube.errors import KubeError
-from epidote_operator.resources.labels import ROLE
+from epidote_operator.resources.labels import ROLE, SERVICE
 from epidote_operator.resources.pod_notes import ASSIGNMENT, SWITCH
 from epidote_operator.testing.cluster import LocalCluster
 from epidote_operator.testing.fault_story import (
@@ -223,6 +223,26 @@ async def test_stuck_drain_is_replaced(story: Story) -> None:
     await operator.end()
     uids = {pod["metadata"]["uid"] for pod in (await story.pods()).values()}
     assert pods[name]["metadata"]["uid"] not in uids
+    story.nothing_failed()
+
+
+async def test_a_worker_that_lost_the_label_it_is_found_by_is_found_again(story: Story) -> None:
+    pods, before = await story.pods(), await epochs(story)
+    operator = story.operator()
+    await operator.until(settled(*AT_REST), "the fleet is at rest")
+    await story.api.merge(
+        paths.pod(NAMESPACE, next(iter(pods))), {"metadata": {"labels": {SERVICE: None}}}
+    )
+
+    async def is_whole() -> bool:
+        await operator.tick()
+        return set(await story.pods()) == set(pods)
+
+    await until_true(is_whole, "the label is there again")
+    await operator.until(settled(*AT_REST), "nobody else was made")
+    await operator.end()
+    assert set(await story.pods()) == set(pods)
+    assert await epochs(story) == before
     story.nothing_failed()
 
 
