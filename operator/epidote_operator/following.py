@@ -43,15 +43,18 @@ class Followed:
         return None if scale is None else scale.limit
 
 
-def spec_to_follow(resource: Manifest, status: MultimodalServiceStatus) -> Followed:
+def spec_to_follow(
+    resource: Manifest, status: MultimodalServiceStatus, *, kuberay: bool = True
+) -> Followed:
     """The present spec if it is valid, name included, else the last good one if it still is.
 
     One that changes what is fixed is not valid either: nobody may have been asked when it was
     stored. A later operator may refuse what an earlier one let in: then the fleet stays as it is.
+    `kuberay`: whether this one may write RayClusters.
     """
     (raw, ignored), last = _of_one_owner(resource["spec"]), status.last_good_spec
-    present, refusal = _parsed(raw, name=resource["metadata"]["name"])
-    before, stale_refusal = (None, None) if last is None else _parsed(last)
+    present, refusal = _parsed(raw, kuberay, name=resource["metadata"]["name"])
+    before, stale_refusal = (None, None) if last is None else _parsed(last, kuberay)
     if present is not None and before is not None and (fixed := refused_changes(before, present)):
         present, refusal = None, InvalidSpec(fixed)
     if present is not None:
@@ -71,11 +74,11 @@ def spec_to_follow(resource: Manifest, status: MultimodalServiceStatus) -> Follo
 
 
 def _parsed(
-    raw: Mapping[str, Any], *, name: str | None = None
+    raw: Mapping[str, Any], kuberay: bool, *, name: str | None = None
 ) -> tuple[MultimodalServiceSpec | None, InvalidSpec | None]:
     """The spec, or why there is none."""
     try:
-        return parse_service(raw, name=name), None
+        return parse_service(raw, name=name, kuberay=kuberay), None
     except InvalidSpec as error:
         return None, error
 

@@ -85,7 +85,7 @@ class Reconciler:
         resource = newest(resource, state.latest)
         before = MultimodalServiceStatus.model_validate(resource.get("status") or {})
         generation = resource["metadata"].get("generation")
-        given = spec_to_follow(resource, before)
+        given = spec_to_follow(resource, before, kuberay=self.settings.kuberay)
         spec, refusal = given.spec, given.refusal
         if spec is None:
             told = before if refusal is None else refused(before, refusal, generation, now_s)

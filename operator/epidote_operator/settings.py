@@ -54,6 +54,7 @@ class Settings:
     http_host: str = "0.0.0.0"  # probes come from the node
     webhook: bool = False  # needs the chart's certificates and Service
     tick_seconds: float = 0.0  # instead of every service's own; 0: theirs. For tests
+    kuberay: bool = True  # whether we may write RayClusters; the chart says
     prometheus_url: str = ""  # of services with metrics.source Prometheus that name none
     log_level: str = "INFO"
 

@@ -12,10 +12,10 @@ from epidote_core.errors import EpidoteError
 from epidote_operator.act.events import tell
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi, Manifest
-from epidote_operator.kube.errors import ApiUnreachable
+from epidote_operator.kube.errors import ApiRefused, ApiUnreachable
 from epidote_operator.service_state import ServiceState
 from epidote_operator.spec.service_status import ConditionType, MultimodalServiceStatus
-from epidote_operator.status.conditions import FALSE
+from epidote_operator.status.conditions import FALSE, UNKNOWN
 from epidote_operator.status.news import WARNING, News, news
 from epidote_operator.status.notices import with_condition
 from epidote_operator.status.persistence import dumped, newest, worthwhile_patch
@@ -75,9 +75,22 @@ class Teller:
                 )
 
     async def failure(
-        self, resource: Manifest, state: ServiceState, error: Exception, now_s: float
+        self,
+        resource: Manifest,
+        state: ServiceState,
+        error: Exception,
+        now_s: float,
+        *,
+        is_lasting: bool = False,
     ) -> None:
-        """Say in the status that a tick failed, and why, if the status can be written at all."""
+        """Say in the status that a tick failed, and why, if the status can be written at all.
+
+        `is_lasting`: ticks have failed for long. What Ready said then is not known to hold any
+        more, and a service that never had a tick has no Ready yet: it is Unknown.
+
+        Raises:
+            ApiRefused: we have no right to write the status.
+        """
         resource = newest(resource, state.latest)
         if isinstance(error, ApiUnreachable):
             return  # the status could not be written either
@@ -85,17 +98,25 @@ class Teller:
         why = str(error) if isinstance(error, EpidoteError) else f"{type(error).__name__}: {error}"
         if isinstance(error, TimeoutError):
             why = "the tick took too long"
-        after = with_condition(
-            before,
-            ConditionType.ABLE_TO_SCALE.value,
-            (FALSE, FAILED_TICK, f"nothing was decided or done: {why[:MAX_REASON]}"),
-            before.conditions,
-            now_s=now_s,
-            generation=resource["metadata"].get("generation"),
-        )
+        told = f"nothing was decided or done: {why[:MAX_REASON]}"
+        findings = {ConditionType.ABLE_TO_SCALE: FALSE}
+        if is_lasting or all(item.type != ConditionType.READY for item in before.conditions):
+            findings[ConditionType.READY] = UNKNOWN
+        after = before
+        for kind, is_so in findings.items():
+            after = with_condition(
+                after,
+                kind.value,
+                (is_so, FAILED_TICK, told),
+                before.conditions,
+                now_s=now_s,
+                generation=resource["metadata"].get("generation"),
+            )
         try:
             await self.status(resource, after, state)
         except EpidoteError as refused:
+            if isinstance(refused, ApiRefused) and refused.status == 403:
+                raise
             logger.warning("failure not told in the status", extra={"error": str(refused)})
             return
         await self.events(resource, news(before, after, None), now_s)

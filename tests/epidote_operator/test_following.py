@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from epidote_operator.following import spec_to_follow
+from epidote_operator.spec.admission import rule_on
 from epidote_operator.spec.service_status import (
     Condition,
     ConditionStatus,
@@ -78,6 +79,22 @@ def test_what_is_fixed_stays_as_the_last_good_spec_has_it(
     assert spec_to_follow(resource, NOTHING).refusal is None, "a new service may be so"
     resource["spec"] = {**last, "image": "example.com/worker:2"}
     assert spec_to_follow(resource, serving).refusal is None, "what rolls is followed"
+
+
+def test_without_the_right_to_rayclusters_nobody_is_promised_one() -> None:
+    """A fleet that was made with that right stays as it is, and its service says why."""
+    resource = service_manifest("web", "none", cluster={"provider": "KubeRay"})
+    for status in (NOTHING, MultimodalServiceStatus(last_good_spec=resource["spec"])):
+        followed = spec_to_follow(resource, status, kuberay=False)
+        assert followed.spec is None
+        assert followed.refusal is not None
+        assert str(followed.refusal).startswith(
+            "spec.cluster.provider: must be Pods: this operator was installed without "
+            "kuberay.enabled, got 'KubeRay'"
+        )
+    assert spec_to_follow(resource, NOTHING).spec is not None
+    told = rule_on("multimodalservices", "web", resource["spec"], kuberay=False).problems
+    assert [problem.path for problem in told] == ["spec.cluster.provider"]
 
 
 def test_two_owners_are_told_once() -> None:

@@ -199,7 +199,8 @@ async def test_a_deployment_of_which_no_pod_stays_is_applied_again_at_once(
     pods.clear()
     writes = [await service.tick(1.0) for _ in range(9)]
     assert [line for lines in writes for line in lines] == [wanted], "one that makes none costs"
-    pods.append({**part_of(service.reconciler.pods("default", NAME, Component.WORKER)[0], part)})
+    workers: Any = service.reconciler.pods("default", NAME, Component.WORKER)
+    pods.append(part_of(workers[0], part))
     assert await service.tick(60.0) in ([], ["merge status"])
 
 
@@ -314,6 +315,38 @@ async def test_a_tick_that_fails_says_so_in_the_status_until_one_succeeds(
     assert "create events" in service.api.writes
     assert "merge status" in await service.tick()
     assert able()[0] in ("ReadyForNewScale", "ScaleDownStabilized")
+
+
+async def told_of_a_failure(service: Service, *, is_lasting: bool) -> dict[str, tuple[str, str]]:
+    """(status, reason) of conditions after ticks that failed."""
+    error = ApiRefused("GET pods: 403 Forbidden", status=403, reason="Forbidden")
+    state = service.state
+    shown: list[Any] = []
+    service.api.merge, kept = lambda path, body: taken(body), service.api.merge  # type: ignore
+
+    async def taken(body: dict[str, Any]) -> dict[str, Any]:
+        shown.append(body["status"])
+        return await kept("status", body)
+
+    await service.reconciler.teller.failure(
+        service.resource, state, error, service.now_s, is_lasting=is_lasting
+    )
+    service.api.merge = kept  # type: ignore[method-assign]
+    state.latest = None
+    return {item["type"]: (item["status"], item["reason"]) for item in shown[0]["conditions"]}
+
+
+async def test_ready_is_unknown_when_ticks_fail_for_long_or_none_ever_succeeded(
+    service: Service,
+) -> None:
+    found = await told_of_a_failure(service, is_lasting=False)
+    assert found["Ready"] == ("Unknown", "FailedTick"), "a new one never had any"
+    await settled(service)
+    found = await told_of_a_failure(service, is_lasting=False)
+    assert found["Ready"] == ("True", "EveryStageServed"), "the next tick may succeed"
+    assert found["AbleToScale"] == ("False", "FailedTick")
+    found = await told_of_a_failure(service, is_lasting=True)
+    assert found["Ready"] == ("Unknown", "FailedTick")
 
 
 async def test_a_policy_that_is_gone_stays_in_force_when_the_operator_restarts(

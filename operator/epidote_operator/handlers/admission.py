@@ -14,10 +14,13 @@ REFUSED = 422  # as the API server answers to what its own schema refuses
 Body = Mapping[str, Any]
 
 
-def register(registry: kopf.OperatorRegistry, dry_runs: DryRuns | None = None) -> None:
+def register(
+    registry: kopf.OperatorRegistry, dry_runs: DryRuns | None = None, *, kuberay: bool = True
+) -> None:
     """Validate every kind of ours; the webhook's path is `/` and the plural.
 
-    With `dry_runs` the API server is asked as well whether the pods can be.
+    With `dry_runs` the API server is asked as well whether the pods can be. `kuberay`: whether we
+    may write RayClusters.
     """
     for plural in PLURALS:
         kopf.on.validate(
@@ -28,10 +31,10 @@ def register(registry: kopf.OperatorRegistry, dry_runs: DryRuns | None = None) -
             operations=["CREATE", "UPDATE"],
             ignore_failures=False,
             registry=registry,
-        )(_validator(plural, dry_runs))
+        )(_validator(plural, dry_runs, kuberay))
 
 
-def _validator(plural: str, dry_runs: DryRuns | None) -> Any:
+def _validator(plural: str, dry_runs: DryRuns | None, kuberay: bool) -> Any:
     async def validate(
         *,
         name: str | None,
@@ -41,7 +44,7 @@ def _validator(plural: str, dry_runs: DryRuns | None) -> Any:
         warnings: list[str],
         **_: Any,
     ) -> None:
-        judge(plural, name or "", new or {}, old, warnings)
+        judge(plural, name or "", new or {}, old, warnings, kuberay=kuberay)
         if dry_runs is not None:
             spec, stored = (new or {}).get("spec", {}), _spec(old)
             ruling = await dry_runs.rule_on(plural, name or "", namespace or "", spec, stored)
@@ -50,13 +53,22 @@ def _validator(plural: str, dry_runs: DryRuns | None) -> Any:
     return validate
 
 
-def judge(plural: str, name: str, new: Body, old: Body | None, warnings: list[str]) -> None:
+def judge(
+    plural: str,
+    name: str,
+    new: Body,
+    old: Body | None,
+    warnings: list[str],
+    *,
+    kuberay: bool = True,
+) -> None:
     """Refuse by raising; add to `warnings` what the owner should know.
 
     Raises:
         kopf.AdmissionError: the message has one line per problem.
     """
-    _tell(rule_on(plural, name, new.get("spec", {}), _spec(old)), warnings)
+    spec = new.get("spec", {})
+    _tell(rule_on(plural, name, spec, _spec(old), kuberay=kuberay), warnings)
 
 
 def _spec(stored: Body | None) -> Body | None:

@@ -31,6 +31,7 @@ class Health:
     monotonic: Callable[[], float]
     is_ready: Callable[[], bool] = lambda: False  # the caches are filled
     lease_trouble: Callable[[], str] = lambda: ""  # "": none, or there is no election
+    tick_trouble: Callable[[], str] = lambda: ""  # why nothing can be done, nor told in a status
     remark: Callable[[], str] = lambda: ""  # what people should know of one that is ready
     _turned_s: dict[str, float] = field(default_factory=dict)
 
@@ -54,7 +55,7 @@ class Health:
         """
         if not self.is_ready():
             return "starting"
-        return self.stalled() or self.lease_trouble()
+        return self.stalled() or self.lease_trouble() or self.tick_trouble()
 
 
 async def watch_over(

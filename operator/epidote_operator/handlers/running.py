@@ -112,12 +112,14 @@ def make_registry(
     dry_runs: DryRuns | None = None,
     *,
     in_cluster: bool = False,
+    kuberay: bool = True,
 ) -> kopf.OperatorRegistry:
-    """What kopf shall watch and call; as the pod's account, if `in_cluster`."""
+    """What kopf shall watch and call; as the pod's account, if `in_cluster`. `kuberay`: whether we
+    may write RayClusters."""
     registry = kopf.OperatorRegistry()
     indexing.register(registry)
     if webhook is not None:
-        admission.register(registry, dry_runs)
+        admission.register(registry, dry_runs, kuberay=kuberay)
 
     @kopf.on.login(registry=registry)
     def authenticate(**kwargs: Any) -> kopf.ConnectionInfo | None:
@@ -187,6 +189,7 @@ async def run_until(
             turn=partial(health.turn, "ticker"),
             tidy=tidy,
         )
+        health.tick_trouble = lambda: ticker.trouble
         load_tests = LoadTestTicker(
             load_tests=LoadTests(
                 api=api,
@@ -201,10 +204,12 @@ async def run_until(
         dry_runs = None
         if webhook is not None:  # every operator answers the webhook, whoever leads
             dry_runs = DryRuns(api=own_api, defaults=settings.defaults, deadline_s=webhook.asking_s)
-        in_cluster = credentials.is_in_cluster
+        in_cluster, kuberay = credentials.is_in_cluster, settings.kuberay
         kopf_task = asyncio.create_task(
             kopf.operator(
-                registry=make_registry(caches, webhook, dry_runs, in_cluster=in_cluster),
+                registry=make_registry(
+                    caches, webhook, dry_runs, in_cluster=in_cluster, kuberay=kuberay
+                ),
                 standalone=True,
                 clusterwide=not settings.namespaces,
                 namespaces=settings.namespaces,

@@ -8,6 +8,7 @@ from typing import Any
 
 from epidote_core.errors import EpidoteError
 from epidote_operator.kube.api import Manifest
+from epidote_operator.kube.errors import ApiRefused
 from epidote_operator.kube.leader import LeaderElection
 from epidote_operator.reconcile import Reconciler
 from epidote_operator.service_state import ServiceState
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 LOOK_S = 0.25
 TICK_TIMEOUT_S = 60.0  # longer than any deadline of the calls in it
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 1.0, 60.0
+LASTING_FAILURE = 5  # in a row: half a minute
 TOLD_FAILURE = 2  # in a row: one may be a conflict, and is over before anybody has read of it
 TELL_TIMEOUT_S = 10.0
 TIDY_S, TIDY_TIMEOUT_S = 3.0, 30.0
@@ -32,6 +34,7 @@ class _Entry:
     due_s: float = float("-inf")
     generation: int | None = None
     num_failures: int = 0
+    untold: str = ""  # that ticks fail, and why it can't be told in the status: no right to
     is_caught_up: bool = False
     task: "asyncio.Task[None] | None" = None
 
@@ -54,6 +57,12 @@ class Ticker:
     @property
     def is_active(self) -> bool:
         return self.leader is None or self.leader.is_leader
+
+    @property
+    def trouble(self) -> str:
+        """Why no service is looked after, nor can be told of it; "": at least one is, or may be."""
+        untold = [entry.untold for entry in self._entries.values()]
+        return untold[0] if untold and all(untold) else ""
 
     async def run(self) -> None:
         """Until cancelled. A leader no more drops what it does, and what it knows: it may be old
@@ -119,7 +128,7 @@ class Ticker:
                     return
                 with metrics.tick_seconds.time():
                     await self.reconciler.reconcile(resource, entry.state, self.clock())
-            entry.num_failures = 0
+            entry.num_failures, entry.untold = 0, ""
             entry.due_s = self.clock() + self._pace_s(resource)
         except Exception as error:  # one service's trouble must not stop the others
             entry.num_failures += 1
@@ -144,8 +153,17 @@ class Ticker:
         teller = self.reconciler.teller
         try:
             async with asyncio.timeout(TELL_TIMEOUT_S):
-                await teller.failure(resource, entry.state, error, self.clock())
+                await teller.failure(
+                    resource,
+                    entry.state,
+                    error,
+                    self.clock(),
+                    is_lasting=entry.num_failures >= LASTING_FAILURE,
+                )
+            entry.untold = ""
         except Exception as untold:  # it is in the log already
+            if isinstance(untold, ApiRefused):
+                entry.untold = str(untold)
             logger.warning(
                 "failure not told", extra={"service": "/".join(key), "error": repr(untold)}
             )

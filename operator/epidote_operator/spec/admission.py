@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from epidote_operator.spec import cache_policy, load_test, multimodal_service
@@ -34,8 +35,12 @@ class Ruling:
 LET_IN = Ruling()
 
 
-def rule_on(plural: str, name: str, new: Spec, old: Spec | None = None) -> Ruling:
+def rule_on(
+    plural: str, name: str, new: Spec, old: Spec | None = None, *, kuberay: bool = True
+) -> Ruling:
     """The ruling on a resource of that plural; `old` is the stored spec where there is one.
+
+    `kuberay`: whether this operator may write RayClusters.
 
     A spec that doesn't change is let in though it be invalid: labels and finalizers of a resource
     from before a stricter rule can still be changed, and it can be deleted.
@@ -44,6 +49,8 @@ def rule_on(plural: str, name: str, new: Spec, old: Spec | None = None) -> Rulin
         KeyError: `plural` is none of ours.
     """
     judge = _JUDGES[plural]
+    if plural == multimodal_service.PLURAL:
+        judge = partial(_service, kuberay=kuberay)
     if old is not None and dict(new) == dict(old):
         return LET_IN
     problems = name_problems(name) if old is None else []
@@ -54,8 +61,8 @@ def rule_on(plural: str, name: str, new: Spec, old: Spec | None = None) -> Rulin
     return Ruling(problems=(*problems, *ruling.problems), warnings=ruling.warnings)
 
 
-def _service(new: Spec, old: Spec | None) -> Ruling:
-    parsed = parse_service(new)
+def _service(new: Spec, old: Spec | None, *, kuberay: bool = True) -> Ruling:
+    parsed = parse_service(new, kuberay=kuberay)
     before = _valid(parse_service, old)
     if before is None:
         return LET_IN

@@ -16,21 +16,29 @@ from epidote_operator.spec.load_test import LoadTestSpec
 from epidote_operator.spec.load_test_rules import load_test_problems
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
 from epidote_operator.spec.object_name import name_problems
-from epidote_operator.spec.service_rules import service_problems
+from epidote_operator.spec.service_rules import provider_problems, service_problems
 
 M = TypeVar("M", bound=BaseModel)
 ROOT = "spec"
 
 
-def parse_service(spec: Mapping[str, Any], *, name: str | None = None) -> MultimodalServiceSpec:
+def parse_service(
+    spec: Mapping[str, Any], *, name: str | None = None, kuberay: bool = True
+) -> MultimodalServiceSpec:
     """A MultimodalService's spec that can be honoured. `name`: of the resource, if it counts.
+
+    `kuberay`: whether this operator may write RayClusters.
 
     Raises:
         InvalidSpec: with every problem found.
     """
     unnamed = [] if name is None else name_problems(name)
+
+    def problems(found: MultimodalServiceSpec) -> list[Problem]:
+        return [*service_problems(found), *provider_problems(found, kuberay=kuberay)]
+
     try:
-        found = _checked(_read(MultimodalServiceSpec, spec), service_problems)
+        found = _checked(_read(MultimodalServiceSpec, spec), problems)
     except InvalidSpec as error:
         raise InvalidSpec((*unnamed, *error.problems)) from error
     if unnamed:

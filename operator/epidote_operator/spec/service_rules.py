@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from epidote_gateway.settings import PREFIX, GatewaySettings, InvalidSettings
+from epidote_operator.spec.cluster import Provider
 from epidote_operator.spec.invalid import Problem, names, repeated, shown
 from epidote_operator.spec.model_source import KvDtype, parse_source
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
@@ -25,6 +26,15 @@ def service_problems(spec: MultimodalServiceSpec) -> list[Problem]:
         *_gateway(spec),
         *template_problems(spec),
     ]
+
+
+def provider_problems(spec: MultimodalServiceSpec, *, kuberay: bool) -> list[Problem]:
+    """Whether this operator may make the fleet: RayClusters are a right of their own."""
+    provider = spec.cluster.provider
+    if kuberay or provider is not Provider.KUBERAY:
+        return []
+    wanted = "must be Pods: this operator was installed without kuberay.enabled"
+    return [Problem(path="spec.cluster.provider", wanted=wanted, found=shown(provider.value))]
 
 
 def _model(spec: MultimodalServiceSpec) -> Iterator[Problem]:
