@@ -4,17 +4,12 @@ Everything is real: router, counts, gateway, observation, plan, order, weights r
 """
 
 import asyncio
-import json
-import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import pytest
 import uvicorn
 
@@ -34,6 +29,7 @@ from epidote_operator.local import LocalOperator, LocalTick
 from epidote_operator.spec.parsing import parse_service
 from epidote_planner.decision import MoveExperts
 from epidote_workers.client import FleetClient
+from epidote_workers.local_process import started_together
 from epidote_workers.worker_process import ProcessSettings
 from epidote_workers.worker_settings import WorkerSettings
 
@@ -77,29 +73,8 @@ def worker(config: EngineConfig, tmp_path: Path) -> Iterator[str]:
         engine=replace(config, expert_parallel=True, num_redundant_experts=3),
         worker=WorkerSettings(socket_dir=tmp_path, tensor_parallel_size=2),
     )
-    process = subprocess.Popen(
-        [sys.executable, "-m", "epidote_workers.worker_process"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        process.stdin.write(msgspec.json.encode(settings, enc_hook=str).decode() + "\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-        if not line:
-            pytest.fail(f"the worker did not start: {process.communicate()[1]}")
-        yield json.loads(line)["address"]
-    finally:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            pipe.close()
+    with started_together([settings]) as workers:
+        yield workers["a"].address
 
 
 async def nobody(num_workers: int) -> None:

@@ -3,16 +3,10 @@ move. Real processes: gloo between the ranks here, NCCL on GPUs.
 """
 
 import asyncio
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from epidote_core.expert_placement import Placement
@@ -25,6 +19,7 @@ from epidote_engine.settings import EngineConfig
 from epidote_engine.text_config import Architecture
 from epidote_engine.tiny_models import save_tiny_model
 from epidote_workers.client import FleetClient
+from epidote_workers.local_process import started_together
 from epidote_workers.worker_process import ProcessSettings
 from epidote_workers.worker_settings import WorkerSettings
 
@@ -55,48 +50,21 @@ def addresses(
     config: EngineConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
     sockets = tmp_path_factory.mktemp("s")
-    processes = {name: started(name, role, config, sockets) for name, role in ROLES.items()}
-    try:
-        found = {}
-        for name, process in processes.items():
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line:
-                pytest.fail(f"{name} did not start: {process.communicate()[1]}")
-            found[name] = json.loads(line)["address"]
-        yield found
-    finally:
-        for process in processes.values():
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                assert pipe is not None
-                pipe.close()
-
-
-def started(name: str, role: Role, config: EngineConfig, sockets: Path) -> "subprocess.Popen[str]":
-    settings = ProcessSettings(
-        worker_id=name,
-        engine=replace(config, role=role),
-        worker=WorkerSettings(
-            socket_dir=sockets,
-            tensor_parallel_size=2,
-            call_timeout_s=60.0,
-            reserve_timeout_s=PATIENCE_S,
-        ),
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-m", "epidote_workers.worker_process"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert process.stdin is not None
-    process.stdin.write(msgspec.json.encode(settings, enc_hook=str).decode() + "\n")
-    process.stdin.flush()
-    return process
+    settings = [
+        ProcessSettings(
+            worker_id=name,
+            engine=replace(config, role=role),
+            worker=WorkerSettings(
+                socket_dir=sockets,
+                tensor_parallel_size=2,
+                call_timeout_s=60.0,
+                reserve_timeout_s=PATIENCE_S,
+            ),
+        )
+        for name, role in ROLES.items()
+    ]
+    with started_together(settings) as workers:
+        yield {name: worker.address for name, worker in workers.items()}
 
 
 def requests(tag: str) -> list[GenerateRequest]:

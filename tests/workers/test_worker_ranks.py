@@ -4,17 +4,13 @@ Real processes: gloo between the ranks here, NCCL on GPUs.
 """
 
 import asyncio
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from epidote_core.errors import WorkerLost
@@ -30,6 +26,7 @@ from epidote_engine.tiny_models import noise_image, save_tiny_model
 from epidote_gateway.backend import SwitchOutcome
 from epidote_workers.client import FleetClient
 from epidote_workers.in_process_fleet import InProcessFleet, until
+from epidote_workers.local_process import Started, started_together
 from epidote_workers.process_tree import Process, descendants, is_running
 from epidote_workers.worker_process import ProcessSettings
 from epidote_workers.worker_settings import WorkerSettings
@@ -51,15 +48,14 @@ SIZES = {
 class Ranked:
     """Processes by worker id, and what they are asked."""
 
-    processes: dict[str, subprocess.Popen[str]]
-    addresses: dict[str, str]
+    workers: dict[str, Started]
     sockets: Path
     config: EngineConfig
     requests: list[GenerateRequest]
     pixels: list[MediaPixels]
 
     def followers(self, worker_id: str) -> set[Process]:
-        return descendants(self.processes[worker_id].pid)
+        return descendants(self.workers[worker_id].process.pid)
 
 
 @pytest.fixture(scope="module")
@@ -68,53 +64,23 @@ def ranked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranked]:
     save_tiny_model(path, Architecture.QWEN3_VL, seed=10)  # two KV heads
     sockets = tmp_path_factory.mktemp("s")
     config = EngineConfig(model=str(path), **SIZES)
-    processes = {
-        worker_id: started(worker_id, replace(config, role=role), sockets)
+    settings = [
+        ProcessSettings(
+            worker_id=worker_id,
+            engine=replace(config, role=role),
+            worker=WorkerSettings(
+                socket_dir=sockets,
+                tensor_parallel_size=2,
+                call_timeout_s=60.0,
+                reserve_timeout_s=PATIENCE_S,
+                media_timeout_s=PATIENCE_S,
+            ),
+        )
         for worker_id, role in ROLES.items()
-    }
-    try:
-        addresses = {}
-        for worker_id, process in processes.items():
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line:
-                pytest.fail(f"{worker_id} did not start: {process.communicate()[1]}")
-            addresses[worker_id] = json.loads(line)["address"]
+    ]
+    with started_together(settings) as workers:
         requests, pixels = asked(str(path))
-        yield Ranked(processes, addresses, sockets, config, requests, pixels)
-    finally:
-        for process in processes.values():
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                assert pipe is not None
-                pipe.close()
-
-
-def started(worker_id: str, config: EngineConfig, sockets: Path) -> "subprocess.Popen[str]":
-    settings = ProcessSettings(
-        worker_id=worker_id,
-        engine=config,
-        worker=WorkerSettings(
-            socket_dir=sockets,
-            tensor_parallel_size=2,
-            call_timeout_s=60.0,
-            reserve_timeout_s=PATIENCE_S,
-            media_timeout_s=PATIENCE_S,
-        ),
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-m", "epidote_workers.worker_process"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert process.stdin is not None
-    process.stdin.write(msgspec.json.encode(settings, enc_hook=str).decode() + "\n")
-    process.stdin.flush()
-    return process
+        yield Ranked(workers, sockets, config, requests, pixels)
 
 
 def asked(path: str) -> tuple[list[GenerateRequest], list[MediaPixels]]:
@@ -151,7 +117,7 @@ async def told(
     """The tokens of every request, all asked at once over this route."""
     client = FleetClient()
     try:
-        client.update_members([(name, ranked.addresses[name]) for name in workers])
+        client.update_members([(name, ranked.workers[name].address) for name in workers])
         async with asyncio.timeout(PATIENCE_S):
             while not all(view.state is WorkerState.ROUTABLE for view in client.workers()):
                 await asyncio.sleep(0.01)
@@ -188,7 +154,7 @@ def test_a_role_switch_loads_the_language_model_on_every_rank(ranked: Ranked) ->
     async def switched() -> SwitchOutcome:
         client = FleetClient()
         try:
-            client.update_members([("a", ranked.addresses["a"])])
+            client.update_members([("a", ranked.workers["a"].address)])
             async with asyncio.timeout(PATIENCE_S):
                 while client.workers()[0].state is not WorkerState.ROUTABLE:
                     await asyncio.sleep(0.01)
@@ -215,7 +181,7 @@ def test_kv_of_a_worker_that_is_cut_otherwise_is_refused(ranked: Ranked) -> None
         try:
             await fleet.add("whole", Role.PREFILL)
             views = [(name, fleet.workers[name].address) for name in fleet.workers]
-            fleet.client.update_members([*views, ("d", ranked.addresses["d"])])
+            fleet.client.update_members([*views, ("d", ranked.workers["d"].address)])
             await until(
                 lambda: all(v.state is WorkerState.ROUTABLE for v in fleet.client.workers())
             )
@@ -234,17 +200,17 @@ def test_kv_of_a_worker_that_is_cut_otherwise_is_refused(ranked: Ranked) -> None
 def test_a_rank_that_dies_ends_its_worker_with_the_reason(ranked: Ranked) -> None:
     (follower,) = ranked.followers("d")
     os.kill(follower[0], signal.SIGKILL)
-    process = ranked.processes["d"]
+    process = ranked.workers["d"].process
     assert process.wait(PATIENCE_S) != 0
     assert process.stderr is not None
-    errors = process.stderr.read()
+    errors = process.stderr.read().decode()
     assert f"rank 1 of 2 (pid {follower[0]}) ended with signal SIGKILL" in errors
 
 
 def test_no_rank_outlives_its_leader(ranked: Ranked) -> None:
     followers = ranked.followers("p")
     assert len(followers) == 1
-    ranked.processes["p"].kill()
+    ranked.workers["p"].process.kill()
     deadline_s = time.monotonic() + PATIENCE_S
     while any(is_running(follower) for follower in followers):
         assert time.monotonic() < deadline_s
@@ -253,7 +219,7 @@ def test_no_rank_outlives_its_leader(ranked: Ranked) -> None:
 
 def test_a_worker_that_stops_takes_its_ranks_along(ranked: Ranked) -> None:
     followers = ranked.followers("a")
-    process = ranked.processes["a"]
+    process = ranked.workers["a"].process
     assert process.stdin is not None
     process.stdin.close()
     process.wait(PATIENCE_S)

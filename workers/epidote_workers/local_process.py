@@ -1,16 +1,21 @@
 """This file is about starting workers as plain processes, for tests and benches without Ray."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from epidote_core.errors import EpidoteError
 from epidote_workers.worker_process import ProcessSettings
 
+COMMAND = (sys.executable, "-m", "epidote_workers.worker_process")
 START_TIMEOUT_S = 200.0  # importing torch takes 3 s of a core, and a busy machine has few
 STOP_TIMEOUT_S = 10.0
 
@@ -43,16 +48,14 @@ class LocalProcess:
             NotStarted: its own words are on this process's standard error.
         """
         self._process = process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "epidote_workers.worker_process",
+            *COMMAND,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": str(self.settings.num_threads)},
+            env=_environment(self.settings),
         )
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(msgspec.json.encode(self.settings, enc_hook=str) + b"\n")
+        process.stdin.write(_told(self.settings))
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 line = await process.stdout.readline()
@@ -90,3 +93,54 @@ class LocalProcess:
             await self.part()
         except TimeoutError:
             await self.kill()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """A worker process that is routable; what it says on standard error may be read."""
+
+    process: "subprocess.Popen[bytes]"
+    address: str
+
+
+@contextlib.contextmanager
+def started_together(all_settings: Sequence[ProcessSettings]) -> Iterator[dict[str, Started]]:
+    """Processes by worker id, for whoever outlives an event loop; killed at the end.
+
+    Raises:
+        NotStarted: with its words.
+    """
+    processes = {settings.worker_id: _spawned(settings) for settings in all_settings}
+    try:
+        yield {name: _routable(name, process) for name, process in processes.items()}
+    finally:
+        for process in processes.values():
+            with process:  # closes its pipes and waits
+                process.kill()
+
+
+def _spawned(settings: ProcessSettings) -> "subprocess.Popen[bytes]":
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        COMMAND, stdin=pipe, stdout=pipe, stderr=pipe, env=_environment(settings)
+    )
+    assert process.stdin is not None
+    process.stdin.write(_told(settings))
+    process.stdin.flush()
+    return process
+
+
+def _routable(name: str, process: "subprocess.Popen[bytes]") -> Started:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise NotStarted(f"{name}: {process.communicate()[1].decode(errors='replace')}")
+    return Started(process=process, address=json.loads(line)["address"])
+
+
+def _environment(settings: ProcessSettings) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": str(settings.num_threads)}
+
+
+def _told(settings: ProcessSettings) -> bytes:
+    return msgspec.json.encode(settings, enc_hook=str) + b"\n"
