@@ -110,16 +110,19 @@ def renewed(
 def _ready(facts: Facts) -> Finding:
     if not facts.fleet.is_known:
         return FALSE, "GatewayUnreachable", facts.fleet.message
-    ready = facts.fleet.ready()
-    able = [worker for worker in facts.fleet.workers if worker.is_ready]
+    workers = facts.fleet.workers
     bare = sorted(
-        {str(lane) for lane in facts.lanes if not any(w.serves_role(lane.role) for w in able)}
+        {str(lane) for lane in facts.lanes if not any(w.serves_role(lane.role) for w in workers)}
     )
     if bare:
         return FALSE, "NoRoutableWorker", f"no routable worker serves {', '.join(bare)}"
-    told = f"{ready.total()} workers serve every stage"
-    if all_round := [worker.name for worker in able if worker.stands_in and worker.serves]:
+    # Requests go where the gateway routes: a probe that lags behind, or fails, keeps none away.
+    able = [worker for worker in workers if worker.serves]
+    told = f"{len(able)} workers serve every stage"
+    if all_round := [worker.name for worker in able if worker.stands_in]:
         told += f"; every one of {', '.join(all_round)}, in the place of missing workers"
+    if unready := [worker.name for worker in able if not worker.is_ready]:
+        told += f"; readiness probes of {', '.join(unready)} don't say so yet"
     return TRUE, "EveryStageServed", told
 
 

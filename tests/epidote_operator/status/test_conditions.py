@@ -1,5 +1,7 @@
 """Conditions of a service: none of them tells of a fleet that is not there any more."""
 
+from dataclasses import replace
+
 from epidote_core.roles import Role, WorkerState
 from epidote_operator.spec.scaling import ScalingMode
 from epidote_operator.status.conditions import Facts, conditions
@@ -67,3 +69,21 @@ def test_a_size_that_another_gives_is_neither_stabilized_nor_limited_by_the_pool
     found = {c.type: c.reason for c in conditions(facts, (), now_s=0.0, generation=1)}
     assert found["AbleToScale"] == "ReadyForNewScale"
     assert found["ScalingLimited"] == "DesiredWithinRange"
+
+
+def test_a_worker_that_gets_requests_serves_though_its_probe_lags_behind() -> None:
+    """It has just taken over from one that stood in, and was probed some seconds ago."""
+    *others, last = ALL.workers
+    fleet = replace(ALL, workers=(*others, replace(last, is_ready=False)))
+    facts = Facts(
+        fleet=fleet,
+        lanes=LANES,
+        plan=None,
+        outcome=Outcome(),
+        mode=ScalingMode.OFF,
+        attainment=None,
+        target_ratio=0.99,
+    )
+    found = {c.type: c for c in conditions(facts, (), now_s=0.0, generation=1)}["Ready"]
+    assert (found.status.value, found.reason) == ("True", "EveryStageServed")
+    assert "readiness probes of decode don't say so yet" in found.message
