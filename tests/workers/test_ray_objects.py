@@ -27,6 +27,7 @@ SHAPE = (2, 2, 30, 4, 2, 64)
 def cluster() -> Iterator[None]:
     ray = pytest.importorskip("ray")
     ray.init(
+        address="local",  # never a cluster that happens to run here
         num_cpus=1,
         include_dashboard=False,
         log_to_driver=False,
