@@ -101,14 +101,14 @@ def test_another_process_redeems_a_ticket_and_a_freed_object_is_gone() -> None:
         total, free = ray.cluster_resources(), ray.available_resources()
         return float(total["object_store_memory"] - free["object_store_memory"])
 
-    before = used_bytes()
+    # what the test before has freed may be counted for a while yet: a sixteenth is room for that
     ticket = put_object(bytes([1]) * (16 << 20))
     address = ray.get_runtime_context().gcs_address
     run = [sys.executable, "-c", READER, address, ticket.hex()]
     assert subprocess.run(run, capture_output=True, check=True, timeout=120).stdout == b"100\n"
-    assert used_bytes() - before >= 16 << 20
+    assert used_bytes() >= 16 << 20
     free_object(ticket)
     deadline_s = time.monotonic() + 60.0
-    while used_bytes() - before > 1 << 20 and time.monotonic() < deadline_s:
+    while used_bytes() > 1 << 20 and time.monotonic() < deadline_s:
         time.sleep(0.2)
-    assert used_bytes() - before <= 1 << 20
+    assert used_bytes() <= 1 << 20

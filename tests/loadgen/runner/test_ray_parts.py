@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def launcher() -> Iterator[RayLauncher]:
     ray.init(
+        address="local",  # never a cluster that happens to run here
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
