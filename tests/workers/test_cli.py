@@ -271,6 +271,11 @@ def test_a_length_beyond_the_models_is_refused_and_a_shorter_one_reaches_the_gat
     assert renderer_of("demo", None).max_model_len > 64
 
 
+def test_a_fleet_for_text_alone_refuses_pictures_whatever_its_model_takes():
+    assert renderer_of("demo", None).supports_images
+    assert not renderer_of("demo", None, takes_media=False).supports_images
+
+
 def test_a_text_model_still_needs_its_own_stages():
     with pytest.raises(InvalidRequest, match="prefill"):
         split("decode=2", None, tuple(TEXT_STAGES))

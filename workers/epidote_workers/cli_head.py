@@ -8,6 +8,7 @@ import typer
 
 from epidote_core.errors import EpidoteError
 from epidote_workers import cli_options as option
+from epidote_workers.assignment import TEXT_STAGES
 from epidote_workers.cli_running import EXIT_USAGE, fail, run
 from epidote_workers.cli_serve import (
     check_cut,
@@ -54,6 +55,9 @@ def head(
     kv_blocks: option.KvBlocks = None,
     gpu_memory_utilization: option.GpuMemoryUtilization = 0.85,
     max_model_len: option.MaxModelLen = None,
+    text_only: Annotated[
+        bool, typer.Option(help="Nobody encodes; pictures are refused, whatever the model takes.")
+    ] = False,
     drain: Annotated[
         float, typer.Option(min=0.0, help="Seconds for work under way on a worker that goes.")
     ] = 30.0,
@@ -70,6 +74,7 @@ def head(
         if ray_host in ("0.0.0.0", "::"):
             fail(f"--ray-host: must be an address that workers reach, got {ray_host}", EXIT_USAGE)
         stages = model_stages(model, max_model_len)
+        stages = tuple(TEXT_STAGES) if text_only else stages
         check_cut(
             model,
             tensor_parallel_size,

@@ -9,6 +9,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from epidote_core.roles import Stage
 from epidote_gateway.app import create_app
 from epidote_gateway.http_protocol import limited_to
 from epidote_workers.gateway_socket import listening_socket
@@ -26,7 +27,12 @@ async def build_gateway(
 ) -> tuple[FastAPI, ServeBackend]:
     """The app over the register `fleet` (a Serve handle); the backend must be stopped."""
     worker = settings.worker
-    renderer = await asyncio.to_thread(renderer_of, worker.model, worker.max_model_len)
+    renderer = await asyncio.to_thread(
+        renderer_of,
+        worker.model,
+        worker.max_model_len,
+        takes_media=Stage.ENCODE in settings.stages,
+    )
     backend = ServeBackend(fleet)
     await backend.start()
     gather = siblings.gather if siblings is not None else None
