@@ -36,6 +36,14 @@ def gateway(
     drain: Annotated[
         float, typer.Option(min=0.0, help="Seconds for streams under way after SIGTERM.")
     ] = 30.0,
+    linger: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="Seconds before that in which it goes on as ever: whoever sends requests here "
+            "learns later than it that it ends.",
+        ),
+    ] = 0.0,
 ) -> None:
     """Serve HTTP for a fleet that was started with `epidote head`.
 
@@ -69,7 +77,7 @@ def gateway(
         )
         node.start(order.head, node_host, environment, resources={}, patience_s=JOIN_S, stop=stop)
         if not stop.is_set():
-            _run(order, environment, node, stop, hurry)
+            _run(order, environment, node, stop, hurry, linger)
     except StartFailed as error:
         note(f"error: {error}")
         code = EXIT_FAILED
@@ -86,8 +94,9 @@ def _run(
     node: JoinedNode,
     stop: threading.Event,
     hurry: threading.Event,
+    linger_s: float,
 ) -> None:
-    """Until `stop`; then until its streams have ended, or `hurry`.
+    """Until `stop` and `linger_s` after it; then until its streams have ended, or `hurry`.
 
     Raises:
         StartFailed: it ended by itself, or the node did.
@@ -115,6 +124,7 @@ def _run(
                 was_told = True
                 typer.echo(f"epidote gateway at http://{told['listening']}/v1")
                 sys.stdout.flush()
+        hurry.wait(linger_s)
     finally:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()

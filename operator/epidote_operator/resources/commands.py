@@ -18,6 +18,7 @@ from epidote_operator.spec.pool import Device
 
 HTTP_PORT = 8000
 PROBE_PORT = 8001  # of a worker: /readyz, /metrics
+LINGER_S = 5  # proxies and balancers learn that a pod ends when it does, and need a moment
 MODELS = "/models"  # where a claim with weights is mounted
 HOME = "/home/epidote"
 EnvVar = dict[str, Any]
@@ -45,9 +46,8 @@ def head_command(fleet: Fleet) -> list[str]:
     a head that restarted for a new bound would take its fleet along.
     """
     spec = fleet.spec
-    roles = "prefill=1,decode=1"
-    if any(modality is not ServedModality.TEXT for modality in spec.model.modalities):
-        roles = f"encode=1,{roles}"
+    takes_media = any(modality is not ServedModality.TEXT for modality in spec.model.modalities)
+    roles = "encode=1,prefill=1,decode=1" if takes_media else "prefill=1,decode=1"
     command = [
         *("epidote", "head"),
         f"--model={model_argument(parse_source(spec.model.uri))}",
@@ -58,6 +58,8 @@ def head_command(fleet: Fleet) -> list[str]:
         f"--dtype={spec.model.dtype.value.lower()}",
         f"--device={spec.pool.device.value.lower()}",
     ]
+    if not takes_media:
+        command.append("--text-only")
     if spec.model.kv_cache_dtype is not KvDtype.AUTO:
         command.append(f"--kv-cache-dtype={spec.model.kv_cache_dtype.value.lower()}")
     if spec.model.kv_transfer_dtype is not KvDtype.AUTO:
@@ -96,6 +98,7 @@ def gateway_command(fleet: Fleet) -> list[str]:
         "--host=$(POD_IP)",
         f"--port={HTTP_PORT}",
         "--node-host=$(POD_IP)",
+        f"--linger={LINGER_S}",
         f"--drain={fleet.spec.scaling.drain_deadline_seconds}",
     ]
 

@@ -22,10 +22,12 @@ class Tally:
 
 
 @contextlib.asynccontextmanager
-async def traffic(url: Callable[[], str], *, model: str = "fake-vl") -> AsyncIterator[Tally]:
-    """Ask with and without a picture, alternately, until the block ends. `url` is read anew."""
+async def traffic(
+    url: Callable[[], str], *, model: str = "fake-vl", pictures: bool = True
+) -> AsyncIterator[Tally]:
+    """Ask until the block ends, every second time with a picture. `url` is read anew."""
     tally = Tally()
-    task = asyncio.create_task(_ask_on(url, model, tally))
+    task = asyncio.create_task(_ask_on(url, model, pictures, tally))
     try:
         yield tally
     finally:
@@ -33,20 +35,22 @@ async def traffic(url: Callable[[], str], *, model: str = "fake-vl") -> AsyncIte
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _ask_on(url: Callable[[], str], model: str, tally: Tally) -> None:
+async def _ask_on(url: Callable[[], str], model: str, pictures: bool, tally: Tally) -> None:
     async with httpx.AsyncClient(timeout=60.0, trust_env=False) as http:
         number = 0
         while True:
             number += 1
             try:
-                body = {**_body(number, with_picture=number % 2 == 0), "model": model}
-                answer = await http.post(f"{url()}/v1/chat/completions", json=body)
+                with_picture = pictures and number % 2 == 0
+                body = {**_body(number, with_picture=with_picture), "model": model}
+                asked = url()
+                answer = await http.post(f"{asked}/v1/chat/completions", json=body)
                 if answer.is_success:
                     tally.num_ok += 1
                 else:
                     tally.failures.append(f"{answer.status_code} {answer.text[:300]}")
             except httpx.HTTPError as error:
-                tally.failures.append(repr(error))
+                tally.failures.append(f"{asked}: {error!r}")
             await asyncio.sleep(PAUSE_S)
 
 

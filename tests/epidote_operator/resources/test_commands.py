@@ -73,6 +73,14 @@ def test_defaults_are_not_said() -> None:
     assert "expert" not in command
 
 
+def test_a_model_that_takes_pictures_can_serve_text_alone() -> None:
+    """The head would demand somebody who encodes, and never start."""
+    model = {"uri": "builtin://demo", "modalities": ["Text"]}
+    command = head_command(replace(FLEET, spec=parse_service({**SPEC, "model": model})))
+    assert {"--text-only", "--roles=prefill=1,decode=1"} <= set(command)
+    assert "--text-only" not in head_command(FLEET)
+
+
 def test_parts_of_a_revision_meet_at_a_port_that_no_other_revision_has() -> None:
     """Ray's server listens on every address of a host that pods may share."""
     services = {"chat": FLEET, "another": replace(FLEET, name="describe")}

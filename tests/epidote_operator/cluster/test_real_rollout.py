@@ -1,0 +1,83 @@
+"""A rollout with real workers, on one host's network: the new revision is a fleet of its own."""
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from epidote_operator.kube.api import KubeApi
+from epidote_operator.testing.client_traffic import traffic
+from epidote_operator.testing.cluster import LocalCluster
+from epidote_operator.testing.service_story import (
+    NAMESPACE,
+    OperatorLife,
+    change_service,
+    service_of_its_own,
+    settled,
+    worker_pods,
+)
+
+pytest.importorskip("ray")
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
+    pytest.mark.xdist_group("cluster"),
+]
+
+SAMPLE = Path(__file__).resolve().parents[3] / "crds/samples/demo.yaml"
+PATIENCE_S = 400.0  # workers import torch, twice, on CI's two cores
+
+
+def sample() -> dict[str, Any]:
+    """As small as a fleet can be; nothing else is decided meanwhile."""
+    document: dict[str, Any] = yaml.safe_load(SAMPLE.read_text(encoding="utf-8"))
+    document["metadata"] = {"name": "rolled", "namespace": NAMESPACE}
+    document["spec"]["pool"] |= {"minWorkers": 3, "maxWorkers": 3, "kvBlocks": 512}
+    document["spec"]["scaling"] |= {"mode": "Off", "tickSeconds": 1}
+    document["spec"]["rollout"] = {"maxSurgeWorkers": 3}
+    return document
+
+
+def as_pods_find_it(cluster: LocalCluster, service: str) -> str:
+    """Where the Service's name leads, from inside a pod."""
+    full = f"{service}.{NAMESPACE}.svc"
+    for line in (cluster.folder / "pods" / "hosts").read_text().splitlines():
+        address, *names = line.split()
+        if full in names:
+            return f"http://{address}:8000"
+    return "http://127.0.0.1:9"
+
+
+async def test_changed_workers_take_over_without_a_lost_request(
+    cluster: LocalCluster, api: KubeApi
+) -> None:
+    async with service_of_its_own(api, sample()) as name:
+        operator = OperatorLife(api, name)
+        before = await operator.until(settled(1, 1, 1), "the fleet serves", patience_s=PATIENCE_S)
+        old = await worker_pods(api, name)
+
+        address = partial(as_pods_find_it, cluster, name)
+        async with traffic(address, model=name) as tally:
+            await change_service(api, name, {"pool": {"kvBlocks": 384}})
+            await operator.until(
+                lambda status: status.revision != before.revision and settled(1, 1, 1)(status),
+                "the new revision serves alone",
+                patience_s=PATIENCE_S,
+            )
+            num_ok = tally.num_ok
+            async with asyncio.timeout(PATIENCE_S):
+                while tally.num_ok < num_ok + 4:
+                    await asyncio.sleep(0.1)
+        print(f"{tally.num_ok} ok, failed: {tally.failures}")
+        new = await worker_pods(api, name)
+        assert not set(old) & set(new)
+        (gateway,) = operator.state.memory.gateways.all.values()
+        fleet = await gateway.fleet(0.0)
+        assert {worker.node_id for worker in fleet.workers} == set(new), "they joined their own"
+        assert tally.failures == []
+        await operator.end()
