@@ -86,6 +86,41 @@ def test_given_namespaces_give_roles_there_and_no_right_anywhere_else() -> None:
     assert {role["metadata"]["namespace"] for role in roles} == {"a", "b", "system"}
 
 
+def test_a_right_that_the_operator_has_no_use_for_is_not_given() -> None:
+    """`cluster/test_operator_rights.py` tries that these suffice."""
+    wide = {"get", "create", "patch", "delete"}
+    expected = {
+        "multimodalservices": {"get", "list", "watch"},
+        "cachepolicies": {"get", "list", "watch"},
+        "loadtests": {"get", "list", "watch"},
+        "multimodalservices/status": {"patch"},
+        "cachepolicies/status": {"patch"},
+        "loadtests/status": {"patch"},
+        "multimodalservices/finalizers": {"update"},
+        "loadtests/finalizers": {"update"},
+        "pods": wide | {"list", "watch"},
+        "pods/log": {"get"},
+        "services": wide | {"list"},
+        "serviceaccounts": wide,
+        "configmaps": wide,
+        "secrets": {"get", "create"},
+        "events": {"create"},
+        "deployments": wide | {"list"},
+        "jobs": wide | {"list", "watch"},
+        "poddisruptionbudgets": wide,
+        "networkpolicies": wide,
+    }
+    ray = {"rayclusters": wide | {"list"}}
+    for arguments, wanted in (((), expected), (("--set=kuberay.enabled=true",), expected | ray)):
+        roles = of_kind(rendered(*arguments), "ClusterRole")
+        (fleets,) = [role for role in roles if role["metadata"]["name"].endswith("-fleets")]
+        found: dict[str, set[str]] = {}
+        for rule in fleets["rules"]:
+            for resource in rule["resources"]:
+                found.setdefault(resource, set()).update(rule["verbs"])
+        assert found == wanted
+
+
 @pytest.mark.parametrize("watched", ["--set=replicas=1", "--set=watchNamespaces={a,b}"])
 def test_releases_may_list_each_others_leases_and_nothing_more_of_them(watched: str) -> None:
     rules = [
