@@ -8,7 +8,7 @@ from typing import Any
 
 from epidote_operator.act.executor import Executor, describe
 from epidote_operator.act.fleet_keys import SpoiltSecret
-from epidote_operator.act.head_loss import follow_head, look_at_head
+from epidote_operator.act.head_loss import excused, follow_head, look_at_head
 from epidote_operator.act.keeping import REAPPLY_S
 from epidote_operator.act.kuberay_hands import KubeRayHands
 from epidote_operator.act.kubernetes_hands import Asked, KubernetesHands
@@ -39,6 +39,7 @@ from epidote_operator.spec.service_status import (
     MultimodalServiceStatus,
     RolloutStatus,
 )
+from epidote_operator.status.head import HeadLook, head_trouble
 from epidote_operator.status.kept import decides, kept_workers
 from epidote_operator.status.news import WARNING, News, news
 from epidote_operator.status.notices import (
@@ -104,8 +105,10 @@ class Reconciler:
         serving = before.revision or fleet.revision
         rolls = serving != fleet.revision
         heads = self.pods(fleet.namespace, fleet.name, Component.HEAD)
-        head = look_at_head(before.head, fleet, of_revision(heads, serving), serving)
+        workers, pods = self._worker_pods(fleet).values(), of_revision(heads, serving)
+        head = look_at_head(before.head, fleet, pods, serving, workers, state.heads)
         state.memory.pods.head = state.asked.head = head.life
+        state.memory.pods.excused = excused(state.heads, head, workers)
         fleet = replace(fleet, head_changes=0 if rolls else head.changes)
         policy = await self.policies.of_service(fleet, state.kept)
         troubles += await state.kept.ensure(
@@ -117,7 +120,8 @@ class Reconciler:
             pods=partial(self.pods, fleet.namespace, fleet.name),
             now_s=now_s,
         )
-        done = await self._tick(fleet, state, before, now_s, serving)
+        rests = rolls or bool(head.trouble)
+        done = await self._tick(fleet, state, before, now_s, serving, rests)
         lost = await follow_head(
             self._hands(fleet, state.memory, state.asked, serving),
             done.observation.fleet,
@@ -139,9 +143,8 @@ class Reconciler:
         followed = await self.policies.spread(fleet, policy, gateways, state.told_policy, now_s)
         for asked in (state.asked, state.next_asked):
             troubles += asked.refusals.now(now_s)
-        shown = self._report(resource, fleet, done, before, given, now_s, serving, rollout)
+        shown = self._report(resource, fleet, done, before, given, now_s, serving, rollout, head)
         status, decision = shown
-        status = status.model_copy(update={"head": head.now})
         if followed is not None:
             status = with_condition(
                 status, POLICY, followed, before.conditions, now_s=now_s, generation=generation
@@ -189,12 +192,11 @@ class Reconciler:
         before: MultimodalServiceStatus,
         now_s: float,
         serving: str,
+        rests: bool,
     ) -> Tick:
-        """One tick of the revision that serves. While another one comes up, nothing is decided."""
+        """One tick of the revision that serves. While it `rests`, nothing is decided."""
         spec, scaling = fleet.spec, fleet.spec.scaling
-        rolls, mode = serving != fleet.revision, scaling.mode
-        if rolls and mode is ScalingMode.AUTO:
-            mode = ScalingMode.ADVISORY
+        mode = ScalingMode.ADVISORY if rests and scaling.mode is ScalingMode.AUTO else scaling.mode
         memory = later(read_memory(before.memory), state.planner)
         policy = planner_policy(spec)
         executor = Executor(
@@ -209,7 +211,7 @@ class Reconciler:
             memory,
             mode=mode,
             now_s=now_s,
-            keeps_workers=not rolls,
+            keeps_workers=not rests,
             kept=kept_workers(before, policy),
         )
         if done.plan is not None:
@@ -247,7 +249,7 @@ class Reconciler:
             "asked": asked,
             "grace_s": fleet.spec.scaling.drain_deadline_seconds + GRACE_S,
             "may_act": self.may_act,
-            "max_pods": None if revision != fleet.revision else self._most(fleet),
+            "max_pods": None if revision != fleet.revision else fleet.spec.pool.most_pods,
         }
         if fleet.spec.cluster.provider is not Provider.KUBERAY:
             return KubernetesHands(**common)
@@ -258,11 +260,6 @@ class Reconciler:
         """By name, of both revisions; without those that carry our labels and are another's."""
         pods = self.pods(fleet.namespace, fleet.name, Component.WORKER)
         return {pod["metadata"]["name"]: dict(pod) for pod in pods if is_worker_of(pod, fleet.uid)}
-
-    def _most(self, fleet: Fleet) -> int | None:
-        """Pods at once, both revisions together; None without a GPU budget."""
-        pool = fleet.spec.pool
-        return None if pool.gpu_budget is None or not pool.gpus else pool.gpu_budget // pool.gpus
 
     async def _roll(
         self,
@@ -297,8 +294,10 @@ class Reconciler:
         return fleet.revision, rollout
 
     def _rolling(self, fleet: Fleet, old: KubernetesHands, new: KubernetesHands) -> Rolling:
+        heads = self.pods(fleet.namespace, fleet.name, Component.HEAD)
         return Rolling(
             api=self.api,
+            head_trouble=head_trouble(of_revision(heads, fleet.revision)),
             values=fleet,
             hands_old=old,
             hands_new=new,
@@ -355,6 +354,7 @@ class Reconciler:
         now_s: float,
         serving: str,
         rollout: RolloutStatus | None,
+        head: HeadLook,
     ) -> tuple[MultimodalServiceStatus, DecisionStatus | None]:
         """The status, and the decision if people should hear of it."""
         seen, spec, pods = done.observation, fleet.spec, self._worker_pods(fleet).values()
@@ -377,6 +377,7 @@ class Reconciler:
                 generation=resource["metadata"].get("generation"),
                 rollout=rollout,
                 minimum=done.minimum,
+                head_trouble=head.trouble,
                 scale_limit=given.scale_limit,
                 num_pods=len(pods),
                 num_unplaced=sum(unplaced(pod) is not None for pod in pods),
@@ -393,5 +394,6 @@ class Reconciler:
             "revision": serving,
             "url": gateway_url(fleet),
             "last_good_spec": dict(given.raw),
+            "head": head.now,
         }
         return status.model_copy(update=more), decision

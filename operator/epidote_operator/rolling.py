@@ -58,6 +58,7 @@ class Rolling:
     hands_new: KubernetesHands
     surge: int
     deadline_s: float  # without progress
+    head_trouble: str = ""  # why the new revision's head does not come up
 
     @property
     def room(self) -> int:
@@ -90,7 +91,9 @@ class Rolling:
         surge = 0 if status.failed else self.surge
         full = "" if status.failed else no_room(new, unix_time(status.progressed_at))
         move = next_move(old, new, wanted, surge=surge, room=self.room, full=full)
-        status = status.model_copy(update={"message": move.why or waits_for(new) or None})
+        status = status.model_copy(
+            update={"message": move.why or self.head_trouble or waits_for(new) or None}
+        )
         starts: tuple[AddWorkers, ...] = ()
         if move.step is RolloutStep.START and move.lane is not None:
             starts = (AddWorkers(lane=move.lane, count=move.count),)

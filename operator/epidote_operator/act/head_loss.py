@@ -23,7 +23,7 @@ from epidote_operator.resources.pod_notes import HEAD
 from epidote_operator.spec.cluster import Provider
 from epidote_operator.spec.service_status import HeadStatus
 from epidote_operator.status.fleet import Fleet
-from epidote_operator.status.head import HeadLook, followed, head_life
+from epidote_operator.status.head import HeadLook, followed, head_life, head_trouble
 from epidote_operator.status.news import WARNING, News
 
 LINGER_S = 60.0  # Ray ends a node that the new head does not know within so long
@@ -35,6 +35,7 @@ class HeadMemory:
     """What one operator process keeps: notes on their way, and since when workers are lost."""
 
     noted: set[tuple[str, str]] = field(default_factory=set)  # pod uid, life
+    doubted: set[str] = field(default_factory=set)  # uids: they may have begun to join a former one
     lost_since: dict[str, float] = field(default_factory=dict)  # by pod uid
 
 
@@ -43,11 +44,24 @@ def look_at_head(
     fleet: FleetValues,
     pods: Collection[Mapping[str, Any]],
     revision: str,
+    workers: Collection[Mapping[str, Any]],
+    memory: HeadMemory,
 ) -> HeadLook:
     """Of `revision`, which serves. KubeRay looks after its own: there nothing is known."""
     if fleet.spec.cluster.provider is Provider.KUBERAY:
-        return followed(before, revision, None)
-    return followed(before, revision, head_life(pods))
+        return followed(before, revision, None, joined=())
+    notes = [(pod["metadata"].get("annotations") or {}).get(HEAD) for pod in workers]
+    joined = {*filter(None, notes), *(life for _, life in memory.noted)}
+    return followed(before, revision, head_life(pods), joined=joined, trouble=head_trouble(pods))
+
+
+def excused(
+    memory: HeadMemory, head: HeadLook, workers: Collection[Mapping[str, Any]]
+) -> frozenset[str]:
+    """Uids of pods whose end would be no failure of their own: no head, or not the one they met."""
+    uids = {pod["metadata"]["uid"] for pod in workers}
+    memory.doubted = uids if head.is_first else memory.doubted & uids
+    return frozenset(uids if head.trouble else memory.doubted)
 
 
 async def follow_head(

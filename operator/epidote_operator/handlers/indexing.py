@@ -90,7 +90,15 @@ def slim_pod(pod: Mapping[str, Any]) -> dict[str, Any]:
 def _restarts(statuses: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
     if not statuses:
         return {}
-    kept = [
-        {key: item[key] for key in ("name", "restartCount") if key in item} for item in statuses
-    ]
-    return {"containerStatuses": kept}
+    return {"containerStatuses": [_slim_container(item) for item in statuses]}
+
+
+def _slim_container(status: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: status[key] for key in ("name", "restartCount") if key in status}
+    waiting = (status.get("state") or {}).get("waiting") or {}
+    if reason := waiting.get("reason"):
+        kept["state"] = {"waiting": {"reason": reason}}
+    if ended := (status.get("lastState") or {}).get("terminated"):
+        told = {key: ended[key] for key in ("exitCode", "reason", "message") if key in ended}
+        kept["lastState"] = {"terminated": told}
+    return kept

@@ -29,6 +29,7 @@ class PodFleet:
     head that listens, None while none is known to; see `status.head`."""
 
     head: str | None = None
+    excused: frozenset[str] = frozenset()  # pod uids: if they ended, it was for want of a head
     _listed: set[str] = field(default_factory=set)  # pod uids
     _missing_since: dict[str, float] = field(default_factory=dict)  # by pod uid
     _adrift_since: dict[str, float] = field(default_factory=dict)
@@ -60,7 +61,7 @@ class PodFleet:
             for pod in listed
         ]
         workers = [
-            _without_head(pod, worker, self.head)
+            _without_head(pod, worker, self.head, self.excused)
             for pod, worker in zip(listed, workers, strict=True)
         ]
         return Fleet(
@@ -177,9 +178,13 @@ class PodFleet:
         return WorkerState.STARTING, created_s if never_joined else missing_s
 
 
-def _without_head(pod: Mapping[str, Any], worker: FleetWorker, head: str | None) -> FleetWorker:
-    """The worker, as one that leaves if it joined another head than `head`."""
+def _without_head(
+    pod: Mapping[str, Any], worker: FleetWorker, head: str | None, excused: Collection[str]
+) -> FleetWorker:
+    """The worker, as one that leaves if it joined another head than `head`, or ended unjoined."""
     joined = (pod["metadata"].get("annotations") or {}).get(HEAD)
+    if worker.state is WorkerState.FAILED and pod["metadata"]["uid"] in excused:
+        return replace(worker, has_lost_head=True, is_leaving=True)
     if head is None or joined is None or joined == head:
         return worker
     return replace(worker, has_lost_head=True, is_leaving=True, adrift_since_s=None)

@@ -27,6 +27,7 @@ def head_pod_template(fleet: Fleet) -> Manifest:
         more={
             "ports": [{"name": "ray", "containerPort": port, "protocol": "TCP"}],
             "readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 2},
+            "terminationMessagePolicy": "FallbackToLogsOnError",  # for the status: why it ended
         },
     )
     return pod_template(fleet, Component.HEAD, spec, fleet.spec.cluster.head.template)

@@ -121,6 +121,13 @@ class PoolSpec(SpecModel):
         return self.tensor_parallel_size if self.device is Device.CUDA else 0
 
     @property
+    def most_pods(self) -> int | None:
+        """Pods at once, those of two revisions together; None without a GPU budget."""
+        if self.gpu_budget is None or not self.gpus:
+            return None
+        return self.gpu_budget // self.gpus
+
+    @property
     def most(self) -> int:
         """Most workers, under `max_workers` and the GPU budget."""
         if self.gpu_budget is None or not self.gpus:

@@ -47,6 +47,7 @@ class Facts:
     rollout: RolloutStatus | None = None
     scale_limit: tuple[str, str] | None = None  # reason and message
     has_given_size: bool = False  # the number of workers is not the planner's
+    head_trouble: str = ""  # why Ray's head does not come up
     missing: int = 0  # workers that are wanted and not there
     experts_placed: ExpertsPlaced | None = None  # None: nobody holds whole experts
 
@@ -109,13 +110,13 @@ def renewed(
 
 def _ready(facts: Facts) -> Finding:
     if not facts.fleet.is_known:
-        return FALSE, "GatewayUnreachable", facts.fleet.message
+        return _headless(facts, "GatewayUnreachable", facts.fleet.message)
     workers = facts.fleet.workers
     bare = sorted(
         {str(lane) for lane in facts.lanes if not any(w.serves_role(lane.role) for w in workers)}
     )
     if bare:
-        return FALSE, "NoRoutableWorker", f"no routable worker serves {', '.join(bare)}"
+        return _headless(facts, "NoRoutableWorker", f"no routable worker serves {', '.join(bare)}")
     # Requests go where the gateway routes: a probe that lags behind, or fails, keeps none away.
     able = [worker for worker in workers if worker.serves]
     told = f"{len(able)} workers serve every stage"
@@ -124,6 +125,12 @@ def _ready(facts: Facts) -> Finding:
     if unready := [worker.name for worker in able if not worker.is_ready]:
         told += f"; readiness probes of {', '.join(unready)} don't say so yet"
     return TRUE, "EveryStageServed", told
+
+
+def _headless(facts: Facts, reason: str, message: str) -> Finding:
+    if facts.head_trouble:
+        return FALSE, "HeadNotReady", f"{message}; {facts.head_trouble}"
+    return FALSE, reason, message
 
 
 def _progressing(facts: Facts) -> Finding:
@@ -144,6 +151,8 @@ def _progressing(facts: Facts) -> Finding:
             f"{_why(rollout)}"
         )
         return TRUE, "RollingUpdate", told
+    if facts.head_trouble:
+        return FALSE, "HeadNotReady", f"{facts.head_trouble}; no worker is started meanwhile"
     if outdated:
         return TRUE, "RollingUpdate", f"{len(outdated)} workers are of an older revision"
     if lost := sum(w.has_lost_head for w in facts.fleet.workers):

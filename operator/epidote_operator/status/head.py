@@ -12,6 +12,10 @@ from typing import Any
 from epidote_operator.resources.labels import Component
 from epidote_operator.spec.service_status import HeadStatus
 
+BACK_OFF = "CrashLoopBackOff"
+MANY_RESTARTS = 2  # a first one may be an overloaded node's probe
+MOST_CHARACTERS = 300
+
 
 def head_life(pods: Collection[Mapping[str, Any]]) -> str | None:
     """The life of the one head that listens, of the pods of one revision's head.
@@ -30,6 +34,28 @@ def head_life(pods: Collection[Mapping[str, Any]]) -> str | None:
     return f"{pod['metadata']['uid']}.{restarts}"
 
 
+def head_trouble(pods: Collection[Mapping[str, Any]]) -> str:
+    """Why the head does not come up, of the pods of one revision's head.
+
+    "": one listens, or none has ended often enough to say that it doesn't.
+    """
+    able = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    if any(_listens(pod) for pod in able):
+        return ""
+    for pod in able:
+        for status in pod.get("status", {}).get("containerStatuses") or ():
+            if status.get("name") != Component.HEAD.value:
+                continue
+            waiting = ((status.get("state") or {}).get("waiting") or {}).get("reason", "")
+            if waiting != BACK_OFF and int(status.get("restartCount", 0)) < MANY_RESTARTS:
+                continue
+            ended = (status.get("lastState") or {}).get("terminated") or {}
+            message = str(ended.get("message", "")).strip()[-MOST_CHARACTERS:]
+            told = message or f"{ended.get('reason', 'it ended')}, code {ended.get('exitCode')}"
+            return f"the head {pod['metadata']['name']} ends whenever it starts: {told}"
+    return ""
+
+
 def _listens(pod: Mapping[str, Any]) -> bool:
     conditions = pod.get("status", {}).get("conditions") or ()
     return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
@@ -37,11 +63,15 @@ def _listens(pod: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadLook:
-    """The head at one look. `life`: of the one that listens, None if none is known to."""
+    """The head at one look. `life`: of the one that listens, None if none is known to.
+
+    `trouble`: why none does; "" if nothing is known of that.
+    """
 
     before: HeadStatus | None
     now: HeadStatus | None
     life: str | None
+    trouble: str = ""
 
     @property
     def changes(self) -> int:
@@ -50,19 +80,36 @@ class HeadLook:
     @property
     def former(self) -> str | None:
         """The life of the one whose place another one has taken since the last look."""
+        return self._earlier if self.before and self.changes != self.before.changes else None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether another one took the place of one that nobody had joined."""
+        return self._earlier is not None and self.former is None
+
+    @property
+    def _earlier(self) -> str | None:
         before, now = self.before, self.now
         if before is None or now is None or before.revision != now.revision:
             return None
         return before.life if before.life != now.life else None
 
 
-def followed(before: HeadStatus | None, revision: str, life: str | None) -> HeadLook:
+def followed(
+    before: HeadStatus | None,
+    revision: str,
+    life: str | None,
+    *,
+    joined: Collection[str],
+    trouble: str = "",
+) -> HeadLook:
     """The look at the head of the revision that serves; `life` as it is now.
 
-    Another revision has a head of its own: its first one replaced nobody.
+    Another revision has a head of its own: its first one replaced nobody. Nor did one whose
+    predecessor is not in `joined`, the lives of heads that workers have joined.
     """
     now = before if before is not None and before.revision == revision else None
     if life is not None and (now is None or now.life != life):
-        changes = 0 if now is None else now.changes + 1
+        changes = 0 if now is None else now.changes + (now.life in joined)
         now = HeadStatus(revision=revision, life=life, changes=changes)
-    return HeadLook(before=before, now=now, life=life)
+    return HeadLook(before=before, now=now, life=life, trouble=trouble)

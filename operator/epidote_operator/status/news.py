@@ -24,7 +24,7 @@ BAD_DECISIONS = frozenset(
     }
 )
 # Bad news whose messages change at each look.
-PASSING = frozenset({"NoRoutableWorker", "GatewayUnreachable"})
+PASSING = frozenset({"NoRoutableWorker", "GatewayUnreachable", "HeadNotReady"})
 TWO_OWNERS = "TwoOwners"  # somebody scales a pool whose size is the operator's
 # What no service begins with unless somebody erred.
 TOLD_AT_ONCE = (ConditionType.READY, ConditionType.SCALING_LIMITED, ConditionType.CACHE_POLICY)
@@ -97,7 +97,7 @@ def _is_bad(name: ConditionType, condition: Condition) -> bool:
         return False
     match name:
         case ConditionType.PROGRESSING:
-            return condition.reason == "ProgressDeadlineExceeded"
+            return condition.reason in ("ProgressDeadlineExceeded", "HeadNotReady")
         case ConditionType.SCALING_ACTIVE:
             return condition.reason.startswith("FailedGetMetrics")
         case ConditionType.ROLE_SWITCHING:

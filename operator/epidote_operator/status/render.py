@@ -50,6 +50,7 @@ class Report:
     scale_limit: tuple[str, str] | None = None  # why an external owner has not what it asked for
     experts_placed: ExpertsPlaced | None = None
     num_pods: int | None = None  # of both revisions, where there are two
+    head_trouble: str = ""  # why Ray's head does not come up
     num_unplaced: int = 0  # pods that hold no GPU, since no node takes them
 
 
@@ -85,6 +86,7 @@ def render(
         rollout=report.rollout,
         scale_limit=report.scale_limit,
         has_given_size=report.policy.has_given_size,
+        head_trouble=report.head_trouble,
         missing=_missing(report, kept),
         experts_placed=report.experts_placed,
     )

@@ -8,9 +8,16 @@ from typing import Any
 import pytest
 
 from epidote_core.roles import Role, WorkerState
-from epidote_operator.act.head_loss import LINGER_S, HeadMemory, follow_head, look_at_head
+from epidote_operator.act.head_loss import (
+    LINGER_S,
+    HeadMemory,
+    excused,
+    follow_head,
+    look_at_head,
+)
 from epidote_operator.act.kubernetes_hands import Asked, KubernetesHands
 from epidote_operator.bootstrap import missing_workers
+from epidote_operator.handlers.indexing import slim_pod
 from epidote_operator.observe.cluster_observer import gateway_urls
 from epidote_operator.observe.gateway_client import FleetReport, WorkerReport
 from epidote_operator.observe.pods import PodFleet
@@ -22,7 +29,7 @@ from epidote_operator.spec.parsing import parse_service
 from epidote_operator.spec.service_status import HeadStatus
 from epidote_operator.status.conditions import timestamp
 from epidote_operator.status.fleet import Fleet
-from epidote_operator.status.head import followed, head_life
+from epidote_operator.status.head import followed, head_life, head_trouble
 from epidote_operator.testing.service_story import service_manifest
 from epidote_planner.fakes import policy
 from epidote_planner.lane import DEFAULT_GROUP, Lane
@@ -97,8 +104,10 @@ class Cluster:
             WorkerReport(worker_id=n, role=roles[n], state=WorkerState.ROUTABLE, epoch=1)
             for n in self.known
         )
-        head = look_at_head(self.status, values(), self.heads, "r")
+        workers = self.pods.values()
+        head = look_at_head(self.status, values(), self.heads, "r", workers, self.memory)
         self.joined.head = head.life
+        self.joined.excused = excused(self.memory, head, workers)
         fleet = self.joined.fleet(
             self.pods.values(), FleetReport(at_s=self.now_s, workers=told), self.now_s
         )
@@ -210,18 +219,67 @@ async def test_a_worker_that_came_up_meanwhile_is_taken_for_the_former_heads() -
     assert lost == {"w0", "w1", "w2", "w3", "w4"}
 
 
+async def test_a_head_that_restarted_before_anybody_joined_it_is_no_loss() -> None:
+    """A new service on an overloaded node: nobody is told, replaced, or taken to have failed."""
+    cluster = Cluster([head_pod()])
+    for number, role in enumerate(ROLES):
+        cluster.make(f"w{number}", role)
+    await cluster.tick()
+    cluster.heads = [head_pod(restarts=1)]
+    fleet, writes, told = await cluster.tick()
+    assert (len(fleet.staying), writes, told) == (len(ROLES), [], [])
+    assert cluster.status == HeadStatus(revision="r", life="h.1"), "gateways stay as well"
+    cluster.pods["w0"]["status"]["phase"] = "Failed"  # it had begun to join the former
+    fleet, writes, told = await cluster.tick()
+    assert (writes, told) == (["delete w0"], [])
+    assert all(w.for_planner().state is not WorkerState.FAILED for w in fleet.workers)
+    cluster.known = ["w1", "w2", "w3"]
+    fleet, *_ = await cluster.tick()
+    assert not any(worker.has_lost_head for worker in fleet.staying)
+    cluster.heads = [head_pod(restarts=2)]
+    assert (await cluster.tick())[2] == ["HeadReplaced"], "now there is somebody to lose"
+
+
+def crashing(message: str = "", restarts: int = 1) -> dict[str, Any]:
+    """A head's pod that waits before its next start."""
+    pod = head_pod(restarts=restarts, ready=False)
+    (_, status) = pod["status"]["containerStatuses"]
+    status |= {
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": message}},
+    }
+    return slim_pod(pod)
+
+
+async def test_workers_that_end_for_want_of_a_head_have_not_failed() -> None:
+    cluster = Cluster([crashing("127.0.0.1:6379 Address already in use")])
+    cluster.make("w0", Role.DECODE)
+    cluster.pods["w0"]["status"]["phase"] = "Failed"
+    fleet, writes, told = await cluster.tick()
+    assert [w.for_planner().state for w in fleet.workers] == [WorkerState.DRAINING]
+    assert (writes, told) == (["delete w0"], [])
+
+
+def test_a_head_that_does_not_come_up_is_told_with_its_last_words() -> None:
+    assert "ends whenever it starts: port in use" in head_trouble([crashing("port in use\n")])
+    assert "Error, code 1" in head_trouble([crashing()])
+    for heads in ([], [head_pod()], [head_pod(ready=False)], [head_pod(restarts=1, ready=False)]):
+        assert head_trouble(heads) == ""
+    assert head_trouble([crashing(), head_pod("other")]) == "", "another one listens"
+
+
 def test_another_revision_has_a_head_of_its_own() -> None:
     before = HeadStatus(revision="r", life="h.0", changes=2)
-    look = followed(before, "s", "x.0")
+    look = followed(before, "s", "x.0", joined={"h.0"})
     assert (look.former, look.changes) == (None, 0)
     assert look.now == HeadStatus(revision="s", life="x.0")
-    again = followed(before, "r", "x.0")
+    again = followed(before, "r", "x.0", joined={"h.0"})
     assert (again.former, again.changes) == ("h.0", 3)
 
 
 def test_kuberay_looks_after_its_own_head() -> None:
     spec = values(cluster={"provider": "KubeRay"})
-    assert look_at_head(None, spec, [head_pod()], "r").life is None
+    assert look_at_head(None, spec, [head_pod()], "r", [], HeadMemory()).life is None
     assert head_life([head_pod()]) == "h.0"
 
 

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 from epidote_core.roles import Role, WorkerState
 from epidote_operator.spec.scaling import ScalingMode
+from epidote_operator.spec.service_status import MultimodalServiceStatus
 from epidote_operator.status.conditions import Facts, conditions
 from epidote_operator.status.fleet import Fleet, FleetWorker, Outcome
+from epidote_operator.status.news import news
 from epidote_planner import plan
 from epidote_planner.fakes import image_traffic, policy, snapshot, workers
 from epidote_planner.lane import Lane
@@ -87,3 +89,25 @@ def test_a_worker_that_gets_requests_serves_though_its_probe_lags_behind() -> No
     found = {c.type: c for c in conditions(facts, (), now_s=0.0, generation=1)}["Ready"]
     assert (found.status.value, found.reason) == ("True", "EveryStageServed")
     assert "readiness probes of decode don't say so yet" in found.message
+
+
+def test_a_fleet_without_a_head_says_why_and_warns_once() -> None:
+    words = "the head web-head ends whenever it starts: port in use"
+    facts = Facts(
+        fleet=GONE,
+        lanes=LANES,
+        plan=None,
+        outcome=Outcome(),
+        mode=ScalingMode.OFF,
+        attainment=None,
+        target_ratio=0.99,
+    )
+    before = conditions(facts, (), now_s=0.0, generation=1)
+    after = conditions(replace(facts, head_trouble=words), before, now_s=1.0, generation=1)
+    for kind in ("Ready", "Progressing"):
+        (found,) = (condition for condition in after if condition.type == kind)
+        assert (found.status.value, found.reason) == ("False", "HeadNotReady")
+        assert words in found.message
+    known, now = (MultimodalServiceStatus(conditions=given) for given in (before, after))
+    assert [item.reason for item in news(known, now, None)] == ["HeadNotReady"]
+    assert news(now, now, None) == ()
