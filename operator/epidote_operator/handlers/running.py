@@ -21,6 +21,7 @@ from epidote_operator.handlers.health import Health, watch_over
 from epidote_operator.handlers.http_server import serve_http
 from epidote_operator.handlers.kinds import demand_kinds
 from epidote_operator.handlers.load_test_ticker import LoadTestTicker
+from epidote_operator.handlers.patience import never_give_up
 from epidote_operator.handlers.ticker import Key, Ticker
 from epidote_operator.handlers.webhook_server import (
     WebhookSettings,
@@ -130,6 +131,7 @@ def make_registry(
         settings.posting.enabled = False  # we tell what changed ourselves, once
         settings.watching.reconnect_backoff = 0.5
         indexing.narrow(settings)
+        never_give_up(settings)
         if webhook is not None:
             settings.admission.server = webhook_server(webhook)
         caches.indices = {name: kwargs[name] for name in indexing.NAMES}

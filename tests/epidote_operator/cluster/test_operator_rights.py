@@ -141,6 +141,7 @@ async def test_the_charts_account_is_refused_nothing_that_the_operator_asks_for(
                 assert not let_in
             if namespaces:  # its rights are taken away: statuses stay as they were, its pod tells
                 await api.delete(f"{roles}/{SYSTEM}-{ACCOUNT.removesuffix('-operator')}-fleets")
+                await change_service(api, NAME, {"slo": {"tpotMilliseconds": 600}})
 
                 async def is_not_ready() -> bool:
                     answer = await operator.asked("/readyz")
