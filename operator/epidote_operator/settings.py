@@ -7,6 +7,7 @@ from typing import Any
 
 from epidote_core.errors import EpidoteError
 from epidote_operator.resources.fleet_values import Defaults
+from epidote_operator.spec.invalid import plain
 
 PREFIX = "EPIDOTE_OPERATOR_"
 
@@ -22,14 +23,14 @@ class Bounds:
         return not isinstance(value, int | float) or self.least <= value <= self.most
 
     def __str__(self) -> str:
-        upper = "" if self.most == math.inf else f" and at most {self.most:g}"
-        return f"at least {self.least:g}{upper}"
+        upper = "" if self.most == math.inf else f" and at most {plain(self.most)}"
+        return f"at least {plain(self.least)}{upper}"
 
 
 ANY = Bounds(-math.inf)
 BOUNDS = {
     "http_port": Bounds(0, 65_535),
-    "lease_seconds": Bounds(1, 3600),  # it is renewed every third of it
+    "lease_seconds": Bounds(1, 3600),  # it is renewed every fifth of it
     "tick_seconds": Bounds(0, 3600),
 }
 

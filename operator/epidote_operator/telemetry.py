@@ -1,6 +1,6 @@
 """This file is about the operator's own metrics: what it wants, what there is, how it decides.
 
-`epidote_operator_desired_workers` and `..._current_workers` are what KEDA or an HPA may scale on.
+`epidote_operator_desired_workers` and `..._ready_workers` are what KEDA or an HPA may scale on.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram

@@ -52,7 +52,7 @@ class StatusModel(SpecModel):
 def cel_rules(*rules: tuple[str, str, str | None]) -> ConfigDict:
     """Model settings with what a structural schema can't say: (rule, message, field path).
 
-    The rules are CEL, evaluated by the API server (Kubernetes 1.25 and later); `validation.py`
+    The rules are CEL, evaluated by the API server (Kubernetes 1.25 and later); `parsing`
     says the same for the operator, and to older servers through the webhook.
     """
     found: list[JsonValue] = [

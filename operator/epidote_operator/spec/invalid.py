@@ -55,6 +55,15 @@ def shown(value: Any) -> str:
             return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
+def plain(number: float) -> str:
+    """A bound in a message: whole numbers without exponent.
+
+    >>> plain(3_600_000), plain(16_777_216.0), plain(0.5)
+    ('3600000', '16777216', '0.5')
+    """
+    return f"{number:.0f}" if float(number).is_integer() else f"{number:g}"
+
+
 def repeated(path: str, values: Iterable[object], field: str = "") -> Iterator[Problem]:
     """A problem for every entry that was there before."""
     seen = set()

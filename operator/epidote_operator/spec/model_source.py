@@ -1,5 +1,6 @@
 """This file is about the model a service serves and where its weights come from."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
@@ -28,6 +29,11 @@ class Dtype(StrEnum):
     FLOAT32 = "Float32"
     BFLOAT16 = "Bfloat16"
     FLOAT16 = "Float16"
+
+
+HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")  # as the hub names owners and models
+HUB_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]*")  # a branch, a tag, a commit
+CLAIM = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 
 
 class KvDtype(StrEnum):
@@ -67,10 +73,10 @@ class ModelSpec(SpecModel):
     ) = None
     """Name that clients ask for in the OpenAI field `model`. Default: the resource's own name."""
     aliases: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=253)], ...],
+        tuple[Annotated[str, Field(pattern=r"^[^,\s]+$", max_length=253)], ...],
         Field(max_length=16, json_schema_extra=LIST_SET),
     ] = ()
-    """Further names it answers to."""
+    """Further names it answers to; without commas and spaces."""
     modalities: Annotated[
         tuple[ServedModality, ...],
         Field(min_length=1, max_length=4, json_schema_extra=LIST_SET),
@@ -122,8 +128,12 @@ def parse_source(uri: str) -> ModelSource:
         case "hf":
             name, _, revision = rest.partition("@")
             owner, _, model = name.partition("/")
-            if not owner or not model or "/" in model or ("@" in rest and not revision):
-                raise ValueError("must be hf://OWNER/NAME or hf://OWNER/NAME@REVISION")
+            is_named = HUB_NAME.fullmatch(owner) and HUB_NAME.fullmatch(model)
+            if not is_named or ("@" in rest and not HUB_REVISION.fullmatch(revision)):
+                raise ValueError(
+                    "must be hf://OWNER/NAME or hf://OWNER/NAME@REVISION, of letters a to z, "
+                    "digits, `.`, `_` and `-`"
+                )
             return ModelSource(kind="hf", name=name, revision=revision)
         case "pvc":
             claim, _, path = rest.partition("/")
@@ -139,4 +149,4 @@ def parse_source(uri: str) -> ModelSource:
 
 
 def _is_claim(name: str) -> bool:
-    return bool(name) and name == name.lower() and name.replace("-", "").replace(".", "").isalnum()
+    return CLAIM.fullmatch(name) is not None

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from epidote_operator.spec.cache_policy import CachePolicySpec
-from epidote_operator.spec.invalid import NOTHING, InvalidSpec, Problem, shown
+from epidote_operator.spec.invalid import NOTHING, InvalidSpec, Problem, plain, shown
 from epidote_operator.spec.load_test import LoadTestSpec
 from epidote_operator.spec.load_test_rules import load_test_problems
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
@@ -86,11 +86,11 @@ def _problem(error: ErrorDetails) -> Problem:
         case "enum":
             wanted = f"must be {context['expected']}"
         case "greater_than_equal":
-            wanted = f"must be at least {context['ge']:g}"
+            wanted = f"must be at least {plain(context['ge'])}"
         case "less_than_equal":
-            wanted = f"must be at most {context['le']:g}"
+            wanted = f"must be at most {plain(context['le'])}"
         case "greater_than":
-            wanted = f"must be greater than {context['gt']:g}"
+            wanted = f"must be greater than {plain(context['gt'])}"
         case "string_pattern_mismatch":
             wanted = f"must match {context['pattern']}"
         case "string_too_short" | "string_too_long" | "too_short" | "too_long":

@@ -1,6 +1,7 @@
 """This file is about what a MultimodalService's schema can't say: rules that join its fields."""
 
 from collections.abc import Iterator
+from dataclasses import fields
 
 from epidote_gateway.settings import PREFIX, GatewaySettings, InvalidSettings
 from epidote_operator.spec.cluster import Provider
@@ -12,6 +13,7 @@ from epidote_operator.spec.role_rules import role_problems
 from epidote_operator.spec.template_rules import template_problems
 
 SECRET_SETTINGS = ("api_keys", "admin_key")
+SETTINGS = tuple(item.name for item in fields(GatewaySettings) if item.name not in SECRET_SETTINGS)
 
 
 def service_problems(spec: MultimodalServiceSpec) -> list[Problem]:
@@ -108,13 +110,19 @@ def _scaling(spec: MultimodalServiceSpec) -> Iterator[Problem]:
 def _gateway(spec: MultimodalServiceSpec) -> Iterator[Problem]:
     for name, value in spec.gateway.settings.items():
         path = f"spec.gateway.settings.{name}"
-        if name in SECRET_SETTINGS:
-            yield Problem(
-                path=path, wanted="must be left out, keys belong into a Secret", found="a value"
-            )
+        if name.lower() in SECRET_SETTINGS:
+            wanted = "must be left out, keys belong into a Secret"
+        elif name not in SETTINGS:
+            wanted = f"must be left out, there is no such setting; known: {', '.join(SETTINGS)}"
+        else:
+            yield from _gateway_setting(path, name, value)
             continue
-        try:
-            GatewaySettings.from_env({PREFIX + name.upper(): value})
-        except InvalidSettings as error:
-            told = str(error).partition(": ")[2]
-            yield Problem(path=path, wanted=told.partition(", got ")[0], found=shown(value))
+        yield Problem(path=path, wanted=wanted, found="a value")
+
+
+def _gateway_setting(path: str, name: str, value: str) -> Iterator[Problem]:
+    try:
+        GatewaySettings.from_env({PREFIX + name.upper(): value})
+    except InvalidSettings as error:
+        told = str(error).partition(": ")[2]
+        yield Problem(path=path, wanted=told.partition(", got ")[0], found=shown(value))

@@ -113,7 +113,7 @@ def test_a_spoiled_service_is_refused_by_the_right_field(seed: int, fault: Fault
 def test_the_api_server_finds_what_a_schema_can_say(fault: Fault) -> None:
     """Lists of type set and map are compared by the server, which jsonschema can't."""
     spec = spoiled(service(Random(1)), fault)
-    by_key = fault.name.startswith(("model.aliases", "roles=[{'name': 'Decode'"))
+    by_key = fault.name.startswith(("model.aliases=['a', 'a']", "roles=[{'name': 'Decode'"))
     assert bool(list(SCHEMA.iter_errors(spec))) == (fault.schema and not by_key)
 
 
@@ -276,3 +276,19 @@ def test_a_load_tests_template_that_no_pod_can_be_made_with_is_refused(
     with pytest.raises(InvalidSpec) as refused:
         parse_load_test(spec)
     assert [problem.path for problem in refused.value.problems] == [f"spec.template.{path}"]
+
+
+def test_an_unknown_setting_is_told_the_names_that_can_be_set_and_no_secret() -> None:
+    spec = {**MINIMAL, "gateway": {"settings": {"adminkey": "hush"}}}
+    with pytest.raises(InvalidSpec) as found:
+        parse_service(spec)
+    (problem,) = found.value.problems
+    assert problem.path == "spec.gateway.settings.adminkey"
+    assert "max_queue" in problem.wanted
+    for word in ("EPIDOTE_GATEWAY_", "admin_key", "api_keys", "hush"):
+        assert word not in str(problem)
+
+
+def test_large_bounds_are_told_in_full() -> None:
+    with pytest.raises(InvalidSpec, match="must be at most 16777216, got 99999999"):
+        parse_service({**MINIMAL, "model": {**MINIMAL["model"], "maxModelLength": 99_999_999}})
