@@ -115,6 +115,22 @@ def window_needs(
     return (*kept, (now_s, need))
 
 
+def forget_lost(
+    window: tuple[tuple[float, int], ...], present: int
+) -> tuple[tuple[float, int], ...]:
+    """The staircase after workers failed, of whom `present` are left.
+
+    The window spares what a removal might have cost. Who is lost and not needed now is not started
+    anew for the seconds that are left of it.
+    """
+    at_s, need = window[-1]
+    top = max(present, need)
+    return (
+        *((at, min(step, top)) for at, step in window[:-1] if min(step, top) > need),
+        (at_s, need),
+    )
+
+
 def remember_growth(
     window: tuple[tuple[float, int], ...], total: int
 ) -> tuple[tuple[float, int], ...]:

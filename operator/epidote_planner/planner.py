@@ -13,6 +13,7 @@ from epidote_planner.correction import (
 )
 from epidote_planner.damping import (
     forecast_need,
+    forget_lost,
     lasting_need,
     remember_growth,
     remember_need,
@@ -104,6 +105,8 @@ def plan(
         now_s=now_s,
         policy=policy,
     )
+    if any(worker.state is WorkerState.FAILED for worker in starts.given_up):
+        window = forget_lost(window, present=sum(before.values()))
     pool_target = min(limit, max(window[0][1], policy.pool.least))
     if policy.fixed_pool or held_whole:
         pool_target = sum(before.values())

@@ -177,6 +177,24 @@ def test_workers_that_the_pool_keeps_do_not_wait_for_the_shrink_window(
     assert surplus.binding is Constraint.DAMPING
 
 
+def test_a_spare_worker_that_fails_while_it_waits_for_the_shrink_window_is_not_replaced() -> None:
+    """On GPUs that would be a node, for the seconds that are left of the window."""
+    rules = policy(pool=Bounds(least=3, most=6))
+    fleet = workers(1, 1, 2)
+    calm = (image_traffic(0.01),)
+    rested = plan(snapshot(1000.0, fleet, calm), rules)
+    assert rested.explanation.reason is Reason.SHRINK_WINDOW
+    dead = replace(fleet[-1], state=WorkerState.FAILED)
+    seen = snapshot(1001.0, (*fleet[:-1], dead), calm)
+    decided = plan(seen, rules, rested.memory)
+    assert [action.worker for action in removals(decided)] == [dead.name]
+    assert starts(decided) == 0
+    later = plan(snapshot(1002.0, fleet[:-1], calm), rules, decided.memory)
+    assert starts(later) == 0
+    floor = plan(seen, replace(rules, pool=Bounds(least=4, most=6)), rested.memory)
+    assert starts(floor) == 1, "the pool's minimum is kept"
+
+
 def test_thousands_of_switches_in_one_plan_leave_every_worker_in_one_place() -> None:
     fleet = tuple(replace(w, num_running=i % 7) for i, w in enumerate(workers(3000, 0, 0)))
     decided = plan(snapshot(10.0, fleet, (text_traffic(60_000.0),)), policy(fixed_pool=True))
