@@ -294,15 +294,16 @@ class Reconciler:
         return fleet.revision, rollout
 
     def _rolling(self, fleet: Fleet, old: KubernetesHands, new: KubernetesHands) -> Rolling:
-        heads = self.pods(fleet.namespace, fleet.name, Component.HEAD)
+        name, revision = (fleet.namespace, fleet.name), fleet.revision
         return Rolling(
             api=self.api,
-            head_trouble=head_trouble(of_revision(heads, fleet.revision)),
+            head_trouble=head_trouble(of_revision(self.pods(*name, Component.HEAD), revision)),
             values=fleet,
             hands_old=old,
             hands_new=new,
             surge=fleet.spec.rollout.max_surge_workers,
             deadline_s=float(fleet.spec.rollout.progress_deadline_seconds),
+            gateways=of_revision(self.pods(*name, Component.GATEWAY), revision),
         )
 
     async def _complete(

@@ -10,6 +10,7 @@ from epidote_operator.act.kubernetes_hands import KubernetesHands
 from epidote_operator.act.objects import apply_all
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi
+from epidote_operator.observe.pods import is_ready
 from epidote_operator.resources.fleet_values import Fleet as FleetValues
 from epidote_operator.resources.head import gateway_service
 from epidote_operator.resources.kuberay import API_VERSION as RAY_API
@@ -58,6 +59,7 @@ class Rolling:
     hands_new: KubernetesHands
     surge: int
     deadline_s: float  # without progress
+    gateways: Collection[Pod]  # of the new revision
     head_trouble: str = ""  # why the new revision's head does not come up
 
     @property
@@ -91,6 +93,8 @@ class Rolling:
         surge = 0 if status.failed else self.surge
         full = "" if status.failed else no_room(new, unix_time(status.progressed_at))
         move = next_move(old, new, wanted, surge=surge, room=self.room, full=full)
+        if move.step is RolloutStep.SHIFT and (why := self._gateways_miss()):
+            move = RolloutMove(step=RolloutStep.WAIT, why=why)
         status = status.model_copy(
             update={"message": move.why or self.head_trouble or waits_for(new) or None}
         )
@@ -105,6 +109,13 @@ class Rolling:
             done = {"shifted": True, "progressed_at": timestamp(now_s)}
             status = status.model_copy(update=done)
         return move, status
+
+    def _gateways_miss(self) -> str:
+        """Why clients can't move yet: a Service leads to pods that the kubelet has found ready, and
+        answering us is not that. "": they can."""
+        staying = [pod for pod in self.gateways if "deletionTimestamp" not in pod["metadata"]]
+        num_ready, wanted = sum(map(is_ready, staying)), self.values.spec.gateway.replicas
+        return "" if num_ready >= wanted else f"{num_ready} of {wanted} new gateways are ready"
 
     async def complete(
         self,

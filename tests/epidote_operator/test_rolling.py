@@ -84,6 +84,7 @@ class Service:
     status: MultimodalServiceStatus = field(default_factory=MultimodalServiceStatus)
     now_s: float = 1000.0
     has_shifted: bool = False
+    gateway_is_ready: bool = True  # the kubelet says so
 
     def __post_init__(self) -> None:
         self.old.everybody = self.new.everybody = self
@@ -110,6 +111,7 @@ class Service:
             hands_new=self.new,  # type: ignore[arg-type]
             surge=1,
             deadline_s=60.0,
+            gateways=[gateway(is_ready=self.gateway_is_ready)],
         )
         for _ in range(num_ticks):
             self.now_s += 10.0
@@ -133,6 +135,11 @@ class Service:
             self.new.a_tick_later()
         if until_over:
             pytest.fail(f"not over after {num_ticks} ticks: {self.status.rollout}")
+
+
+def gateway(*, is_ready: bool) -> dict[str, Any]:
+    condition = {"type": "Ready", "status": str(is_ready)}
+    return {"metadata": {"name": "web-gateway-b"}, "status": {"conditions": [condition]}}
 
 
 class SilentApi:
@@ -183,6 +190,21 @@ async def test_nodes_without_room_for_a_surge_end_with_as_many_workers_as_well(
         if service.status.rollout is None and not service.old.workers:
             break
     assert service.new.fleet(0.0).ready() == {E: 1, P: 1, D: 4}
+
+
+async def test_clients_move_when_a_service_would_lead_them_to_the_new_gateways() -> None:
+    """A gateway that answers us is not yet an endpoint: connections would be refused."""
+    service = Service(12, gateway_is_ready=False)
+    service.old.workers = served_by(E, P, D)
+    service.show(service.old.fleet(0.0), None)
+    await service.roll(num_ticks=10, until_over=False)
+    assert service.new.fleet(0.0).ready() == {E: 1, P: 1, D: 1}
+    assert not service.has_shifted
+    assert service.status.rollout is not None
+    assert service.status.rollout.message == "0 of 1 new gateways are ready"
+    service.gateway_is_ready = True
+    await service.roll()
+    assert service.has_shifted
 
 
 async def test_a_new_worker_that_ends_is_replaced_once_a_back_off() -> None:
