@@ -81,7 +81,7 @@ class GatewaySpec(SpecModel):
     """The OpenAI-compatible API in front of the fleet."""
 
     replicas: Annotated[int, Field(ge=1, le=64)] = 1
-    """Gateway pods. Two or more survive a node."""
+    """Gateway pods. With one nobody is answered while it restarts; two or more survive a node."""
     service: GatewayServiceSpec = GatewayServiceSpec()
     """The Service that clients call."""
     api_keys: SecretKey | None = None
