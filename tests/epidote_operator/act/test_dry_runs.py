@@ -126,7 +126,7 @@ async def test_kinds_without_pods_are_asked_nothing() -> None:
 
 
 async def test_the_webhook_refuses_what_the_server_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    validate = admission._validator(SERVICES, dry_runs(Server(refusing(INVALID))))
+    validate = admission._validator(SERVICES, dry_runs(Server(refusing(INVALID))), kuberay=True)
     told: list[str] = []
     with pytest.raises(kopf.AdmissionError, match=r"spec\.pool\.template\.spec\.dnsPolicy") as no:
         await validate(name="chat", namespace="ns", new={"spec": SPEC}, old=None, warnings=told)
