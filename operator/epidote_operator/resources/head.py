@@ -77,7 +77,11 @@ def gateway_deployment(fleet: Fleet) -> Manifest:
         grace_s=fleet.spec.scaling.drain_deadline_seconds + GRACE_S,
         more={
             "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
-            "readinessProbe": {"httpGet": {"path": "/readyz", **probe}, "periodSeconds": 2},
+            "readinessProbe": {
+                "httpGet": {"path": "/readyz", **probe},
+                "periodSeconds": 2,
+                "timeoutSeconds": 5,  # slow on a busy node is no reason to refuse all clients
+            },
             "livenessProbe": {
                 "httpGet": {"path": "/livez", **probe},
                 "periodSeconds": 10,

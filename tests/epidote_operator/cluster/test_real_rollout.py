@@ -1,7 +1,6 @@
 """A rollout with real workers, on one host's network: the new revision is a fleet of its own."""
 
 import asyncio
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,14 @@ import yaml
 from epidote_operator.kube.api import KubeApi
 from epidote_operator.testing.client_traffic import traffic
 from epidote_operator.testing.cluster import LocalCluster
+from epidote_operator.testing.node.names import NOBODY
 from epidote_operator.testing.service_story import (
     NAMESPACE,
     OperatorLife,
     change_service,
     service_of_its_own,
     settled,
+    until_true,
     worker_pods,
 )
 
@@ -45,14 +46,21 @@ def sample() -> dict[str, Any]:
     return document
 
 
-def as_pods_find_it(cluster: LocalCluster, service: str) -> str:
-    """Where the Service's name leads, from inside a pod."""
-    full = f"{service}.{NAMESPACE}.svc"
-    for line in (cluster.folder / "pods" / "hosts").read_text().splitlines():
-        address, *names = line.split()
-        if full in names:
-            return f"http://{address}:8000"
-    return "http://127.0.0.1:9"
+class Name:
+    """The Service's, as pods find it. Clients know of a gateway until there is another one: on a
+    machine that is busy otherwise, probes time out and a Service leads nowhere for a while."""
+
+    def __init__(self, cluster: LocalCluster, service: str) -> None:
+        self._hosts = cluster.folder / "pods" / "hosts"
+        self._full = f"{service}.{NAMESPACE}.svc"
+        self._address = NOBODY
+
+    def __call__(self) -> str:
+        for line in self._hosts.read_text().splitlines():
+            address, *names = line.split()
+            if self._full in names and address != NOBODY:
+                self._address = address
+        return f"http://{self._address}:8000"
 
 
 async def test_changed_workers_take_over_without_a_lost_request(
@@ -63,7 +71,12 @@ async def test_changed_workers_take_over_without_a_lost_request(
         before = await operator.until(settled(0, 1, 1), "the fleet serves", patience_s=PATIENCE_S)
         old = await worker_pods(api, name)
 
-        address = partial(as_pods_find_it, cluster, name)
+        address = Name(cluster, name)
+
+        async def leads_somewhere() -> bool:
+            return NOBODY not in address()
+
+        await until_true(leads_somewhere, "the gateway is ready by its probe as well")
         async with traffic(address, model=name, pictures=False) as tally:
             await change_service(api, name, {"pool": {"kvBlocks": 384}})
             await operator.until(
