@@ -248,7 +248,8 @@ async def test_the_chart_installs_upgrades_and_leaves_the_services(
     for verb, what, allowed in (
         ("list", "pods", True),
         ("create", "pods", True),
-        ("patch", "multimodalservices.serving.epidote.dev/status", True),
+        ("patch", "multimodalservices.serving.epidote.dev --subresource=status", True),
+        ("patch", "multimodalservices.serving.epidote.dev", False),
         ("deletecollection", "deployments.apps", False),
         ("create", "events", True),
         ("get", "secrets", True),
