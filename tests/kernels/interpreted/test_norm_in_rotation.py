@@ -28,9 +28,10 @@ def test_one_launch_files_what_five_did(tokens: int, dim: int, dtype: torch.dtyp
             k.copy_(ops.rms_norm(k, k_norm, 1e-6))
             turned = ops.rope_kv_write(q, k, v, *rope)
         filed.append((turned, *caches))
-    # their squares are added in another order: where that moves a last place, few numbers move
+    # Their squares are added in another order. In float32 that may move the last place of every
+    # number of a row, which is most of what a single token has; rounded to 16 bits, of hardly any.
     tolerance = 4 * torch.finfo(dtype).eps
     for got, want in zip(*filed, strict=True):
         torch.testing.assert_close(got, want, rtol=tolerance, atol=8 * tolerance)
-        assert (got != want).float().mean() < (0.5 if dtype is FP32 else 0.01)
+        assert dtype is FP32 or (got != want).sum() <= 4 + 0.01 * got.numel()
     assert torch.equal(filed[0][2], filed[1][2])  # values are only moved
