@@ -68,22 +68,12 @@ def pictures(folder: Path, device: str, *, toy: bool) -> dict[str, Any]:
     """TTFT of a request with four new pictures, nothing else on the device, encoder warm."""
     scale = TOY if toy else REAL
     path = save_vision_model(folder / "vision", toy=toy)
-    engine = engine_of(path, device, num_kv_blocks=2048, max_batched_tokens=8192,
-                       chunk_tokens=8192, num_media_rows=16384)  # fmt: skip
+    engine = picture_engine(path, device)
     processor = PromptProcessor.from_model(path)
     rounds, times, num_tokens = (2 if toy else 8), [], 0
     for turn in range(rounds):
-        media = [picture(processor, scale.picture, 10 * turn + n) for n in range(4)]
-        content: list[dict[str, Any]] = [{"type": "image"}] * 4
-        content = [*content, {"type": "text", "text": "What do they have in common?"}]
-        rendered = processor.render_chat([{"role": "user", "content": content}], media=media)
-        num_tokens = len(rendered.token_ids)
-        request = GenerateRequest(
-            request_id=f"{turn}",
-            prompt_token_ids=tuple(rendered.token_ids),
-            media=tuple(rendered.media),
-            sampling=SamplingParams(max_tokens=2, temperature=0.0, ignore_eos=True),
-        )
+        request, media = four_new_pictures(processor, scale.picture, turn, max_tokens=2)
+        num_tokens = len(request.prompt_token_ids)
         start_s = time.perf_counter()
         engine.add(request)
         for pixels in media:
@@ -99,6 +89,29 @@ def pictures(folder: Path, device: str, *, toy: bool) -> dict[str, Any]:
         "ttft_s": statistics.median(times[1:]),
         "first_ttft_s": times[0],
     }
+
+
+def picture_engine(path: str, device: str) -> Engine:
+    """One that takes four large pictures and their prompt in a step."""
+    return engine_of(path, device, num_kv_blocks=2048, max_batched_tokens=8192,
+                     chunk_tokens=8192, num_media_rows=16384)  # fmt: skip
+
+
+def four_new_pictures(
+    processor: PromptProcessor, side: int, turn: int, *, max_tokens: int
+) -> tuple[GenerateRequest, list[MediaPixels]]:
+    """The request named `turn`, about pictures that no other turn has."""
+    media = [picture(processor, side, 10 * turn + n) for n in range(4)]
+    content: list[dict[str, Any]] = [{"type": "image"}] * 4
+    content = [*content, {"type": "text", "text": "What do they have in common?"}]
+    rendered = processor.render_chat([{"role": "user", "content": content}], media=media)
+    request = GenerateRequest(
+        request_id=f"{turn}",
+        prompt_token_ids=tuple(rendered.token_ids),
+        media=tuple(rendered.media),
+        sampling=SamplingParams(max_tokens=max_tokens, temperature=0.0, ignore_eos=True),
+    )
+    return request, media
 
 
 def picture(processor: PromptProcessor, side: int, seed: int) -> MediaPixels:

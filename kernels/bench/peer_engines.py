@@ -20,11 +20,17 @@ from typing import Any
 import torch
 from bench_models import save_text_model, save_vision_model, text_config
 from device_limits import progress, wait
-from engine_cases import REAL, TOY, engine_of, picture, request_of
+from engine_cases import (
+    REAL,
+    TOY,
+    engine_of,
+    four_new_pictures,
+    picture_engine,
+    request_of,
+)
 from recording import words_of
 
 from epidote_core.generation import GenerateRequest
-from epidote_core.sampling import SamplingParams
 from epidote_engine.engine import Engine
 from epidote_engine.in_process import serve
 from epidote_engine.processing import PromptProcessor
@@ -160,8 +166,7 @@ def four_pictures(device: str, dtype: torch.dtype, *, toy: bool) -> dict[str, An
     refused = ""
     with tempfile.TemporaryDirectory() as folder:
         path = save_vision_model(Path(folder), toy=toy)
-        ours = engine_of(path, device, num_kv_blocks=2048, max_batched_tokens=8192,
-                         chunk_tokens=8192, num_media_rows=16384)  # fmt: skip
+        ours = picture_engine(path, device)
         processor = PromptProcessor.from_model(path)
         config = json.loads((Path(folder) / "config.json").read_text())
         try:
@@ -170,24 +175,15 @@ def four_pictures(device: str, dtype: torch.dtype, *, toy: bool) -> dict[str, An
             peer, refused = None, words_of(failed)
     num_tokens = 0
     for turn in range(rounds):
-        media = [picture(processor, side, 10 * turn + n) for n in range(4)]
-        content: list[dict[str, Any]] = [{"type": "image"}] * 4
-        content = [*content, {"type": "text", "text": "What do they have in common?"}]
-        rendered = processor.render_chat([{"role": "user", "content": content}], media=media)
-        num_tokens = len(rendered.token_ids)
-        request = GenerateRequest(
-            request_id=f"{turn}",
-            prompt_token_ids=tuple(rendered.token_ids),
-            media=tuple(rendered.media),
-            sampling=SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True),
-        )
+        request, media = four_new_pictures(processor, side, turn, max_tokens=1)
+        num_tokens = len(request.prompt_token_ids)
         start_s = time.perf_counter()
         answers["epidote"] += serve(ours, [request], media)[f"{turn}", 0].token_ids
         times["epidote"].append(time.perf_counter() - start_s)
         if peer is None:
             continue
         try:
-            token, taken_s = peer(rendered.token_ids, media)
+            token, taken_s = peer(request.prompt_token_ids, media)
         except Exception as failed:  # a peer that can't must not end the bench
             peer, refused = None, words_of(failed)
             continue
