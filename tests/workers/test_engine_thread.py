@@ -15,6 +15,7 @@ from epidote_engine.settings import EngineConfig
 from epidote_workers.engine_protocol import EngineLike
 from epidote_workers.engine_thread import EngineFailed, EngineThread
 from epidote_workers.fakes import FakeEngine
+from epidote_workers.in_process_fleet import until
 from epidote_workers.transfer.shared_pool import SharedMemoryAllocator
 
 
@@ -59,9 +60,7 @@ async def test_a_step_wakes_the_loop_once_with_all_its_events() -> None:
         for name in "abc":
             thread.post(partial(FakeEngine.add, request=request_of(name)))
         engine.go.set()
-        async with asyncio.timeout(60.0):
-            while sum(map(len, heard.batches)) < 15:
-                await asyncio.sleep(0.01)
+        await until(lambda: sum(map(len, heard.batches)) == 15)
         assert max(map(len, heard.batches)) == 3
         assert all(isinstance(event, TokensOut) for batch in heard.batches for event in batch)
 
@@ -94,11 +93,11 @@ async def test_an_idle_engine_sleeps() -> None:
         engine.has_work = counted  # type: ignore[method-assign]
         await asyncio.sleep(0.1)
         assert looks <= 2
-        assert thread.busy_s == 0.0
+        await until(lambda: thread.busy_s == 0.0)  # its one look may be under way
 
 
 async def test_until_is_tried_after_every_step_and_ends_in_time() -> None:
-    async with thread_of() as (thread, _, _):
+    async with thread_of() as (thread, engine, _):
         tries = 0
 
         def attempt(engine: EngineLike) -> str | None:
@@ -106,8 +105,12 @@ async def test_until_is_tried_after_every_step_and_ends_in_time() -> None:
             tries += 1
             return "at last" if tries == 4 else None
 
+        engine.go.clear()  # no step is over before somebody waits for it
         thread.post(lambda engine: engine.add(request_of("a", tokens=20)))
-        assert await thread.until(attempt, 60.0) == "at last"
+        waiting = asyncio.create_task(thread.until(attempt, 60.0))
+        await asyncio.sleep(0)
+        engine.go.set()
+        assert await waiting == "at last"
         with pytest.raises(TimeoutError):
             await thread.until(lambda engine: None, 0.05)
 

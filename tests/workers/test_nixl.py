@@ -77,9 +77,11 @@ needs_nixl = pytest.mark.skipif(not has_nixl(), reason="nixl is not installed (e
 
 @pytest.fixture(autouse=True)
 def _over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As between hosts: nothing that only works inside one."""
+    """As between hosts: nothing that only works inside one; and as much time as it takes."""
     monkeypatch.setenv("UCX_TLS", "tcp")
     monkeypatch.setenv("UCX_NET_DEVICES", "lo")
+    monkeypatch.setattr(nixl_transport, "TRY_TIMEOUT_S", 60.0)
+    monkeypatch.setattr(nixl_transport, "READ_TIMEOUT_S", 60.0)
 
 
 @pytest.fixture
@@ -297,7 +299,9 @@ async def test_when_nixl_fails_and_the_peer_lives_the_read_goes_another_way(
     ours = pool_of(torch.full(SHAPE, -1.0))
     async with attached(owner, ours, copies) as (pool, _, _):
         pool._agent._agent.remove_remote_agent(decode(owner.where, ours.layout).agent)
+        assert pool.transport == "nixl"
         await pool.read([1, 2], ours, [4, 5], range(3))
+        assert pool.transport == "connection"
         assert ours.units[:, :, [4, 5]].equal(owner.units[:, :, [1, 2]])
     assert "NIXL failed, reading otherwise" in caplog.messages
 
@@ -308,7 +312,6 @@ async def test_a_peer_that_can_not_be_reached_leaves_it_to_another_transport(
     owner: Owner, copies: CopyThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = pool_of(torch.zeros(SHAPE))
-    monkeypatch.setattr(nixl_transport, "TRY_TIMEOUT_S", 0.5)
     agent = open_agent("reader")
     assert agent is not None
     slots = Staging(agent, torch.device("cpu"))
@@ -323,8 +326,10 @@ async def test_a_peer_that_can_not_be_reached_leaves_it_to_another_transport(
         with pytest.raises(LayoutMismatch, match="dtype: 'float16' there"):
             await transport.attach(connection, owner.where, ours.layout, other_layout)
         owner.pause()  # as behind a wall that swallows packets
-        with pytest.raises(NoDescriptor, match="more than"):
-            await transport.attach(connection, owner.where, ours.layout, ours.layout)
+        with monkeypatch.context() as hurried:
+            hurried.setattr(nixl_transport, "TRY_TIMEOUT_S", 0.5)
+            with pytest.raises(NoDescriptor, match="more than"):
+                await transport.attach(connection, owner.where, ours.layout, ours.layout)
         owner.resume()
         pool = await transport.attach(connection, owner.where, ours.layout, ours.layout)
         await pool.read([3], ours, [9], range(3))

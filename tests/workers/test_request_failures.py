@@ -1,5 +1,6 @@
 """Why a request ended reaches the gateway unchanged: it decides whether it is tried again."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from epidote_core.generation import Route
 from epidote_core.roles import Role
 from epidote_engine.events import Fault, RequestFailed
 from epidote_workers.fake_fleet import ask_for, fleet_of, pretend
+from epidote_workers.in_process_fleet import until
 from epidote_workers.request_failures import failure
 from epidote_workers.rpc.errors import from_wire, to_wire
 
@@ -50,11 +52,17 @@ async def test_an_engine_that_dies_with_a_request_is_told_as_a_death(
 
 
 async def test_a_worker_that_leaves_as_planned_is_no_death(tmp_path: Path) -> None:
-    async with fleet_of(tmp_path, {"step_s": 0.01}, p=Role.PREFILL, d=Role.DECODE) as fleet:
+    async with fleet_of(tmp_path, p=Role.PREFILL, d=Role.DECODE) as fleet:
+        engine = pretend(fleet, "d")
+        engine.hold_at_tokens = 5  # the stream outlasts the drain, however slow this is
         stream = fleet.client.generate(ask_for("r", tokens=400), Route(prefill="p", decode="d"))
         assert await anext(stream)
-        await fleet.workers["d"].drain(deadline_s=5.0, grace_s=0.0)
+        await until(lambda: not engine.go.is_set())
+        draining = asyncio.create_task(fleet.workers["d"].drain(deadline_s=60.0, grace_s=0.0))
         with pytest.raises(WorkerLost) as lost:
             _ = [chunks async for chunks in stream]
+        engine.hold_at_tokens = None
+        engine.go.set()
+        await draining
         assert lost.value.is_planned
         assert not lost.value.is_death

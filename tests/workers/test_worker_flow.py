@@ -182,6 +182,10 @@ async def test_requests_that_wait_for_blocks_keep_no_engine_busy(tmp_path: Path)
         asking = [asyncio.create_task(fleet.ask(request, SPLIT)) for request in requests]
         await until(lambda: fleet.client.workers()[1].load.num_free_kv_blocks == 0)
         await until(lambda: fleet.client.workers()[1].load.num_waiting == 4)
+        thread = fleet.workers["d"]._running.engine
+        async with asyncio.timeout(60.0):
+            while await thread.call(lambda engine: engine.has_work()):
+                pass  # it has yet to find that there is no room
         steps = pretend(fleet, "d").num_steps
         await asyncio.sleep(0.1)
         assert pretend(fleet, "d").num_steps == steps

@@ -14,11 +14,18 @@ from epidote_core.generation import Choice, Route, TokenChunk
 from epidote_core.roles import Role, WorkerState
 from epidote_workers.fake_fleet import ask_for, fleet_of, picture, pretend
 from epidote_workers.fake_tokens import answer
+from epidote_workers.fakes import FakeEngine
 from epidote_workers.in_process_fleet import until
 from epidote_workers.lifecycle import DrainPolicy
 
 E, P, D, ALL = Role.ENCODE, Role.PREFILL, Role.DECODE, Role.ALL
 SPLIT = Route(prefill="p", decode="d")
+
+
+async def held(engine: FakeEngine) -> None:
+    """Until the engine has stopped by itself in mid-stream, as told; it goes on with `go`."""
+    await until(lambda: not engine.go.is_set())
+    engine.hold_at_tokens = None
 
 
 async def rest_of(stream: AsyncIterator[list[TokenChunk]], tokens: list[int]) -> str:
@@ -35,10 +42,10 @@ async def rest_of(stream: AsyncIterator[list[TokenChunk]], tokens: list[int]) ->
 async def test_a_draining_decoder_hands_back_or_waits(tmp_path: Path, policy: DrainPolicy) -> None:
     async with fleet_of(tmp_path, p=P, d=D, d2=D) as fleet:
         request, engine = ask_for("long", tokens=300), pretend(fleet, "d")
-        engine.step_s = 0.002
+        engine.hold_at_tokens = 5  # the stream outlasts the grace period, however slow this is
         async with aclosing(fleet.client.generate(request, SPLIT)) as stream:
             tokens = [t for chunk in await anext(stream) for t in chunk.token_ids]
-            engine.go.clear()  # the stream outlasts the grace period, however slow this is
+            await held(engine)
             switching = asyncio.create_task(
                 fleet.workers["d"].switch_role(P, deadline_s=60.0, drain=policy, grace_s=0.02)
             )
@@ -62,10 +69,10 @@ async def test_a_draining_decoder_hands_back_or_waits(tmp_path: Path, policy: Dr
 async def test_a_drain_past_its_deadline_is_undone(tmp_path: Path) -> None:
     async with fleet_of(tmp_path, p=P, d=D) as fleet:
         request, engine = ask_for("long", tokens=300), pretend(fleet, "d")
-        engine.step_s = 0.001
+        engine.hold_at_tokens = 5
         async with aclosing(fleet.client.generate(request, SPLIT)) as stream:
             tokens = [t for chunk in await anext(stream) for t in chunk.token_ids]
-            engine.go.clear()
+            await held(engine)
             outcome = await fleet.client.switch_role("d", P, deadline_s=0.1, drain=DrainPolicy.WAIT)
             engine.go.set()
             assert not outcome.ok
@@ -79,7 +86,7 @@ async def test_a_drain_past_its_deadline_is_undone(tmp_path: Path) -> None:
 async def test_a_role_that_cannot_be_taken_is_given_back(tmp_path: Path) -> None:
     async with fleet_of(tmp_path, p=P, d=D) as fleet:
         pretend(fleet, "p").fail_next_role = D
-        outcome = await fleet.client.switch_role("p", D, deadline_s=1.0)
+        outcome = await fleet.client.switch_role("p", D, deadline_s=60.0)
         assert not outcome.ok
         assert "pretend failure" in outcome.message
         view = fleet.workers["p"].view()
@@ -90,7 +97,7 @@ async def test_a_role_that_cannot_be_taken_is_given_back(tmp_path: Path) -> None
 async def test_a_switch_for_another_epoch_is_refused(tmp_path: Path) -> None:
     async with fleet_of(tmp_path, p=P) as fleet:
         worker = fleet.workers["p"]
-        outcome = await worker.switch_role(D, deadline_s=1.0, expected_epoch=7)
+        outcome = await worker.switch_role(D, deadline_s=60.0, expected_epoch=7)
         assert not outcome.ok
         assert worker.view().role is P
 
@@ -98,14 +105,14 @@ async def test_a_switch_for_another_epoch_is_refused(tmp_path: Path) -> None:
 async def test_an_engine_that_breaks_loses_its_worker(tmp_path: Path) -> None:
     async with fleet_of(tmp_path, p=P, d=D) as fleet:
         engine = pretend(fleet, "d")
-        engine.step_s = 0.001
+        engine.hold_at_tokens = 5
 
         def broken() -> list[object]:
             raise ValueError("broken on purpose")
 
         async with aclosing(fleet.client.generate(ask_for("long", tokens=300), SPLIT)) as stream:
             await anext(stream)
-            engine.go.clear()
+            await held(engine)
             engine.step = broken  # type: ignore[method-assign,assignment]
             engine.go.set()
             assert await rest_of(stream, []) == "d"
@@ -116,10 +123,10 @@ async def test_an_engine_that_breaks_loses_its_worker(tmp_path: Path) -> None:
 async def test_drain_for_ever_ends_with_nothing_at_work(tmp_path: Path) -> None:
     async with fleet_of(tmp_path, p=P, d=D) as fleet:
         engine = pretend(fleet, "d")
-        engine.step_s = 0.001
+        engine.hold_at_tokens = 5
         async with aclosing(fleet.client.generate(ask_for("long", tokens=300), SPLIT)) as stream:
             await anext(stream)
-            engine.go.clear()
+            await held(engine)
             draining = asyncio.create_task(fleet.workers["d"].drain(deadline_s=60.0, grace_s=0.02))
             assert await rest_of(stream, []) == "d"
         engine.go.set()

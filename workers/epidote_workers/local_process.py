@@ -17,7 +17,7 @@ from epidote_workers.worker_process import ProcessSettings
 
 COMMAND = (sys.executable, "-m", "epidote_workers.worker_process")
 START_TIMEOUT_S = 200.0  # importing torch takes 3 s of a core, and a busy machine has few
-STOP_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 60.0
 
 
 class NotStarted(EpidoteError):
