@@ -59,6 +59,11 @@ EPIDOTE_WORKER_ENCODING = "epidote_worker_encoding_media"
 EPIDOTE_WORKER_QUEUED_TOKENS = "epidote_worker_queued_prefill_tokens"
 EPIDOTE_KV_BLOCKS = "epidote_kv_blocks"  # also state: free | used
 EPIDOTE_MEDIA_ROWS = "epidote_media_rows"  # also state: free | used
+# Pools of one worker copied into another's, by transport (shared_memory | cuda_ipc | nixl |
+# ray_objects | connection), kind (kv | embeddings), direction (in | out, as the worker sees it).
+EPIDOTE_TRANSFER_BYTES = "epidote_transfer_bytes"
+EPIDOTE_TRANSFER_SECONDS = "epidote_transfer_seconds"  # of all copies, side by side or not
+EPIDOTE_TRANSFER_COPIES = "epidote_transfer_copies"
 EPIDOTE_EXPERT_TOKENS = "epidote_expert_tokens"  # by expert only, all layers; a model with experts
 EPIDOTE_EXPERT_IMBALANCE = "epidote_expert_imbalance_ratio"  # of all tokens so far, as placed now
 EPIDOTE_EXPERT_MOVES = "epidote_expert_moves"  # placements in force, summed over workers that live

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from epidote_core.expert_placement import Placement
 from epidote_core.roles import Role, WorkerState
+from epidote_core.transfer_count import TransferCount
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class WorkerLoad:
     prefix_query_tokens: int = 0  # since start
     ttft_s: float = 0.0  # mean over the last minute; 0: none seen
     tpot_s: float = 0.0
+    transfers: tuple[TransferCount, ...] = ()  # since start, from and to other workers
 
 
 @dataclass(frozen=True, kw_only=True)

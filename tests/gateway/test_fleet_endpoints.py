@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from epidote_core import metric_names
 from epidote_core.roles import Role, WorkerState
+from epidote_core.transfer_count import Direction, Transfer, TransferCount
 from epidote_core.worker_view import ExpertsView, WorkerLoad
 from epidote_gateway.fakes import FakeBackend
 
@@ -156,7 +157,12 @@ async def test_every_named_metric_is_exposed(
     client: Any, backend: FakeBackend, chat: Any, picture: Any, data_url: Any
 ) -> None:
     seats = ExpertsView(ranks=2, placement=((0, 1),), digest="d")  # only then there are experts
-    backend.put("moe", Role.ALL, expert_tokens=((1, 2),), experts=seats)
+    moved = TransferCount(
+        transport="nixl", kind=Transfer.KV, direction=Direction.IN,
+        num_copies=1, num_bytes=2, busy_s=0.5,
+    )  # fmt: skip
+    load = WorkerLoad(transfers=(moved,))
+    backend.put("moe", Role.ALL, expert_tokens=((1, 2),), experts=seats, load=load)
     await client.post(CHAT, json=chat("see", data_url(picture())))
     await client.put("/admin/workers/decode-1/role", json={"role": "prefill"})
     await client.post(CHAT, json={})

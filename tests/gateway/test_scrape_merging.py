@@ -54,6 +54,8 @@ def test_gauges_of_own_requests_add_up_and_the_fleets_do_not() -> None:
 epidote_requests_in_flight 2
 # TYPE vllm:prefix_cache_hits_total counter
 vllm:prefix_cache_hits_total{model_name="m"} 5
+# TYPE epidote_transfer_bytes_total counter
+epidote_transfer_bytes_total{direction="in",kind="kv",transport="nixl"} 7
 # TYPE epidote_workers gauge
 epidote_workers{role="all",state="routable"} 3
 """
@@ -63,5 +65,7 @@ epidote_cache_hits_total{category="a"} 4
     found = read(merge([text, text + more, more]))
     assert found[("epidote_requests_in_flight", ())] == 4
     assert found[("vllm:prefix_cache_hits_total", (("model_name", "m"),))] == 5
+    moved = (("direction", "in"), ("kind", "kv"), ("transport", "nixl"))
+    assert found[("epidote_transfer_bytes_total", moved)] == 7
     assert found[("epidote_workers", (("role", "all"), ("state", "routable")))] == 3
     assert found[("epidote_cache_hits_total", (("category", "a"),))] == 8

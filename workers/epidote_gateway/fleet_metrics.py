@@ -8,6 +8,7 @@ from prometheus_client.registry import Collector
 
 from epidote_core import metric_names as names
 from epidote_core.roles import Role, WorkerState
+from epidote_core.transfer_count import summed
 from epidote_core.worker_view import WorkerView
 from epidote_gateway.backend import Backend
 from epidote_gateway.expert_endpoints import experts_of, fleet_expert_tokens, skew_by_placement
@@ -30,6 +31,7 @@ class FleetCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         workers = self._backend.workers()
         yield from self._by_role(workers)
+        yield from self._transfers(workers)
         yield from self._experts(workers)
         yield from self._like_vllm(workers)
 
@@ -54,6 +56,19 @@ class FleetCollector(Collector):
                 num_free = _sum(workers, free, role)
                 family.add_metric((role.value, "free"), num_free)
                 family.add_metric((role.value, "used"), _sum(workers, total, role) - num_free)
+            yield family
+
+    def _transfers(self, workers: Sequence[WorkerView]) -> Iterable[Metric]:
+        counts = summed(count for worker in workers for count in worker.load.transfers)
+        for name, text, field in (
+            (names.EPIDOTE_TRANSFER_BYTES, "Bytes copied between workers.", "num_bytes"),
+            (names.EPIDOTE_TRANSFER_SECONDS, "Seconds of copies between workers.", "busy_s"),
+            (names.EPIDOTE_TRANSFER_COPIES, "Copies between workers.", "num_copies"),
+        ):
+            family = CounterMetricFamily(name, text, labels=("transport", "kind", "direction"))
+            for count in counts:
+                labels = (count.transport, count.kind.value, count.direction.value)
+                family.add_metric(labels, float(getattr(count, field)))
             yield family
 
     def _experts(self, workers: Sequence[WorkerView]) -> Iterable[Metric]:

@@ -22,6 +22,9 @@ FLEET_COUNTERS = frozenset(  # every process reads them from the same workers
         names.VLLM_PREFIX_CACHE_QUERIES,
         names.VLLM_PREFIX_CACHE_HITS,
         names.VLLM_NUM_PREEMPTIONS,
+        names.EPIDOTE_TRANSFER_BYTES,
+        names.EPIDOTE_TRANSFER_SECONDS,
+        names.EPIDOTE_TRANSFER_COPIES,
         names.EPIDOTE_EXPERT_TOKENS,
         names.EPIDOTE_EXPERT_MOVES,
     )

@@ -16,6 +16,7 @@ from epidote_core.generation import (
     TokenLogprob,
 )
 from epidote_core.roles import Role, WorkerState
+from epidote_core.transfer_count import TransferCount
 from epidote_core.worker_view import ExpertsView, WorkerLoad
 from epidote_gateway.backend import SwitchOutcome
 from epidote_workers.lifecycle import DrainPolicy
@@ -135,6 +136,13 @@ class Packed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TakenCall:
+    """What the caller copied from this worker's pools since it last said so, as it counted it."""
+
+    counts: tuple[TransferCount, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class StatusReport:
     """A worker's state now. `is_whole`: the sets are everything, else what was added.
 
@@ -206,6 +214,7 @@ ENCODE: Method[EncodeCall, Nothing] = Method("encode", EncodeCall, Nothing)
 FETCH_MEDIA: Method[FetchMediaCall, LentMedia] = Method("fetch_media", FetchMediaCall, LentMedia)
 POOLS: Method[Nothing, Pools] = Method("pools", Nothing, Pools)
 READ: Method[ReadCall, Packed] = Method("read", ReadCall, Packed)
+TAKEN: Method[TakenCall, Nothing] = Method("taken", TakenCall, Nothing)
 STATUS: Method[Nothing, StatusReport] = Method("status", Nothing, StatusReport)
 SWITCH_ROLE: Method[SwitchCall, SwitchOutcome] = Method("switch_role", SwitchCall, SwitchOutcome)
 PLACE_EXPERTS: Method[PlaceCall, Nothing] = Method("place_experts", PlaceCall, Nothing)

@@ -3,13 +3,16 @@
 import asyncio
 import logging
 
-from epidote_workers.messages import POOLS, Nothing, Pools
+from epidote_core.errors import EpidoteError
+from epidote_core.transfer_count import TransferCount
+from epidote_workers.messages import POOLS, TAKEN, Nothing, Pools, TakenCall
 from epidote_workers.rpc.client import Connection, connect
 from epidote_workers.rpc.errors import ConnectionLost
 from epidote_workers.transfer.copy_thread import CopyThread
 from epidote_workers.transfer.cuda_ipc import CudaIpcTransport
 from epidote_workers.transfer.descriptor_socket import NoDescriptor
 from epidote_workers.transfer.layout import LayoutMismatch
+from epidote_workers.transfer.meter import MeteredPool, TransferMeter, seen_by_owner
 from epidote_workers.transfer.packed import PackedTransport
 from epidote_workers.transfer.quantized import codes_for
 from epidote_workers.transfer.shared_memory import SharedMemoryTransport
@@ -28,6 +31,8 @@ class PeerWorker:
         self._pools: dict[LocalPool, PeerPool] = {}  # by what they are copied into
         self._attaching = asyncio.Lock()
         self._description: Pools | None = None
+        self._untold = TransferMeter()  # copied from it, and it does not know
+        self._telling: asyncio.Task[None] | None = None
         connection.closed.add_done_callback(lambda _: self._let_go())
 
     async def pool(self, ours: LocalPool) -> PeerPool:
@@ -40,12 +45,29 @@ class PeerWorker:
         name = ours.layout.name
         async with self._attaching:
             if ours not in self._pools:
-                self._pools[ours], transport = await self._attach(ours)
+                pool, transport = await self._attach(ours)
+                meters = (self._peers.meter, self._untold)
+                self._pools[ours] = MeteredPool(pool, name, meters)
                 logger.info("pool attached", extra={"pool": name, "transport": transport})
                 if self.connection.error is not None:
                     self._let_go()
                     raise self.connection.error
             return self._pools[ours]
+
+    def tell(self) -> None:
+        """Let the peer know, soon, what was copied from it; nobody waits for that."""
+        if self._telling is not None and not self._telling.done():
+            return
+        if counts := self._untold.take():
+            self._telling = asyncio.create_task(self._tell(counts))
+
+    async def _tell(self, counts: tuple[TransferCount, ...]) -> None:
+        try:
+            await self.connection.call(
+                TAKEN, TakenCall(counts=counts), timeout_s=self._peers.call_timeout_s
+            )
+        except (EpidoteError, TimeoutError) as error:  # its own metrics' loss, and it is going
+            logger.debug("a peer was not told of copies", extra={"error": repr(error)})
 
     async def _attach(self, ours: LocalPool) -> tuple[PeerPool, str]:
         timeout_s = self._peers.call_timeout_s
@@ -96,6 +118,7 @@ class Peers:
         self.cuda: Transport = CudaIpcTransport(copies)
         self.packed: Transport = PackedTransport(copies, settings.kv_transfer_dtype)
         self.nixl: Transport | None = None  # known when the pools are
+        self.meter = TransferMeter()  # of this worker: in from here, out as peers say
         self._secret = secret
         self._peers: dict[str, PeerWorker] = {}
         self._connecting: dict[str, asyncio.Lock] = {}
@@ -123,6 +146,16 @@ class Peers:
         if known is not None and known.connection is connection:
             del self._peers[address]
             self._connecting.pop(address, None)
+
+    def tell(self) -> None:
+        """Let every peer know what was copied from it since the last time."""
+        for peer in self._peers.values():
+            peer.tell()
+
+    async def taken(self, call: TakenCall) -> Nothing:
+        """A peer tells what it copied from here."""
+        self.meter.add(seen_by_owner(call.counts))
+        return Nothing()
 
     def close(self) -> None:
         """Close every connection: the peers release what they lent."""

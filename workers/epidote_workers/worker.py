@@ -316,6 +316,7 @@ class Worker:
         service.add_stream(messages.FETCH_MEDIA, self._encoder.fetch_media)
         service.add_call(messages.POOLS, self._pools)
         service.add_stream(messages.READ, lambda call: answer_read(call, parts.lent))
+        service.add_call(messages.TAKEN, parts.peers.taken)
         service.add_stream(messages.STATUS, self._board.status)
         service.add_call(messages.SWITCH_ROLE, self._switching.switch)
         service.add_call(messages.PLACE_EXPERTS, self.seats.service(parts.engine))
@@ -362,8 +363,9 @@ class Worker:
         )
 
     def _adjust_load(self, load: WorkerLoad) -> WorkerLoad:
-        """Media that the engine has not seen yet count as being encoded."""
-        return replace(load, num_encoding=max(load.num_encoding, self._encoder.num_queued))
+        """Media that the engine has not seen yet count as being encoded; transfers pass it by."""
+        num_encoding = max(load.num_encoding, self._encoder.num_queued)
+        return replace(load, num_encoding=num_encoding, transfers=self._running.peers.meter.counts)
 
     def _on_events(self, events: list[Event]) -> None:
         for event in self._running.inboxes.deliver(events):
@@ -393,5 +395,6 @@ class Worker:
                     return
             if refresh.exception() is not None:
                 return  # the engine's end is reported by its own callback
+            self._running.peers.tell()
             self._encoder.tidy(time.monotonic())
             await asyncio.sleep(settings.status_every_s)

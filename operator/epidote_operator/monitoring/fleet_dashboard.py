@@ -1,6 +1,7 @@
 """This file is about the dashboard of a fleet: workers by role, decisions, GPUs."""
 
 from epidote_core import metric_names as names
+from epidote_core.transfer_count import Transfer
 from epidote_operator.monitoring.panels import Json, Panel, Query, dashboard
 from epidote_operator.monitoring.queries import QUANTILES, RATE, SERVICES, WHERE, gauge, rate
 
@@ -69,6 +70,27 @@ def fleet() -> Json:
                         ),
                     ),
                 ),
+            ],
+        ),
+        (
+            "Transfers",
+            [
+                Panel(
+                    title=f"{what} copied between workers",
+                    description="Bytes per second by transport, as the copying workers count them.",
+                    unit="Bps",
+                    width=12,
+                    stacked=True,
+                    queries=(
+                        Query(
+                            expr=f"max by (service, transport) (rate("
+                            f"{names.EPIDOTE_TRANSFER_BYTES}_total{{{WHERE},"
+                            f'kind="{kind.value}",direction="in"}}[{RATE}]))',
+                            legend="{{service}} {{transport}}",
+                        ),
+                    ),
+                )
+                for what, kind in (("KV", Transfer.KV), ("Embeddings", Transfer.EMBEDDINGS))
             ],
         ),
         (

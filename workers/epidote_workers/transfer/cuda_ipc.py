@@ -169,6 +169,10 @@ class CudaMappedPool:
         self._layout, self._copies = layout, copies
         self._stream: Any = None
 
+    @property
+    def transport(self) -> str:
+        return "cuda_ipc"
+
     async def read(
         self, units: Sequence[int], into: LocalPool, into_units: Sequence[int], layers: range
     ) -> int:

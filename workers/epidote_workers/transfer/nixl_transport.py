@@ -111,6 +111,10 @@ class NixlPool:
         self._is_closed = False
         self._stream: Any = None
 
+    @property
+    def transport(self) -> str:
+        return "nixl" if self._works else self._otherwise.transport
+
     async def read(
         self, units: Sequence[int], into: LocalPool, into_units: Sequence[int], layers: range
     ) -> int:

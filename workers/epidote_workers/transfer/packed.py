@@ -42,6 +42,11 @@ class PackedPool:
     ) -> None:
         self._connection, self._layout, self._copies = connection, layout, copies
         self._codes = codes
+        self._carrier = "connection"
+
+    @property
+    def transport(self) -> str:
+        return self._carrier
 
     async def read(
         self, units: Sequence[int], into: LocalPool, into_units: Sequence[int], layers: range
@@ -70,6 +75,7 @@ class PackedPool:
             packed = await stream.next(READ_TIMEOUT_S)
             assert packed is not None
             data: bytes | memoryview = packed.data
+            self._carrier = "ray_objects" if packed.ticket else "connection"
             if packed.ticket:
                 data = await asyncio.to_thread(get_object, packed.ticket, READ_TIMEOUT_S)
 

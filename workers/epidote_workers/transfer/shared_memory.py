@@ -22,6 +22,10 @@ class MappedPool:
         self._units: torch.Tensor | None = units
         self._layout, self._copies = layout, copies
 
+    @property
+    def transport(self) -> str:
+        return "shared_memory"
+
     async def read(
         self, units: Sequence[int], into: LocalPool, into_units: Sequence[int], layers: range
     ) -> int:

@@ -28,6 +28,11 @@ class LocalPool:
 class PeerPool(Protocol):
     """One pool of one peer, attached: its layout was compared with ours."""
 
+    @property
+    def transport(self) -> str:
+        """How it is read now: shared_memory, cuda_ipc, nixl, ray_objects or connection."""
+        ...
+
     async def read(
         self,
         units: Sequence[int],
