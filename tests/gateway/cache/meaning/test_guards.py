@@ -1,7 +1,7 @@
 """This file is about pairs of questions that a sentence model takes for one another, and pairs that
 only look different."""
 
-from time import process_time
+from time import thread_time
 
 import pytest
 from hypothesis import example, given, settings
@@ -149,6 +149,9 @@ def test_questions_too_long_to_compare_agree_only_if_equal() -> None:
 def test_no_text_takes_long_to_read(piece: str) -> None:
     """Twice the text, some twice the time: nothing goes back and forth over the whole text."""
     text = piece * (MAX_CHARACTERS // len(piece))
-    started_s = process_time()
-    assert GUARDS.check(text, "x") is not None
-    assert process_time() - started_s < 2.0
+    taken_s = []
+    for cut in range(3):  # the garbage of other tests may be collected in one of them
+        started_s = thread_time()
+        assert GUARDS.check(text[cut:], "x") is not None
+        taken_s.append(thread_time() - started_s)
+    assert min(taken_s) < 2.0
