@@ -91,7 +91,7 @@ async def make_openai(
         async def make(**settings: Any) -> AsyncOpenAI:
             app = create_app(backend, FakeRenderer(), GatewaySettings(**settings), rng=Random(1))
             url = await serve(app)
-            made = AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+            made = AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120)
             return await stack.enter_async_context(made)
 
         yield make

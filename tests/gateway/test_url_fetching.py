@@ -55,7 +55,7 @@ async def pictures(serve: Any) -> tuple[Pictures, str]:
 
 
 def fetcher(
-    url: str = "", *, resolve: Any = None, timeout_s: float = 10, **policy: Any
+    url: str = "", *, resolve: Any = None, timeout_s: float = 60, **policy: Any
 ) -> UrlFetcher:
     if url:
         policy.setdefault("private_hosts", (url.removeprefix("http://"),))
@@ -198,7 +198,7 @@ async def test_a_bad_answer_is_refused(
     pictures: tuple[Pictures, str], path: str, code: str
 ) -> None:
     _, url = pictures
-    timeout_s = 0.3 if code == "image_url_timeout" else 10
+    timeout_s = 0.3 if code == "image_url_timeout" else 60
     assert (await refusal(fetcher(url, timeout_s=timeout_s), f"{url}{path}")).code == code
 
 
@@ -256,7 +256,7 @@ async def test_a_chat_sees_a_picture_behind_a_url_and_knows_it_again(
         await send({"type": "http.response.body", "body": file})
 
     url = await serve(app)
-    client = make_client(fetch_urls=True, fetch_private_hosts=("127.0.0.1",))
+    client = make_client(fetch_urls=True, fetch_private_hosts=("127.0.0.1",), fetch_timeout_s=60)
     for source in (f"{url}/png", f"{url}/webp?signed=1", data_url(picture())):
         response = await client.post("/v1/chat/completions", json=chat("see", source))
         assert response.status_code == 200, response.text

@@ -108,13 +108,14 @@ async def gateway(start: Any) -> Gateway:
 
 @pytest.fixture
 async def openai(gateway: Gateway) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0) as made:
+    base = f"{gateway.url}/v1"
+    async with AsyncOpenAI(base_url=base, api_key="none", max_retries=0, timeout=120) as made:
         yield made
 
 
 @pytest.fixture
 async def http(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=gateway.url, timeout=30) as made:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=120) as made:
         yield made
 
 
@@ -231,7 +232,7 @@ async def test_completions_of_several_prompts_tell_each_ones_fate(start: Any) ->
 
     async def told(*prompts: str) -> str:
         body = {"model": "fake-vl", "prompt": list(prompts), "max_tokens": 5, "temperature": 0}
-        async with httpx.AsyncClient(base_url=gateway.url) as http:
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=120) as http:
             response = await http.post("/v1/completions", json=body)
         assert len(response.json()["choices"]) == len(prompts)
         header: str = response.headers[HEADER]
@@ -278,7 +279,7 @@ async def test_tenants_never_share_and_report_only_their_own_hits(start: Any) ->
     async with AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(
-                AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0)
+                AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0, timeout=120)
             )
             for key in ("key-a", "key-b")
         ]
@@ -287,7 +288,7 @@ async def test_tenants_never_share_and_report_only_their_own_hits(start: Any) ->
         _, header = await ask(clients[0], about(B))
         assert header.startswith("hit; kind=semantic")
         entry_id = header.rpartition("id=")[2]
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=gateway.url))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=gateway.url, timeout=120))
 
         async def report(key: str, path: str = "/v1/cache/feedback") -> int:
             headers = {"authorization": f"Bearer {key}"}
@@ -399,7 +400,7 @@ async def test_where_tenants_share_answers_only_an_administrator_takes_one_away(
         api_keys=(("a", "key-a"), ("b", "key-b")),
         admin_key="boss",
     )
-    async with httpx.AsyncClient(base_url=gateway.url) as http:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=120) as http:
 
         async def post(path: str, key: str, body: Any) -> httpx.Response:
             return await http.post(path, json=body, headers={"authorization": f"Bearer {key}"})
