@@ -35,9 +35,15 @@ async def send_raw(url: str, body: dict[str, Any]) -> tuple[Any, Any]:
 async def count(openai: AsyncOpenAI, name: str) -> float:
     """One metric without labels, as a scrape reads it."""
     url = str(openai.base_url).removesuffix("v1/")
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         text = (await client.get(f"{url}metrics")).text
     return float(next(line for line in text.splitlines() if line.startswith(f"{name} ")).split()[1])
+
+
+async def until_counted(openai: AsyncOpenAI, name: str, value: float) -> None:
+    async with asyncio.timeout(60):
+        while await count(openai, name) != value:
+            await asyncio.sleep(0.005)
 
 
 async def test_leaving_a_stream_cancels_the_request(
@@ -71,16 +77,15 @@ async def test_a_cut_connection_cancels_the_request(
 
 
 async def test_leaving_while_nobody_serves_gives_up(
-    openai: AsyncOpenAI, backend: FakeBackend, chat: Any
+    make_openai: Any, backend: FakeBackend, chat: Any
 ) -> None:
+    openai = await make_openai(no_worker_timeout_s=3600)
     for number in range(3):
         backend.kill(f"decode-{number}")
     _, writer = await send_raw(str(openai.base_url), chat())
-    while await count(openai, "epidote_requests_in_flight") != 1:
-        await asyncio.sleep(0.005)
+    await until_counted(openai, "epidote_requests_in_flight", 1)
     writer.close()
-    while await count(openai, "epidote_requests_in_flight") != 0:
-        await asyncio.sleep(0.005)
+    await until_counted(openai, "epidote_requests_in_flight", 0)
     backend.put("decode-0", Role.DECODE)
     await asyncio.sleep(0.1)
     assert backend.requests == []
@@ -111,6 +116,7 @@ async def test_slots_come_back(make_openai: Any, backend: FakeBackend, chat: Any
         for writer in writers:
             writer.close()
         await until(lambda: backend.num_open == 0)
+        await until_counted(openai, "epidote_requests_in_flight", 0)  # a moment later
     backend.delay_s = 0
     answer = await openai.chat.completions.create(**chat())
     assert answer.choices[0].message.content
@@ -125,12 +131,12 @@ async def test_a_disconnect_is_counted_and_an_answer_is_not(
             async for _ in response:
                 pass
     assert await count(openai, "epidote_disconnects_total") == 0
-    backend.delay_s = 0.005
-    _, writer = await send_raw(str(openai.base_url), chat(max_tokens=1000))
+    backend.delay_s = 0.05
+    _, writer = await send_raw(str(openai.base_url), chat(max_tokens=4000))
     await until(lambda: backend.num_open == 1)
     writer.close()
     await until(lambda: backend.num_open == 0)
-    assert await count(openai, "epidote_disconnects_total") == 1
+    await until_counted(openai, "epidote_disconnects_total", 1)
 
 
 async def test_a_body_that_never_comes_holds_nothing(

@@ -18,12 +18,14 @@ from epidote_gateway.settings import GatewaySettings
 
 
 @asynccontextmanager
-async def stoppable(backend: FakeBackend) -> AsyncIterator[tuple[uvicorn.Server, str]]:
-    """A server that is told to stop by the test, and then waits a second for its requests."""
+async def stoppable(
+    backend: FakeBackend, *, grace_s: int = 1
+) -> AsyncIterator[tuple[uvicorn.Server, str]]:
+    """A server that is told to stop by the test, and then waits `grace_s` for its requests."""
     app = create_app(backend, FakeRenderer(), GatewaySettings(), rng=Random(1))
     config = uvicorn.Config(
         app, port=0, http=GatewayProtocol, ws="none", log_config=None, access_log=False,
-        timeout_graceful_shutdown=1,
+        timeout_graceful_shutdown=grace_s,
     )  # fmt: skip
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
@@ -74,7 +76,7 @@ async def test_a_request_that_is_soon_done_is_answered(
     backend: FakeBackend, chat: Any, stream: bool
 ) -> None:
     backend.delay_s = 0.02
-    async with stoppable(backend) as (server, url):
+    async with stoppable(backend, grace_s=60) as (server, url):
         response = await answer_of(server, url, backend, chat(max_tokens=10, stream=stream))
     assert response.status_code == 200
     assert "error" not in response.text
