@@ -49,14 +49,17 @@ def read_log(text: str) -> RunLog:
 def fitted(report: Mapping[str, Any], max_bytes: int) -> str:
     """JSON of at most `max_bytes`: the largest fields are left out whole, and named."""
     texts = {name: json.dumps(value, separators=(",", ":")) for name, value in report.items()}
-    left_out: dict[str, Any] = dict(report.get(LEFT_OUT, {}))
-    texts.pop(LEFT_OUT, None)
+    before, left_out = report.get(LEFT_OUT), dict[str, Any]()
+    if isinstance(before, Mapping):  # another image's may be anything
+        left_out |= before
+        del texts[LEFT_OUT]
     while True:
         told = {**texts, LEFT_OUT: json.dumps(left_out)} if left_out else texts
         found = "{" + ",".join(f"{json.dumps(name)}:{text}" for name, text in told.items()) + "}"
         if not texts or len(found.encode()) <= max_bytes:
             return found
-        largest = max(texts, key=lambda name: len(texts[name]))
+        # A field of that name that is none of ours gives way first.
+        largest = max(texts, key=lambda name: (name == LEFT_OUT, len(texts[name])))
         left_out[largest] = len(texts.pop(largest).encode())
 
 

@@ -51,8 +51,17 @@ def test_a_report_that_is_too_long_loses_its_largest_field_first_and_says_so() -
     assert json.loads(fitted(REPORT, len(LINE))) == REPORT
 
 
+@pytest.mark.parametrize("others", ["words", 7, ["x"], None])
+def test_another_images_field_of_that_name_may_be_anything(others: Any) -> None:
+    report = {**REPORT, LEFT_OUT: others}
+    assert json.loads(fitted(report, 10_000)) == report
+    found = json.loads(fitted(report, len(LINE) - 1))
+    assert found["verdict"] == REPORT["verdict"]
+    assert found[LEFT_OUT].keys() == {LEFT_OUT, "requests"}
+
+
 @given(
-    st.dictionaries(st.text(max_size=8), st.text(max_size=40), max_size=6),
+    st.dictionaries(st.text(max_size=8) | st.just(LEFT_OUT), st.text(max_size=40), max_size=6),
     st.integers(min_value=200, max_value=500),
 )
 def test_what_is_kept_is_json_and_fits(report: dict[str, Any], max_bytes: int) -> None:
