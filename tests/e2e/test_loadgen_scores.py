@@ -46,7 +46,7 @@ NUM_REQUESTS = 400  # the role switch has drained and ended before they have
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-async def serve(port: int, ready: threading.Event, stop: threading.Event) -> None:
+async def serve(sock: socket.socket, ready: threading.Event, stop: threading.Event) -> None:
     with tempfile.TemporaryDirectory(prefix="ep") as sockets:
         workers = [
             Worker(
@@ -61,10 +61,8 @@ async def serve(port: int, ready: threading.Event, stop: threading.Event) -> Non
         client = FleetClient()
         client.update_members([(worker.worker_id, worker.address) for worker in workers])
         app = create_app(client, renderer_of(MODEL, None), GatewaySettings())
-        server = uvicorn.Server(
-            uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", ws="none")
-        )
-        serving = asyncio.create_task(server.serve())
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
+        serving = asyncio.create_task(server.serve(sockets=[sock]))
         while not stop.is_set():
             if server.started and not ready.is_set():
                 ready.set()
@@ -78,19 +76,19 @@ async def serve(port: int, ready: threading.Event, stop: threading.Event) -> Non
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     ready, stop = threading.Event(), threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(serve(port, ready, stop)), daemon=True)
-    thread.start()
-    deadline_s = time.monotonic() + START_S
-    while not ready.wait(0.2):
-        assert thread.is_alive(), "the service did not start"
-        assert time.monotonic() < deadline_s
-    yield f"http://127.0.0.1:{port}"
-    stop.set()
-    thread.join(60.0)
+    with socket.socket() as sock:  # bound from here on: nobody else gets the port
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+        thread = threading.Thread(target=lambda: asyncio.run(serve(sock, ready, stop)), daemon=True)
+        thread.start()
+        deadline_s = time.monotonic() + START_S
+        while not ready.wait(0.2):
+            assert thread.is_alive(), "the service did not start"
+            assert time.monotonic() < deadline_s
+        yield f"http://127.0.0.1:{port}"
+        stop.set()
+        thread.join(60.0)
 
 
 def plan(url: str, classes: dict[str, Any], **more: Any) -> RunPlan:
@@ -127,10 +125,12 @@ def test_answers_about_generated_pictures_are_scored_and_the_fleet_is_watched(ur
             lines={},
         )
     )
-    switched = threading.Event()
+    switched, watcher = threading.Event(), build_watcher(file.watch)
+    assert watcher is not None
 
     def switch_a_role(progress: Progress) -> None:
-        if progress.recent and not switched.is_set():
+        seen = watcher.result()["samples"]  # the roles as they were
+        if progress.recent and seen and not switched.is_set():
             switched.set()
             done = CliRunner().invoke(
                 epidote,
@@ -138,7 +138,7 @@ def test_answers_about_generated_pictures_are_scored_and_the_fleet_is_watched(ur
             )
             assert done.exit_code == 0, done.output
 
-    result = run(asked, watcher=build_watcher(file.watch), on_progress=switch_a_role)
+    result = run(asked, watcher=watcher, on_progress=switch_a_role)
     told = document(result, asked.slo, judge(result.records, asked.slo))
     assert told["summary"]["by_status"] == {"ok": NUM_REQUESTS}
     scored = told["scores"]["by_modality"]

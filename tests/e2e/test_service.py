@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -39,6 +40,7 @@ START_S = 400.0  # four processes import torch
 RECOVER_S = 240.0
 PATIENCE_S = 240.0  # whatever should happen at once
 LONG_TOKENS = 96
+LONGER_TOKENS = 480  # seconds of decoding, in which the decoder is killed
 
 
 @dataclass
@@ -50,8 +52,9 @@ class Service:
     shared_before: set[str]  # other programs' shared memory
     seen: set[Process] = field(default_factory=set)
 
-    @property
+    @cached_property
     def client(self) -> Any:
+        """Made once: making one takes long beside the moments in which workers are killed."""
         return openai.OpenAI(
             base_url=f"{self.url}/v1", api_key=KEY, timeout=PATIENCE_S, max_retries=0
         )
@@ -153,16 +156,19 @@ def text_question(text: str) -> list[dict[str, Any]]:
 
 
 def long_answer(
-    service: Service, messages: list[dict[str, Any]], started: threading.Event | None = None
+    service: Service,
+    messages: list[dict[str, Any]],
+    started: threading.Event | None = None,
+    num_tokens: int = LONG_TOKENS,
 ) -> tuple[list[str], dict[str, Any]]:
-    """The pieces of a greedy answer of exactly `LONG_TOKENS` tokens, and the extension."""
+    """The pieces of a greedy answer of exactly `num_tokens` tokens, and the extension."""
     pieces: list[str] = []
     extension: dict[str, Any] = {}
     stream = service.client.chat.completions.create(
         model="demo",
         messages=messages,
         temperature=0,
-        max_tokens=LONG_TOKENS,
+        max_tokens=num_tokens,
         stream=True,
         stream_options={"include_usage": True},
         extra_body={"ignore_eos": True},
@@ -170,7 +176,7 @@ def long_answer(
     )
     for chunk in stream:
         if chunk.usage is not None:
-            assert chunk.usage.completion_tokens == LONG_TOKENS
+            assert chunk.usage.completion_tokens == num_tokens
         for choice in chunk.choices:
             if choice.delta.content:
                 pieces.append(choice.delta.content)
@@ -287,11 +293,14 @@ def test_streams_outlive_a_killed_decode_worker(service: Service):
         started = threading.Event()
         victim = service.pid_of("decode")
         with ThreadPoolExecutor(4) as pool:  # enough streams for every decode worker
-            streams = [pool.submit(long_answer, service, question, started) for _ in range(4)]
+            streams = [
+                pool.submit(long_answer, service, question, started, LONGER_TOKENS)
+                for _ in range(4)
+            ]
             assert started.wait(PATIENCE_S)
             os.kill(victim, signal.SIGKILL)
             answers = [stream.result(timeout=PATIENCE_S) for stream in streams]
-        resumed = num_resumes(service, question, answers)
+        resumed = num_resumes(service, question, answers, LONGER_TOKENS)
         print(f"decode killed: whole again after {service.wait_for(SPLIT):.1f} s")
         service.note_processes()
         if resumed:
@@ -300,10 +309,13 @@ def test_streams_outlive_a_killed_decode_worker(service: Service):
 
 
 def num_resumes(
-    service: Service, question: list[dict[str, Any]], answers: list[tuple[list[str], Any]]
+    service: Service,
+    question: list[dict[str, Any]],
+    answers: list[tuple[list[str], Any]],
+    num_tokens: int = LONG_TOKENS,
 ) -> int:
     """How often the answers, which must be right, were taken up by another worker."""
-    truth, _ = long_answer(service, question)
+    truth, _ = long_answer(service, question, num_tokens=num_tokens)
     for pieces, extension in answers:
         assert "".join(pieces) == "".join(truth), extension
     return sum(extension["num_resumes"] for _, extension in answers)
