@@ -20,6 +20,12 @@ NUM_TOKENS = 14
 VOCAB = 256
 
 
+def are_near(logits: torch.Tensor, count: int) -> bool:
+    """Whether in some row the last of the `count` largest hardly differs from the next."""
+    last, following = logits.topk(count + 1).values[:, -2:].unbind(1)
+    return bool((last - following < 1e-5 * logits.abs().amax(1)).any())
+
+
 @dataclass
 class Model:
     path: str
@@ -39,12 +45,17 @@ class Model:
         return out[0, len(prompt) :].tolist()
 
     def is_tied(self, prompt: tuple[int, ...], tokens: list[int], at: int) -> bool:
-        """Whether transformers itself can't tell its two best tokens at output `at` apart: their
-        logits differ by less than 1e-5 of the logits' scale. The only tolerance there is."""
+        """Whether transformers itself can't tell its two best tokens at output `at` apart, or two
+        experts somewhere before it, of which it asks one: their logits differ by less than 1e-5 of
+        the logits' scale. The only tolerance there is."""
+        config = self.reference.config
+        routed = {"output_router_logits": True} if getattr(config, "num_experts", 0) else {}
         with torch.no_grad():
-            logits = self.reference(torch.tensor([[*prompt, *tokens[:at]]])).logits[0, -1]
-        best = logits.topk(2).values
-        return bool(best[0] - best[1] < 1e-5 * logits.abs().max())
+            out = self.reference(torch.tensor([[*prompt, *tokens[:at]]]), **routed)
+        experts = out.router_logits if routed else ()
+        return are_near(out.logits[0, -1:], 1) or any(
+            are_near(logits, config.num_experts_per_tok) for logits in experts
+        )
 
     def check(self, prompt: tuple[int, ...], tokens: list[int]) -> None:
         expected = self.expected(prompt, len(tokens))
