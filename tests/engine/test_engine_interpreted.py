@@ -55,6 +55,7 @@ def lacks_interpreter() -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(lacks_interpreter(), reason="triton or its interpreter is not to be had")
 def test_kernels_say_what_their_twins_say(tmp_path: Path) -> None:
     cases = []
@@ -70,7 +71,7 @@ def test_kernels_say_what_their_twins_say(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", RUN, json.dumps(cases)],
             env={**os.environ, "OMP_NUM_THREADS": "1", **more},
-            capture_output=True, text=True, check=False, timeout=240,
+            capture_output=True, text=True, check=False, timeout=400,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         told[name] = json.loads(done.stdout)

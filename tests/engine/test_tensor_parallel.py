@@ -96,6 +96,7 @@ dist.destroy_process_group()
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_two_ranks_say_what_one_engine_says_and_read_half(tmp_path: Path) -> None:
     paths, whole_bytes = [], {}
     for architecture, seed in MODELS:
@@ -126,7 +127,7 @@ def test_two_ranks_say_what_one_engine_says_and_read_half(tmp_path: Path) -> Non
     whole = Engine(EngineConfig(model=coded, kv_cache_dtype="int8", **SIZES))
     wanted[coded] = tokens_of(coded, prompts, whole)
     try:
-        errors = [rank.communicate(timeout=240)[1] for rank in ranks]
+        errors = [rank.communicate(timeout=560)[1] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()

@@ -37,6 +37,7 @@ def noise(rng: np.random.Generator, rows: int, columns: int, patch: int) -> Medi
 
 @needs_compiler
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("architecture", [Architecture.QWEN3_VL, Architecture.QWEN2_5_VL])
 def test_compiled_towers_give_the_plain_rows_and_compile_nothing_later(
     architecture: Architecture, tmp_path
