@@ -427,14 +427,21 @@ def test_a_missing_picture_names_the_flag(url):
     assert "--image" in result.stderr
 
 
+# a background job of a shell inherits an ignored SIGINT, and so would the command
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from epidote_workers.cli import main
+main()
+"""
+
+
 def test_ctrl_c_while_a_watch_runs_ends_it_quietly(url):
     process = subprocess.Popen(
-        [sys.executable, "-m", "epidote_workers.cli", "status", "--watch", "--url", url],
+        [sys.executable, "-c", INTERRUPTIBLE, "status", "--watch", "--url", url],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # a background job of a shell inherits an ignored SIGINT, and so would the command
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert process.stdout.readline().startswith("worker")

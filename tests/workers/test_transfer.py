@@ -284,15 +284,15 @@ async def test_fifty_megabytes_move_about_as_fast_as_memory_copies(copies: CopyT
     layout = kv_layout(source, "m")
     target = LocalPool(as_units(torch.zeros(shape), layout), layout)
     pool = MappedPool(as_units(source, layout), layout, copies)
-    moved_s, plain_s = [], []
+    moved_s, plain_s = [], []  # of the CPU: whoever else uses it would interrupt the longer copy
     for _ in range(6):  # the first faults the pages in; the best is what the code can do
-        start_s = time.perf_counter()
+        start_s = time.process_time()
         num_bytes = await pool.read(range(200), target, range(200), range(8))
-        moved_s.append(time.perf_counter() - start_s)
-        start_s = time.perf_counter()
+        moved_s.append(time.process_time() - start_s)
+        start_s = time.process_time()
         target.units[:, :, 200:].copy_(source.view_as(target.units)[:, :, 200:])
-        plain_s.append(2 * (time.perf_counter() - start_s))  # half as many blocks
+        plain_s.append(2 * (time.process_time() - start_s))  # half as many blocks
     print(f"{num_bytes / 2**20:.0f} MiB in {min(moved_s) * 1e3:.1f} ms")
     assert num_bytes == 200 * 2 * 8 * 16 * 4 * 64 * 4
     assert torch.equal(target.units[:, :, :200], as_units(source, layout)[:, :, :200])
-    assert min(moved_s) < 10 * min(plain_s)
+    assert min(moved_s) < 5 * min(plain_s)
