@@ -64,6 +64,8 @@ def head_command(fleet: Fleet) -> list[str]:
         command.append(f"--kv-cache-dtype={spec.model.kv_cache_dtype.value.lower()}")
     if spec.model.kv_transfer_dtype is not KvDtype.AUTO:
         command.append(f"--kv-transfer-dtype={spec.model.kv_transfer_dtype.value.lower()}")
+    if spec.model.quantization is not None:
+        command.append(f"--quantization={spec.model.quantization.value.lower()}")
     if spec.pool.tensor_parallel_size > 1:
         command.append(f"--tensor-parallel-size={spec.pool.tensor_parallel_size}")
     if spec.experts.parallel:
@@ -72,6 +74,8 @@ def head_command(fleet: Fleet) -> list[str]:
             command.append(f"--num-redundant-experts={spec.experts.redundant_experts}")
     if spec.pool.kv_blocks is not None:
         command.append(f"--kv-blocks={spec.pool.kv_blocks}")
+    if spec.pool.gpu_memory_utilization is not None:
+        command.append(f"--gpu-memory-utilization={spec.pool.gpu_memory_utilization}")
     if spec.model.max_model_length is not None:
         command.append(f"--max-model-len={spec.model.max_model_length}")
     return command

@@ -89,6 +89,12 @@ class MultimodalServiceSpec(SpecModel):
             "must be false, or pool.tensorParallelSize at least 2: experts lie on a worker's GPUs",
             ".experts.parallel",
         ),
+        (
+            "!has(self.model.quantization) || self.pool.device == 'Cuda'"
+            " || self.model.dtype == 'Float16'",
+            "must be left out, or model.dtype be Float16: pool.device is Cpu",
+            ".model.quantization",
+        ),
     )
 
     model: ModelSpec

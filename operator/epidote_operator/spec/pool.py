@@ -70,6 +70,11 @@ class PoolSpec(SpecModel):
             ".gpuBudget",
         ),
         (
+            "!has(self.gpuMemoryUtilization) || self.device == 'Cuda'",
+            "must be left out with device Cpu",
+            ".gpuMemoryUtilization",
+        ),
+        (
             "!has(self.gpuBudget) || self.gpuBudget >= self.minWorkers *"
             " (has(self.gpusPerWorker) ? self.gpusPerWorker : self.tensorParallelSize)",
             "must be at least minWorkers x gpusPerWorker",
@@ -97,6 +102,9 @@ class PoolSpec(SpecModel):
     """Threads a worker computes with on the CPU."""
     kv_blocks: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     """KV cache blocks of a worker. Default: as many as fit its memory."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Part of each GPU's memory that a worker uses, weights and KV cache together. Default: the
+    workers' own, 0.85. What is left is for CUDA itself, and for whatever else is on the GPU."""
     min_workers: WorkerCount = 1
     """Least workers of the pool, all roles together. The roles' own minima count as well."""
     max_workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)]

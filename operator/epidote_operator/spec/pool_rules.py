@@ -48,6 +48,12 @@ def _hardware(pool: PoolSpec) -> Iterator[Problem]:
             wanted=f"must be at least tensorParallelSize ({pool.tensor_parallel_size})",
             found=shown(pool.gpus),
         )
+    if pool.device is Device.CPU and pool.gpu_memory_utilization is not None:
+        yield Problem(
+            path=f"{PATH}.gpuMemoryUtilization",
+            wanted="must be left out with device Cpu",
+            found=shown(pool.gpu_memory_utilization),
+        )
     yield from _gpu_resources(pool.resources, pool.gpu_resource_name)
 
 

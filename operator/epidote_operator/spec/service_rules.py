@@ -6,8 +6,9 @@ from dataclasses import fields
 from epidote_gateway.settings import PREFIX, GatewaySettings, InvalidSettings
 from epidote_operator.spec.cluster import Provider
 from epidote_operator.spec.invalid import Problem, names, repeated, shown
-from epidote_operator.spec.model_source import KvDtype, parse_source
+from epidote_operator.spec.model_source import Dtype, KvDtype, parse_source
 from epidote_operator.spec.multimodal_service import MultimodalServiceSpec
+from epidote_operator.spec.pool import Device
 from epidote_operator.spec.pool_rules import pool_problems
 from epidote_operator.spec.role_rules import role_problems
 from epidote_operator.spec.template_rules import template_problems
@@ -57,6 +58,13 @@ def _model(spec: MultimodalServiceSpec) -> Iterator[Problem]:
             path="spec.model.kvTransferDtype",
             wanted="must be Auto where kvCacheDtype is not: its codes travel as they are",
             found=shown(model.kv_transfer_dtype.value),
+        )
+    on_cpu = spec.pool.device is Device.CPU
+    if model.quantization is not None and on_cpu and model.dtype is not Dtype.FLOAT16:
+        yield Problem(
+            path="spec.model.quantization",
+            wanted="must be left out, or model.dtype be Float16: pool.device is Cpu",
+            found=shown(model.quantization.value),
         )
     yield from repeated("spec.model.modalities", model.modalities)
     yield from repeated("spec.model.aliases", model.aliases)

@@ -20,7 +20,7 @@ def service(rng: Random) -> Spec:
     total = max(1, len(groups)) * sum(split.values())
     pool = _pool(rng, total)
     spec: Spec = {
-        "model": _model(rng, modalities),
+        "model": _model(rng, modalities, pool),
         "pool": pool,
         "slo": _slo(rng, modalities),
         "scaling": _scaling(rng, pool, total),
@@ -46,11 +46,15 @@ def service(rng: Random) -> Spec:
     return spec
 
 
-def _model(rng: Random, modalities: list[str]) -> Spec:
+def _model(rng: Random, modalities: list[str], pool: Spec) -> Spec:
     uris = ("builtin://demo", "hf://a/b", "hf://a/b@main", "pvc://models/x/y", "file:///models/a")
     model: Spec = {"uri": rng.choice(uris), "modalities": modalities}
     if rng.random() < 0.3:
         model["dtype"] = rng.choice(("Auto", "Float32", "Bfloat16", "Float16"))
+    if rng.random() < 0.3 and pool.get("device") != "Cpu":
+        model["quantization"] = rng.choice(("Int8", "Fp8"))
+    elif rng.random() < 0.2:
+        model |= {"quantization": "Int8", "dtype": "Float16"}
     if rng.random() < 0.3:
         model["aliases"] = [f"alias-{number}" for number in range(rng.randint(1, 4))]
     if model["uri"].startswith("hf://") and rng.random() < 0.5:
@@ -66,6 +70,8 @@ def _pool(rng: Random, total: int) -> Spec:
     gpus = rng.choice((1, 1, 2, 4, 8))
     if gpus > 1 or rng.random() < 0.3:
         pool["gpusPerWorker"] = gpus
+    if rng.random() < 0.3:
+        pool["gpuMemoryUtilization"] = rng.choice((1, 0.9, rng.uniform(0.05, 1.0)))
     if rng.random() < 0.5:
         pool["gpuBudget"] = total * gpus + rng.randint(0, 16)
     return pool

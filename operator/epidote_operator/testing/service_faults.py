@@ -73,6 +73,24 @@ FAULTS: tuple[Fault, ...] = (
     wrong("pool.tensorParallelSize", 0, schema=True),
     wrong("model.kvCacheDtype", "Int4", schema=True),
     wrong("model.kvTransferDtype", "Bfloat16", schema=True),
+    wrong("model.quantization", "Awq", schema=True),
+    wrong("pool.gpuMemoryUtilization", 0, schema=True),
+    wrong("pool.gpuMemoryUtilization", 1.01, schema=True),
+    wrong("pool.gpuMemoryUtilization", "0.9", schema=True),
+    Fault(
+        name="GPU memory of a CPU pool",
+        path="spec.pool.gpuMemoryUtilization",
+        spoil=set_field("pool", {"device": "Cpu", "maxWorkers": 1000, "gpuMemoryUtilization": 1}),
+    ),
+    Fault(
+        name="8 bits where a CPU has no product for them",
+        path="spec.model.quantization",
+        spoil=all_of(
+            set_field("pool", {"device": "Cpu", "maxWorkers": 1000}),
+            set_field("model.dtype", "Bfloat16"),
+            set_field("model.quantization", "Int8"),
+        ),
+    ),
     Fault(
         name="KV codes that are coded again",
         path="spec.model.kvTransferDtype",

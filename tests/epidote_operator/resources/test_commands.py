@@ -65,12 +65,24 @@ def test_what_crosses_a_network_is_said_to_the_head() -> None:
     assert "--kv-transfer-dtype=fp8" in command
 
 
+def test_how_much_of_a_gpu_and_weights_in_8_bits_are_said_to_the_head() -> None:
+    model = {"uri": "builtin://demo", "quantization": "Int8"}
+    for given, said in ((0.9, "0.9"), (1, "1.0"), (0.05, "0.05")):
+        pool = {"maxWorkers": 8, "gpuMemoryUtilization": given}
+        fleet = replace(FLEET, spec=parse_service({**SPEC, "model": model, "pool": pool}))
+        assert {f"--gpu-memory-utilization={said}", "--quantization=int8"} <= set(
+            head_command(fleet)
+        )
+
+
 def test_defaults_are_not_said() -> None:
     plain = {**SPEC, "model": {"uri": "builtin://demo"}, "pool": {"device": "Cpu", "maxWorkers": 8}}
     command = " ".join(head_command(replace(FLEET, spec=parse_service(plain))))
     assert "kv-" not in command
     assert "tensor-parallel" not in command
     assert "expert" not in command
+    assert "memory" not in command
+    assert "quantization" not in command
 
 
 def test_a_model_that_takes_pictures_can_serve_text_alone() -> None:

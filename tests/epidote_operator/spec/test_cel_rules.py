@@ -29,6 +29,8 @@ IN_CEL = {
     "scaling={'metricsTimeoutSeconds': 1}",
     "scaling.pressure={'enterLoadPercent': 50, 'leaveLoadPerce",
     "KV codes that are coded again",
+    "GPU memory of a CPU pool",
+    "8 bits where a CPU has no product for them",
     "whole experts on one GPU",
     "slots of experts that are cut",
     "ratios=[{'numerator': 'Decode', 'denominator': ",

@@ -53,6 +53,20 @@ def test_a_change_of_the_workers_says_that_they_are_replaced(new: Spec, path: st
     assert not refused_changes(parse_service(BASE), parse_service(new))
 
 
+def test_another_part_of_a_gpu_and_weights_in_8_bits_replace_workers() -> None:
+    on_gpus = {**BASE, "pool": {"maxWorkers": 8, "gpuMemoryUtilization": 0.85}}
+    old = parse_service(on_gpus)
+    model = {"uri": "builtin://demo", "quantization": "Fp8"}
+    for new, path in (
+        ({**on_gpus, "pool": {"maxWorkers": 8}}, "spec.pool.gpuMemoryUtilization"),
+        ({**on_gpus, "pool": {**on_gpus["pool"], "gpuMemoryUtilization": 0.9}},
+         "spec.pool.gpuMemoryUtilization"),
+        ({**on_gpus, "model": model}, "spec.model.quantization"),
+    ):  # fmt: skip
+        warnings = rolling_changes(old, parse_service(new))
+        assert [warning.partition(":")[0] for warning in warnings] == [path]
+
+
 def test_whole_experts_and_the_number_of_their_slots_replace_workers() -> None:
     specs = [
         parse_service({**CUT, "experts": {"parallel": slots > 0, "redundantExperts": slots}})
