@@ -32,7 +32,7 @@ async def test_processes_behind_one_port_answer_a_scrape_with_their_sum(
     for _ in range(3):
         apps.append(create_app(backend, FakeRenderer(), GatewaySettings(), siblings=others))
     urls = [await serve(app) for app in apps]
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         for url, count in zip(urls, (1, 2, 4), strict=True):
             for _ in range(count):
                 answer = await client.post(f"{url}/v1/chat/completions", json=chat())

@@ -203,8 +203,9 @@ async def test_a_listener_survives_the_one_who_asked_first(
         await asyncio.sleep(0)
     second = asyncio.create_task(ask(answers, make_job(A)))
     [flight] = answers._flights._by_key.values()
-    while flight.num_listeners < 2:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        while flight.num_listeners < 2:
+            await asyncio.sleep(0)
     first.cancel()
     assert (await second)[0] == say(make_job(A))
     assert len(fleet.jobs) == 1
