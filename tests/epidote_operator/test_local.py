@@ -100,10 +100,11 @@ async def test_off_decides_nothing(gateway: tuple[str, FakeBackend]) -> None:
 
 
 async def test_a_gateway_that_is_away_is_told_and_waited_for() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    async with LocalOperator.at(f"http://127.0.0.1:{port}", None, parse_service(SPEC)) as operator:
-        shown = await operator.tick(1000.0)
+    with socket.socket() as nobody:  # holds the port, and listens not
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        async with LocalOperator.at(url, None, parse_service(SPEC)) as operator:
+            shown = await operator.tick(1000.0)
     conditions = {c.type: (c.status.value, c.reason) for c in shown.status.conditions}
     assert conditions["Ready"] == ("False", "GatewayUnreachable")
     assert conditions["ScalingActive"] == ("False", "FailedGetMetricsMissing")

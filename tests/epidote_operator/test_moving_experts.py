@@ -28,6 +28,7 @@ from epidote_gateway.settings import GatewaySettings
 from epidote_operator.local import LocalOperator, LocalTick
 from epidote_operator.spec.parsing import parse_service
 from epidote_planner.decision import MoveExperts
+from epidote_planner.experts import ExpertMove
 from epidote_workers.client import FleetClient
 from epidote_workers.local_process import started_together
 from epidote_workers.worker_process import ProcessSettings
@@ -86,6 +87,17 @@ async def answer(client: FleetClient, request: GenerateRequest) -> tuple[int, ..
     return tuple([t async for chunks in stream for chunk in chunks for t in chunk.token_ids])
 
 
+def moves_of(ticks: list[LocalTick]) -> list[tuple[LocalTick, ExpertMove]]:
+    """What was ordered, and when."""
+    return [
+        (shown, action.move)
+        for shown in ticks
+        if shown.tick.plan is not None
+        for action in shown.tick.plan.actions
+        if isinstance(action, MoveExperts)
+    ]
+
+
 async def moved_while_answering(
     address: str, wanted: list[tuple[int, ...]]
 ) -> tuple[list[LocalTick], int]:
@@ -108,8 +120,12 @@ async def moved_while_answering(
         async with LocalOperator.at(url, None, parse_service(SPEC)) as operator:
             while True:
                 ticks.append(await operator.tick(time.time()))
-                experts = client.workers()[0].experts
-                if experts is not None and experts.num_moves and not experts.is_moving:
+                ordered = bool(moves_of(ticks[-1:]))
+                while (experts := client.workers()[0].experts) is None or (
+                    ordered and not experts.target
+                ):  # real ticks are further apart than a worker's reports on any machine
+                    await asyncio.sleep(0.05)
+                if experts.num_moves and not experts.is_moving:
                     ticks.append(await operator.tick(time.time()))
                     return
                 await asyncio.sleep(1.0)
@@ -150,13 +166,7 @@ def test_skewed_experts_are_moved_by_the_operator_and_every_answer_stays_the_sam
     wanted = [tuple(whole[request.request_id, 0].token_ids) for request in requests]
     ticks, num_answers = asyncio.run(moved_while_answering(worker, wanted))
     assert num_answers > 0
-    moves = [
-        (shown, action.move)
-        for shown in ticks
-        if shown.tick.plan is not None
-        for action in shown.tick.plan.actions
-        if isinstance(action, MoveExperts)
-    ]
+    moves = moves_of(ticks)
     assert len(moves) == 1  # nothing is moved while it moves, nor right after
     shown, move = moves[0]
     decision, load = shown.status.decisions[0], shown.tick.observation.experts

@@ -79,7 +79,7 @@ async def refused(gateway: GatewayClient, count: int = 4) -> int:
 
 
 async def cache_of(gateway: GatewayClient, what: str = "") -> dict[str, Any]:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=30.0) as http:
         return dict((await http.get(f"{gateway.url}/admin/cache{what}")).json())
 
 

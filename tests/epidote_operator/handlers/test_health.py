@@ -95,7 +95,7 @@ async def test_probes_follow_the_loops_and_the_lease() -> None:
     port = runner.addresses[0][1]
 
     async def ask(path: str) -> tuple[int, str]:
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=60.0) as http:
             answer = await http.get(f"http://127.0.0.1:{port}{path}")
         return answer.status_code, answer.text.strip()
 

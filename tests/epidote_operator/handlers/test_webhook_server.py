@@ -72,11 +72,11 @@ async def test_a_client_that_trusts_the_authority_reaches_the_server(
         return {"path": about["webhook"], "uid": request["uid"]}
 
     serving = webhook_server(settings)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         configurations = serving(answer)
         await anext(configurations)
         context = ssl.create_default_context(cadata=made.authority.decode())
-        async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+        async with httpx.AsyncClient(verify=context, trust_env=False, timeout=60.0) as client:
             url = f"https://127.0.0.1:{unused_tcp_port}/multimodalservices"
             response = await client.post(url, json={"uid": "u"})
         await configurations.aclose()

@@ -89,7 +89,7 @@ def prometheus(operator_page: str, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def query(url: str, expr: str) -> list[Any]:
-    answer = httpx.get(f"{url}/api/v1/query", params={"query": expr}, trust_env=False)
+    answer = httpx.get(f"{url}/api/v1/query", params={"query": expr}, trust_env=False, timeout=60.0)
     if answer.status_code == 400:
         pytest.fail(f"{expr}: {answer.json()['error']}")
     answer.raise_for_status()
