@@ -7,6 +7,7 @@ from math import exp
 from epidote_core.modality import Modality
 from epidote_planner.distribution import Distribution
 from epidote_planner.forecast import Series, advance, forecast
+from epidote_planner.intake import MOST
 from epidote_planner.memory import REQUESTS, ModalityMemory, PlannerMemory
 from epidote_planner.policy import DemandPolicy
 from epidote_planner.snapshot import ClusterSnapshot, ModalityTraffic
@@ -137,5 +138,5 @@ def _expected(
         series = memory.rates.get(name)
         per_s = forecast(series, ahead_s=ahead_s, policy=policy) if series is not None else 0.0
         shape = memory.shapes.get(name, Distribution())
-        shapes[name] = shape.scaled_to(per_s / rps) if rps > 0.0 else shape
+        shapes[name] = shape.scaled_to(min(MOST, per_s / rps)) if rps > 0.0 else shape
     return ModalityDemand(modality=modality, rps=rps * share, **shapes)

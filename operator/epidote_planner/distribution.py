@@ -6,6 +6,7 @@ from math import isfinite
 # Share of the requests that each point of `Distribution.points` stands for: under the median,
 # median to p90, p90 to p99, above p99.
 WEIGHTS = (0.50, 0.40, 0.09, 0.01)
+LEAST_MEAN = 1e-9  # a shape around next to nothing is none: its quantiles over its mean are noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class Distribution:
 
     def scaled_to(self, mean: float) -> "Distribution":
         """The same shape with another mean."""
-        if self.mean <= 0.0:
+        if self.mean < LEAST_MEAN:
             return Distribution.constant(mean)
         scale = mean / self.mean
         return Distribution(

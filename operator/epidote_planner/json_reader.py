@@ -12,6 +12,10 @@ from epidote_planner.distribution import Distribution
 from epidote_planner.field_checks import require_number
 from epidote_planner.forecast import UNKNOWN, Series
 
+# Of any level: an observation brings at most 1e9 requests/s of 1e9 tokens (`intake.MOST`), and a
+# forecast doubles that. What is planned from squares of much more leaves the range of numbers.
+MOST = 1e20
+
 
 def a_mapping(data: object, path: str) -> Mapping[str, Any]:
     """
@@ -29,7 +33,7 @@ def a_number(data: object, path: str, *, least: float = -inf, most: float = inf)
     Raises:
         ValueError: it is none, or out of range.
     """
-    require_number(path, data, least=least, most=most)
+    require_number(path, data, least=least, most=MOST)
     assert isinstance(data, int | float)
     return data
 
@@ -51,7 +55,7 @@ def numbers(data: object, path: str, *, least: float = -inf, most: float = inf) 
     """
     items = {} if data is None else a_mapping(data, path)
     return {
-        key: a_number(value, f"{path}.{key}", least=least, most=most)
+        key: a_number(value, f"{path}.{key}", least=least, most=MOST)
         for key, value in items.items()
     }
 
@@ -67,7 +71,7 @@ def a_list(data: object, path: str) -> list[Any]:
 
 
 def pairs(data: object, path: str) -> tuple[tuple[float, float], ...]:
-    """Pairs of a time and a number from 0 on.
+    """Pairs of a time and a number from 0 to `MOST`.
 
     Raises:
         ValueError: something else.
@@ -78,7 +82,7 @@ def pairs(data: object, path: str) -> tuple[tuple[float, float], ...]:
         if len(pair) != 2:
             raise ValueError(f"{path}[{index}]: want a pair, got {item!r:.60}")
         at_s = a_number(pair[0], f"{path}[{index}][0]")
-        found.append((at_s, a_number(pair[1], f"{path}[{index}][1]", least=0.0)))
+        found.append((at_s, a_number(pair[1], f"{path}[{index}][1]", least=0.0, most=MOST)))
     return tuple(found)
 
 
@@ -93,10 +97,10 @@ def a_series(data: object, path: str) -> Series:
         a_number(since_s, f"{path}.since_s", most=a_number(at_s, f"{path}.at_s"))
     return Series(
         at_s=a_number(at_s, f"{path}.at_s"),
-        level=a_number(items.get("level"), f"{path}.level", least=0.0),
+        level=a_number(items.get("level"), f"{path}.level", least=0.0, most=MOST),
         slope=a_number(items.get("slope"), f"{path}.slope"),
-        error2=a_number(items.get("error2"), f"{path}.error2", least=0.0),
-        miss2=a_number(items.get("miss2", 0.0), f"{path}.miss2", least=0.0),
+        error2=a_number(items.get("error2"), f"{path}.error2", least=0.0, most=MOST**2),
+        miss2=a_number(items.get("miss2", 0.0), f"{path}.miss2", least=0.0, most=MOST**2),
         promises=pairs(items.get("promises", ()), f"{path}.promises"),
         season=tuple(
             a_number(value, f"{path}.season", least=UNKNOWN)
@@ -111,7 +115,7 @@ def a_distribution(data: object, path: str) -> Distribution:
     Raises:
         ValueError: a part of it cannot be.
     """
-    items = numbers(data, path, least=0.0)
+    items = numbers(data, path, least=0.0, most=MOST)
     if unknown := items.keys() - Distribution.__dataclass_fields__.keys():
         raise ValueError(f"{path}: no field {sorted(unknown)[0]!r}")
     return Distribution(**items)

@@ -126,6 +126,47 @@ def test_plan_tells_why_it_started_afresh(data: Any, told: str) -> None:
     assert "unreadable" not in decided.memory.to_json()
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("modalities", "image", "rates", "output_tokens", "level"), 1e300),
+        (("modalities", "image", "shapes", "input_tokens", "p99"), 1e300),
+        (("pool_need", "promises", 0, 1), 1e300),
+        (("pool_steady", "error2"), 1e300),
+    ],
+)
+def test_stored_figures_of_which_a_square_is_no_number_start_afresh(
+    path: tuple[Any, ...], value: float
+) -> None:
+    data = stored()
+    place = data
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    memory = PlannerMemory.from_json(data)
+    assert memory == PlannerMemory()
+    assert "<= 1e+20" in memory.unreadable
+
+
+@pytest.mark.parametrize(
+    ("requests_rps", "tokens_mean"), [(1e-300, 200.0), (5.0, 1e-300), (1e-300, 1e-300)]
+)
+def test_stored_rates_of_next_to_nothing_do_not_stop_the_planner(
+    requests_rps: float, tokens_mean: float
+) -> None:
+    """A rate a request, and a quantile over a mean, are quotients that can leave the numbers."""
+    data = stored()
+    image = data["modalities"]["image"]
+    image["rates"]["requests"]["level"] = requests_rps
+    image["shapes"]["input_tokens"]["mean"] = tokens_mean
+    memory = PlannerMemory.from_json(data)
+    assert not memory.unreadable
+    cluster = PretendCluster(policy=policy(), memory=memory, now_s=50.0)
+    for _ in range(5):
+        decided = cluster.tick(image_traffic(0.0))
+        json.dumps(decided.memory.to_json(), allow_nan=False)
+
+
 def test_replay_tool_that_hands_back_a_broken_memory_starts_afresh() -> None:
     seen = TextObservation(now_s=10.0, num_prefill=2, num_decode=2, arrival_rps=5.0)
     broken = TextReplay(policy(), {"version": 1, "modalities": "?"}).step(seen)
