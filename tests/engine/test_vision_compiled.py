@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from epidote_core.generation import MediaKind, MediaPixels
+from epidote_core.generation import GenerateRequest, MediaKind, MediaPixels
 from epidote_core.roles import Role
+from epidote_core.sampling import SamplingParams
 from epidote_engine.config import load_model_spec
 from epidote_engine.engine import Engine, EngineConfig
+from epidote_engine.in_process import serve
+from epidote_engine.processing import PromptProcessor
 from epidote_engine.text_config import Architecture
-from epidote_engine.tiny_models import save_tiny_model
+from epidote_engine.tiny_models import noise_image, save_tiny_model
 from epidote_engine.vision import chains
 from epidote_engine.vision.encoder import VisionEncoder
 from epidote_engine.weights import vision_weights
@@ -56,6 +59,33 @@ def test_compiled_towers_give_the_plain_rows_and_compile_nothing_later(
             media = [noise(rng, rows, columns, spec.vision.patch) for rows, columns in sizes]
             for want, got in zip(plain.encode(media), compiled.encode(media), strict=True):
                 torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_an_engine_with_a_compiled_tower_answers_as_one_without(tmp_path) -> None:
+    save_tiny_model(tmp_path, Architecture.QWEN3_VL, 5)
+    processor = PromptProcessor.from_model(str(tmp_path))
+    media = [processor.prepare_image(noise_image(90, 130, seed=n), f"{n}") for n in range(2)]
+    content = [{"type": "image"}, {"type": "text", "text": "and"}, {"type": "image"}]
+    prompt = processor.render_chat([{"role": "user", "content": content}], media=media)
+    request = GenerateRequest(
+        request_id="r",
+        prompt_token_ids=prompt.token_ids,
+        media=prompt.media,
+        sampling=SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True),
+    )
+    answers = {}
+    for compiles in (None, True, False):
+        config = EngineConfig(
+            model=str(tmp_path), dtype="float32", num_kv_blocks=40, compile_vision=compiles
+        )
+        engine = Engine(config)
+        assert engine._parts.encoder is not None
+        assert engine._parts.encoder.is_compiled is (compiles is True), "by itself only on a GPU"
+        answers[compiles] = serve(engine, [request], media)["r", 0].token_ids
+    assert answers[True] == answers[False] == answers[None]
+    assert len(answers[True]) == 8
 
 
 def test_without_a_compiler_the_plain_tower_stays_and_says_so(

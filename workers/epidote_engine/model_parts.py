@@ -38,7 +38,8 @@ class ModelParts:
         if config.quantization is not None and spec.text["experts"] is not None:
             raise InvalidRequest("quantization: not with a mixture of experts", "quantization")
         self.expert_places = _expert_places(spec, config, shards)
-        self._compiles_vision = config.compile_vision
+        on_gpu = config.device.startswith("cuda")
+        self._compiles_vision = on_gpu if config.compile_vision is None else config.compile_vision
         self._counts_experts = config.count_expert_tokens
         self._at_random = config.random_weights
         self._releases = config.weights_policy is WeightsPolicy.RELEASE

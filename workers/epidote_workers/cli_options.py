@@ -31,6 +31,13 @@ Quantization = Annotated[
         help="int8 or fp8: the language model's weights in 8 bits. [default: as --dtype]",
     ),
 ]
+CompileVision = Annotated[
+    str,
+    typer.Option(
+        help="torch.compile for the vision tower's elementwise chains: auto (on a GPU), on or off.",
+    ),
+]
+COMPILE_VISION = ("auto", "on", "off")
 TensorParallelSize = Annotated[
     int,
     typer.Option(
