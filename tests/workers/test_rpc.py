@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -159,6 +160,18 @@ async def test_a_silent_peer_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyP
         connection = await connect(f"unix:{tmp_path}/s", silent_after_s=0.1)
         with pytest.raises(ConnectionLost, match="silent"):
             await connection.call(ECHO, Ask(), timeout_s=60.0)
+
+
+async def test_who_stood_still_does_not_take_a_peer_for_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("epidote_workers.rpc.client.PING_EVERY_S", 0.02)
+    async with served(tmp_path) as (_, _, address):
+        connection = await connect(address, silent_after_s=0.5)
+        await connection.answered(60.0)  # nothing waits to be read
+        time.sleep(1.5)  # as in a paused container, or where others have the processor
+        assert await connection.call(ECHO, Ask(text="well"), timeout_s=60.0) == "well"
+        connection.close("test over")
 
 
 async def test_a_reader_that_does_not_read_stops_the_producer(tmp_path: Path) -> None:

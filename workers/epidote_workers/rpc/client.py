@@ -145,7 +145,7 @@ class Connection(Link):
         self._last = 0
         self._silent_after_s = silent_after_s
         self._secret = secret
-        self._timer = self._loop.call_later(PING_EVERY_S, self._beat)
+        self._set_timer()
         self._asking: deque[asyncio.Future[None]] = deque()  # by ping, in the order of answers
         self.ready: asyncio.Future[None] = self._loop.create_future()
         if secret is None:
@@ -253,12 +253,19 @@ class Connection(Link):
         self._asking.append(pong)
         return pong
 
+    def _set_timer(self) -> None:
+        self._due_s = self._loop.time() + PING_EVERY_S
+        self._timer = self._loop.call_later(PING_EVERY_S, self._beat)
+
     def _beat(self) -> None:
-        if self._loop.time() - self.heard_s > self._silent_after_s:
+        now_s = self._loop.time()
+        # While this process stood still it neither asked nor listened: no silence of the peer's.
+        self.heard_s = min(now_s, self.heard_s + max(0.0, now_s - self._due_s))
+        if now_s - self.heard_s > self._silent_after_s:
             self.close(f"the peer was silent for {self._silent_after_s:g} s")
             return
         self._ping()
-        self._timer = self._loop.call_later(PING_EVERY_S, self._beat)
+        self._set_timer()
 
 
 async def connect(
