@@ -1,10 +1,5 @@
 """`epidote serve --enable-expert-parallel`: experts are moved by HTTP, of later workers as well."""
 
-import re
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,12 +15,12 @@ from epidote_engine.in_process import serve
 from epidote_engine.settings import EngineConfig
 from epidote_engine.text_config import Architecture
 from epidote_engine.tiny_models import save_tiny_model
+from epidote_workers.service_process import serving
 
 pytest.importorskip("ray")
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
-START_S = 400.0
 PATIENCE_S = 240.0
 PROMPTS = [list(range(20, 40)), [7, 7, 9], list(range(50, 90))]
 
@@ -39,29 +34,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def service(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    log = tmp_path_factory.mktemp("log") / "stderr.txt"
-    command = [sys.executable, "-m", "epidote_workers.cli", "serve", "--model", model]
-    command += ["--roles", "all=1", "--tensor-parallel-size", "2", "--port", "0"]
-    command += ["--enable-expert-parallel", "--num-redundant-experts", "1"]
-    command += ["--device", "cpu", "--dtype", "float32", "--kv-blocks", "64"]
-    with log.open("w") as stderr:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
-        )
-    timer = threading.Timer(START_S, process.kill)
-    timer.start()
-    try:
-        assert process.stdout is not None
-        ready = process.stdout.readline()
-        timer.cancel()
-        found = re.search(r"(http://\S+)/v1", ready)
-        assert found is not None, f"not started: {ready!r}\n{log.read_text()}"
-        with httpx.Client(base_url=found[1], timeout=PATIENCE_S, trust_env=False) as client:
-            yield client
-    finally:
-        timer.cancel()
-        process.send_signal(signal.SIGINT)
-        process.wait(PATIENCE_S)
+    flags = ["--model", model, "--roles", "all=1", "--tensor-parallel-size", "2"]
+    flags += ["--enable-expert-parallel", "--num-redundant-experts", "1"]
+    flags += ["--device", "cpu", "--dtype", "float32", "--kv-blocks", "64"]
+    with (
+        serving(*flags, log=tmp_path_factory.mktemp("log") / "stderr.txt") as (_, url),
+        httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False) as client,
+    ):
+        yield client
 
 
 def seen(client: httpx.Client, good: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

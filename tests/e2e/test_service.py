@@ -27,7 +27,9 @@ import httpx
 import pytest
 
 from epidote_loadgen.pictures import ImageFormat, draw, encode, sample_scene
+from epidote_workers import process_traces as traces
 from epidote_workers.process_tree import Process, command_name, descendants, is_running
+from epidote_workers.service_process import serving
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("ray")
@@ -36,7 +38,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 KEY = "e2e-secret"
 SPLIT = {"encode": 1, "prefill": 1, "decode": 2, "all": 0}
-START_S = 400.0  # four processes import torch
 RECOVER_S = 240.0
 PATIENCE_S = 240.0  # whatever should happen at once
 LONG_TOKENS = 96
@@ -93,50 +94,24 @@ class Service:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    shared_before = traces.shared_memory()
+    flags = ["--model", "demo", "--roles", "encode=1,prefill=1,decode=2", "--device", "cpu"]
+    flags += ["--dtype", "float32"]  # tokens are then equal whatever shares the batch
+    environ = {
+        "EPIDOTE_API_KEY": KEY,
+        # a worker takes over in a second, on a machine that has the time
+        "EPIDOTE_GATEWAY_NO_WORKER_TIMEOUT_S": "200",
+    }
     log = tmp_path_factory.mktemp("service") / "stderr.txt"
-    command = [sys.executable, "-m", "epidote_workers.cli", "serve", "--model", "demo"]
-    command += ["--roles", "encode=1,prefill=1,decode=2", "--port", "0", "--device", "cpu"]
-    command += ["--dtype", "float32"]  # tokens are then equal whatever shares the batch
-    shared_before = shared_memory()
-    with log.open("w") as stderr:
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            start_new_session=True,  # its own group: signals of this test run do not reach it
-            env={
-                **os.environ,
-                "EPIDOTE_API_KEY": KEY,
-                # a worker takes over in a second, on a machine that has the time
-                "EPIDOTE_GATEWAY_NO_WORKER_TIMEOUT_S": "200",
-            },
-        )
-    timer = threading.Timer(START_S, process.kill)
-    timer.start()
-    assert process.stdout is not None
-    ready = process.stdout.readline()
-    timer.cancel()
-    found = re.search(r"(http://\S+)/v1", ready)
-    if found is None:
-        process.kill()
-        pytest.fail(f"the service did not start: {ready!r}\n{log.read_text()}")
-    print(ready.strip())
-    raylet = next(p for p in descendants(process.pid) if command_name(p) == "raylet")
-    arguments = Path(f"/proc/{raylet[0]}/cmdline").read_text()
-    directory = Path(re.search(r"(/[^\0= ]*epidote-[^/\0]+)/r/session", arguments).group(1))  # type: ignore[union-attr]
-    headers = {"authorization": f"Bearer {KEY}"}
-    with httpx.Client(base_url=found.group(1), headers=headers, timeout=PATIENCE_S) as http:
-        running = Service(process, found.group(1), directory, http, shared_before)
-        running.note_processes()
-        yield running
-    if process.poll() is None:
-        running.note_processes()
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()  # Ray's processes die with it
+    with serving(*flags, log=log, environ=environ) as (process, url):
+        raylet = next(p for p in descendants(process.pid) if command_name(p) == "raylet")
+        directory = re.search(r"(/[^\0= ]*epidote-[^/\0]+)/r/session", traces.command_line(raylet))
+        assert directory is not None
+        headers = {"authorization": f"Bearer {KEY}"}
+        with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE_S) as http:
+            running = Service(process, url, Path(directory[1]), http, shared_before)
+            running.note_processes()
+            yield running
 
 
 def picture(seed: int = 3) -> bytes:
@@ -253,7 +228,7 @@ def test_nothing_listens_beyond_loopback(service: Service):
     addresses = {
         address
         for process in descendants(service.process.pid) | {(service.process.pid, 0)}
-        for address in listening(process[0])
+        for address in traces.listening(process[0])
     }
     assert addresses
     assert {a for a in addresses if not a.endswith(("0100007F", "01000000"))} == set()
@@ -323,7 +298,9 @@ def num_resumes(
 
 def test_the_register_may_die_while_requests_run(service: Service):
     service.note_processes()
-    register = next(p for p in service.seen if "ServeReplica:epidote:Fleet" in title(p))
+    register = next(
+        p for p in service.seen if "ServeReplica:epidote:Fleet" in traces.command_line(p)
+    )
     with load(service):
         os.kill(register[0], signal.SIGKILL)
         started_s = time.monotonic()
@@ -365,7 +342,9 @@ def test_nothing_is_held_when_nothing_runs(service: Service):
 def test_ctrl_c_ends_everything_it_started(service: Service):
     service.note_processes()
     pids = {process[0] for process in service.seen}
-    assert any("ServeReplica:epidote:Engine" in title(process) for process in service.seen)
+    assert any(
+        "ServeReplica:epidote:Engine" in traces.command_line(process) for process in service.seen
+    )
     body = {"model": "demo", "prompt": "red circle", "max_tokens": 200, "ignore_eos": True}
     with ThreadPoolExecutor() as threads:
         asked = threads.submit(service.http.post, "/v1/completions", json=body)
@@ -380,8 +359,8 @@ def test_ctrl_c_ends_everything_it_started(service: Service):
     print(f"stopped after {time.monotonic() - started_s:.1f} s")
     assert [process for process in service.seen if is_running(process)] == []
     assert not service.directory.exists()
-    left = shared_memory() - service.shared_before
-    assert [name for name in left if owned_by(name, pids)] == []
+    left = traces.shared_memory() - service.shared_before
+    assert [name for name in left if traces.is_named_after(name, pids)] == []
 
 
 def epidote(service: Service, *arguments: str) -> str:
@@ -394,36 +373,3 @@ def epidote(service: Service, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def listening(pid: int) -> set[str]:
-    """The local addresses (hexadecimal, as /proc/net has them) that a process listens on."""
-    inodes: set[str] = set()
-    with contextlib.suppress(OSError):
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                target = os.readlink(descriptor)
-                if target.startswith("socket:["):
-                    inodes.add(target[8:-1])
-    found = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and fields[9] in inodes:
-                found.add(fields[1].split(":")[0])
-    return found
-
-
-def title(process: Process) -> str:
-    try:
-        return Path(f"/proc/{process[0]}/cmdline").read_text()
-    except OSError:
-        return ""
-
-
-def shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("*")}
-
-
-def owned_by(name: str, pids: set[int]) -> bool:
-    return any(number.isdigit() and int(number) in pids for number in re.split(r"\D+", name))

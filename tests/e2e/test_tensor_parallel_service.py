@@ -1,11 +1,6 @@
 """`epidote serve --tensor-parallel-size 2`: the answers are the whole model's."""
 
 import base64
-import re
-import signal
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 from random import Random
@@ -21,13 +16,14 @@ from epidote_engine.in_process import serve
 from epidote_engine.processing import PromptProcessor
 from epidote_engine.settings import EngineConfig
 from epidote_loadgen.pictures import ImageFormat, draw, encode, sample_scene
-from epidote_workers.process_tree import Process, descendants, is_running
+from epidote_workers.process_traces import command_line
+from epidote_workers.process_tree import descendants, is_running
+from epidote_workers.service_process import serving
 
 pytest.importorskip("ray")
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
-START_S = 400.0
 PATIENCE_S = 240.0
 TOKENS = 24
 PICTURE = draw(sample_scene(Random(3)))
@@ -35,42 +31,18 @@ QUESTIONS = (("What is 2 + 2?", False), ("How many shapes are there?", True))
 
 
 def test_a_service_over_two_ranks_says_what_the_whole_model_says(tmp_path: Path) -> None:
-    log = tmp_path / "stderr.txt"
-    command = [sys.executable, "-m", "epidote_workers.cli", "serve", "--model", "demo"]
-    command += ["--roles", "all=1", "--tensor-parallel-size", "2", "--port", "0"]
-    command += ["--device", "cpu", "--dtype", "float32"]
-    with log.open("w") as stderr:
-        service = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
-        )
-    timer = threading.Timer(START_S, service.kill)
-    timer.start()
-    try:
-        assert service.stdout is not None
-        ready = service.stdout.readline()
-        timer.cancel()
-        found = re.search(r"(http://\S+)/v1", ready)
-        assert found is not None, f"not started: {ready!r}\n{log.read_text()}"
+    flags = ["--model", "demo", "--roles", "all=1", "--tensor-parallel-size", "2"]
+    flags += ["--device", "cpu", "--dtype", "float32"]
+    with serving(*flags, log=tmp_path / "stderr.txt") as (service, url):
         processes = descendants(service.pid)
-        commands = [title(process) for process in processes]
-        assert sum(b"epidote_workers.ranks.follower" in line for line in commands) == 1
-        answers = [asked(found[1], text, has_picture) for text, has_picture in QUESTIONS]
-    finally:
-        timer.cancel()
-        service.send_signal(signal.SIGINT)
-        service.wait(PATIENCE_S)
+        commands = [command_line(process) for process in processes]
+        assert sum("epidote_workers.ranks.follower" in line for line in commands) == 1
+        answers = [asked(url, text, has_picture) for text, has_picture in QUESTIONS]
     assert answers == [wanted(text, has_picture) for text, has_picture in QUESTIONS]
     deadline_s = time.monotonic() + PATIENCE_S
     while any(is_running(process) for process in processes):
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
-
-
-def title(process: Process) -> bytes:
-    try:
-        return Path(f"/proc/{process[0]}/cmdline").read_bytes()
-    except OSError:  # one of Ray's that has ended since
-        return b""
 
 
 def asked(url: str, text: str, has_picture: bool) -> str:
