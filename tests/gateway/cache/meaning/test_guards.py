@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from epidote_gateway.cache.meaning.guards.languages import language_of
 from epidote_gateway.cache.meaning.guards.word_guards import MAX_CHARACTERS, WordGuards
 from epidote_gateway.cache.policy import Guard, GuardsSpec
 from epidote_gateway.cache.protocols import Reason
@@ -134,6 +135,10 @@ def test_any_two_texts_are_judged_alike_in_either_order(asked: str, cached: str)
 def test_any_text_agrees_with_itself_and_its_spacing(text: str) -> None:
     assert GUARDS.check(text, text) is None
     assert GUARDS.check(f"  {text}", text) is None
+
+
+def test_of_scripts_that_are_equally_many_the_first_counts_in_every_process() -> None:
+    assert [language_of(text) for text in ("жλ", "λж", "λжж")] == ["cyrillic", "greek", "cyrillic"]
 
 
 def test_questions_too_long_to_compare_agree_only_if_equal() -> None:

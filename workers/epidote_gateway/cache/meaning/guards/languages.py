@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 
 _COMMON = {
     "en": "the is are what how do does of to in for my can i you and a which who when where why",
@@ -30,7 +31,7 @@ def language_of(text: str) -> str:
         scripts = [script for script in map(_script, text) if script]
         if scripts:
             japanese = {"hiragana", "katakana"} & set(scripts)
-            return "japanese" if japanese else max(set(scripts), key=scripts.count)
+            return "japanese" if japanese else Counter(scripts).most_common(1)[0][0]
     words = _WORD.findall(text.lower())
     scores = {name: sum(word in known for word in words) for name, known in _WORDS.items()}
     first, second = sorted(scores.values(), reverse=True)[:2]
