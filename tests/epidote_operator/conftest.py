@@ -22,3 +22,10 @@ async def api(cluster: LocalCluster) -> AsyncIterator[KubeApi]:
     """The test cluster's administrator."""
     async with KubeApi.connected(guarded_credentials(cluster.kubeconfig)) as connected:
         yield connected
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every wait of a cluster test ends by itself and says for what it waited: that comes first."""
+    for item in items:
+        if item.get_closest_marker("cluster") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(1800))

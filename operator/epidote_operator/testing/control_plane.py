@@ -39,6 +39,8 @@ USERS = {  # user: groups
     "system:kube-scheduler": "",
 }
 
+_GIVEN: set[int] = set()  # an operator's process takes seconds until it listens
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
@@ -52,11 +54,16 @@ class Ports:
 
     @classmethod
     def free(cls) -> "Ports":
-        """Ports that nobody listens on now."""
-        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(5)]
-        numbers = [sock.getsockname()[1] for sock in sockets]
+        """Ports that nobody listens on now, and that no earlier call here has given away."""
+        sockets, numbers = list[socket.socket](), list[int]()
+        while len(numbers) < len(cls.__dataclass_fields__):
+            sockets.append(socket.create_server(("127.0.0.1", 0)))
+            number = sockets[-1].getsockname()[1]
+            if number not in _GIVEN:
+                numbers.append(number)
         for sock in sockets:
             sock.close()
+        _GIVEN.update(numbers)
         return cls(**dict(zip(cls.__dataclass_fields__, numbers, strict=True)))
 
 

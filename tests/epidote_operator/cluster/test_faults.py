@@ -140,15 +140,16 @@ async def test_worker_pod_killed_in_mid_switch_is_replaced(story: Story) -> None
 
 
 async def test_pod_that_finds_no_room_gives_its_gpu_back(story: Story) -> None:
-    """The node has six: of eight workers two can't be placed."""
+    """The node has six: of eight workers two can't be placed, and time flies for them."""
     await change_service(
-        story.api, NAME, {"scaling": {"startDeadlineSeconds": 5, "startBackoffSeconds": 600}}
+        story.api, NAME, {"scaling": {"startDeadlineSeconds": 600, "startBackoffSeconds": 600}}
     )
     await story.ask_size(8)
     operator = story.operator()
     await operator.until(
         lambda status: status.ready_workers == 6 and status.workers == 8, "two pods wait for room"
     )
+    operator.skew_s += 601.0
     status = await operator.until(
         lambda status: status.workers == 6 and status.ready_workers == 6,
         "the two were given up",
@@ -198,7 +199,7 @@ async def test_stuck_drain_is_replaced(story: Story) -> None:
     await live_until_killed(story, "ask_switch", "before")
     pods = await story.pods()
     (name,) = [n for n, pod in pods.items() if SWITCH in pod["metadata"].get("annotations", {})]
-    operator = story.operator(stuck_s=5.0)
+    operator = story.operator(stuck_s=600.0)
     gateways = operator.state.memory.gateways
     real = gateways.fleet
 
@@ -216,7 +217,7 @@ async def test_stuck_drain_is_replaced(story: Story) -> None:
     operator.skew_s = 30.0
     status = await operator.tick()
     assert [switch.state.value for switch in status.switches] == ["Draining"], "still patient"
-    operator.skew_s = 30.0 + 10.0  # the drain's deadline, and the patience after it
+    operator.skew_s = 30.0 + 600.0  # the drain's deadline, and the patience after it
     await operator.tick()
     gateways.fleet = real  # type: ignore[method-assign]
     await operator.until(settled(2, 1, 1), "the stuck worker was replaced")
@@ -278,7 +279,7 @@ async def test_a_revision_that_never_comes_up_is_given_up_and_the_old_one_serves
     story: Story,
 ) -> None:
     pods = await story.pods()
-    rollout = {"progressDeadlineSeconds": 60, "maxSurgeWorkers": 1}
+    rollout = {"progressDeadlineSeconds": 600, "maxSurgeWorkers": 1}
     await change_service(story.api, NAME, {"rollout": rollout})
     operator = story.operator()
     await operator.tick()
@@ -287,7 +288,7 @@ async def test_a_revision_that_never_comes_up_is_given_up_and_the_old_one_serves
     await operator.until(
         lambda status: status.workers == len(pods) + 1, "a new worker was asked for"
     )
-    operator.skew_s += 61.0
+    operator.skew_s += 601.0
     status = await operator.until(
         lambda status: status.workers == len(pods), "the one that never came up was given up"
     )

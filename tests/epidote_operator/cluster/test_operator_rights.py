@@ -34,6 +34,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cl
 
 CHART = Path(__file__).resolve().parents[3] / "charts/epidote"
 SYSTEM, RELEASE = "rights", "release"
+# Both revisions find room at once: what is done for want of it needs no other right.
+ROOMY = {
+    "pool": {"device": "Cpu", "minWorkers": 4, "maxWorkers": 4},
+    "rollout": {"maxSurgeWorkers": 4},
+}
 ACCOUNT, NAME = f"{RELEASE}-epidote-operator", "rightful"
 
 
@@ -126,7 +131,7 @@ async def test_the_charts_account_is_refused_nothing_that_the_operator_asks_for(
     operator = OperatorProcess(kubeconfig, log, settings)
     told, roles = "", paths.collection("rbac.authorization.k8s.io/v1", "rolebindings", NAMESPACE)
     try:
-        async with service_of_its_own(api, service_manifest(NAME, IMAGE)):
+        async with service_of_its_own(api, service_manifest(NAME, IMAGE, **ROOMY)):
             await serves(api, operator, (1, 1, 2), "the fleet serves")
             fewer = [{"name": "Encode", "minWorkers": 2}, {"name": "Decode", "maxWorkers": 1}]
             await change_service(api, NAME, {"roles": fewer, "cache": {"policyName": "none-yet"}})

@@ -16,7 +16,7 @@ from epidote_operator.kube.errors import KubeError
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 1.0
+POLL_S = 0.25  # clients of an old gateway have five seconds to hear of the new one
 HEADER = "127.0.0.1 localhost\n"
 NOBODY = "127.255.255.254"  # no pod gets it, see `addresses`
 
