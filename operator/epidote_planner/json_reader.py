@@ -33,7 +33,7 @@ def a_number(data: object, path: str, *, least: float = -inf, most: float = inf)
     Raises:
         ValueError: it is none, or out of range.
     """
-    require_number(path, data, least=least, most=MOST)
+    require_number(path, data, least=least, most=most)
     assert isinstance(data, int | float)
     return data
 
@@ -55,7 +55,7 @@ def numbers(data: object, path: str, *, least: float = -inf, most: float = inf) 
     """
     items = {} if data is None else a_mapping(data, path)
     return {
-        key: a_number(value, f"{path}.{key}", least=least, most=MOST)
+        key: a_number(value, f"{path}.{key}", least=least, most=most)
         for key, value in items.items()
     }
 

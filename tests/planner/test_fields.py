@@ -127,25 +127,33 @@ def test_plan_tells_why_it_started_afresh(data: Any, told: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "value"),
+    ("path", "most"),
     [
-        (("modalities", "image", "rates", "output_tokens", "level"), 1e300),
-        (("modalities", "image", "shapes", "input_tokens", "p99"), 1e300),
-        (("pool_need", "promises", 0, 1), 1e300),
-        (("pool_steady", "error2"), 1e300),
+        (("modalities", "image", "rates", "output_tokens", "level"), 1e20),
+        (("modalities", "image", "shapes", "input_tokens", "p99"), 1e20),
+        (("pool_need", "promises", 0, 1), 1e20),
+        (("pool_steady", "error2"), 1e40),  # a square itself
     ],
 )
 def test_stored_figures_of_which_a_square_is_no_number_start_afresh(
-    path: tuple[Any, ...], value: float
+    path: tuple[Any, ...], most: float
 ) -> None:
     data = stored()
     place = data
     for key in path[:-1]:
         place = place[key]
-    place[path[-1]] = value
+    place[path[-1]] = 1e300
     memory = PlannerMemory.from_json(data)
     assert memory == PlannerMemory()
-    assert "<= 1e+20" in memory.unreadable
+    assert f"<= {most:g}" in memory.unreadable
+    place[path[-1]] = 0.99 * most
+    assert not PlannerMemory.from_json(data).unreadable
+
+
+def test_stored_series_that_began_after_its_last_figure_starts_afresh() -> None:
+    data = stored()
+    data["pool_need"]["since_s"] = data["pool_need"]["at_s"] + 1.0
+    assert ".since_s: want" in PlannerMemory.from_json(data).unreadable
 
 
 @pytest.mark.parametrize(
