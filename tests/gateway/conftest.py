@@ -140,3 +140,22 @@ def chat() -> Callable[..., dict[str, Any]]:
         }
 
     return body
+
+
+@pytest.fixture
+def assert_openai_error() -> Callable[..., dict[str, Any]]:
+    """`assert_openai_error(response, status)`: the error, which has the shape of OpenAI's."""
+
+    def check(response: httpx.Response, status: int) -> dict[str, Any]:
+        assert response.status_code == status, response.text
+        assert response.headers["content-type"] == "application/json"
+        assert response.headers["x-request-id"]
+        assert set(response.json()) == {"error"}
+        error: dict[str, Any] = response.json()["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert isinstance(error["message"], str)
+        assert error["type"]
+        assert error["code"]
+        return error
+
+    return check
