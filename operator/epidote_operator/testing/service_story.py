@@ -10,7 +10,10 @@ import copy
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from epidote_operator.act.kubernetes_hands import KubernetesHands
 from epidote_operator.cache_policies import CachePolicies
@@ -26,8 +29,10 @@ from epidote_operator.spec.service_status import MultimodalServiceStatus
 from epidote_operator.telemetry import OperatorMetrics
 
 TICK_S = 0.25
-PATIENCE_S = 120.0  # CI's cores are slow and shared
+PATIENCE_S = 300.0  # ten times what the longest of them takes on two idle cores
+REAL_PATIENCE_S = 400.0  # real workers import torch, a fleet and its successor at once
 NAMESPACE = "default"
+DEMO = Path(__file__).resolve().parents[3] / "crds/samples/demo.yaml"
 
 Pods = dict[str, Manifest]
 
@@ -70,6 +75,16 @@ def service_manifest(name: str, image: str, **spec: Any) -> Manifest:
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {**base, **spec},
     }
+
+
+def demo_sample(name: str, num_workers: int, **scaling: Any) -> Manifest:
+    """The demo sample with so many real workers and small caches, looked at every second."""
+    document: Manifest = yaml.safe_load(DEMO.read_text(encoding="utf-8"))
+    document["metadata"] = {"name": name, "namespace": NAMESPACE}
+    sizes = {"minWorkers": num_workers, "maxWorkers": num_workers}
+    document["spec"]["pool"] |= {**sizes, "kvBlocks": 512}
+    document["spec"]["scaling"] |= {"tickSeconds": 1, **scaling}
+    return document
 
 
 @dataclass

@@ -5,11 +5,8 @@ import contextlib
 import os
 import signal
 import time
-from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from epidote_operator.kube import paths
 from epidote_operator.kube.api import KubeApi
@@ -20,7 +17,9 @@ from epidote_operator.testing.cluster import LocalCluster
 from epidote_operator.testing.demo import processes_of
 from epidote_operator.testing.service_story import (
     NAMESPACE,
+    REAL_PATIENCE_S,
     OperatorLife,
+    demo_sample,
     service_of_its_own,
     settled,
     worker_pods,
@@ -35,25 +34,16 @@ pytestmark = [
     pytest.mark.xdist_group("cluster"),
 ]
 
-SAMPLE = Path(__file__).resolve().parents[3] / "crds/samples/demo.yaml"
-PATIENCE_S = 400.0  # workers import torch, twice, on CI's two cores
-
-
-def sample() -> dict[str, Any]:
-    """As small as a fleet can be. Nothing is decided: whoever is lost comes back all the same."""
-    document: dict[str, Any] = yaml.safe_load(SAMPLE.read_text(encoding="utf-8"))
-    document["metadata"] = {"name": "headless", "namespace": NAMESPACE}
-    document["spec"]["pool"] |= {"minWorkers": 3, "maxWorkers": 3, "kvBlocks": 512}
-    document["spec"]["scaling"] |= {"mode": "Off", "tickSeconds": 1}
-    return document
+# As small as a fleet can be. Nothing is decided: whoever is lost comes back all the same.
+FLEET = demo_sample("headless", 3, mode="Off")
 
 
 async def test_a_fleet_comes_back_by_itself_when_its_head_became_another_one(
     cluster: LocalCluster, api: KubeApi
 ) -> None:
-    async with service_of_its_own(api, sample()) as name:
+    async with service_of_its_own(api, FLEET) as name:
         operator = OperatorLife(api, name)
-        await operator.until(settled(1, 1, 1), "the fleet serves", patience_s=PATIENCE_S)
+        await operator.until(settled(1, 1, 1), "the fleet serves", patience_s=REAL_PATIENCE_S)
         before = await worker_pods(api, name)
 
         def url() -> str:
@@ -65,11 +55,13 @@ async def test_a_fleet_comes_back_by_itself_when_its_head_became_another_one(
             for pid in processes_of(cluster, f"{name}-head"):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            await operator.until(another_head, "the head is another one", patience_s=PATIENCE_S)
-            await operator.until(settled(1, 1, 1), "the fleet is back", patience_s=PATIENCE_S)
+            await operator.until(
+                another_head, "the head is another one", patience_s=REAL_PATIENCE_S
+            )
+            await operator.until(settled(1, 1, 1), "the fleet is back", patience_s=REAL_PATIENCE_S)
             back_s = time.monotonic() - began_s
             num_ok = tally.num_ok
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(REAL_PATIENCE_S):
                 while tally.num_ok < num_ok + 4:
                     await asyncio.sleep(0.1)
         print(f"back after {back_s:.0f} s; {tally.num_ok} ok, {len(tally.failures)} failed")

@@ -2,24 +2,23 @@
 
 import asyncio
 import base64
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import openai
 import pytest
-import yaml
 
 from epidote_loadgen.pictures import ImageFormat, draw, encode, sample_scene
 from epidote_loadgen.questions import QuestionType, ask
-from epidote_operator.kube.api import KubeApi
+from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.testing.client_traffic import traffic
 from epidote_operator.testing.cluster import LocalCluster
 from epidote_operator.testing.demo import processes_of
 from epidote_operator.testing.service_story import (
-    NAMESPACE,
+    REAL_PATIENCE_S,
     OperatorLife,
     change_service,
+    demo_sample,
     service_of_its_own,
     settled,
     until_true,
@@ -34,17 +33,11 @@ pytestmark = [
     pytest.mark.xdist_group("cluster"),
 ]
 
-SAMPLE = Path(__file__).resolve().parents[3] / "crds/samples/demo.yaml"
-PATIENCE_S = 400.0  # four workers import torch, on CI's two cores
 
-
-def sample() -> dict[str, Any]:
+def fleet() -> Manifest:
     """The sample, with as many workers as a switch needs, and no more than two cores carry."""
-    document: dict[str, Any] = yaml.safe_load(SAMPLE.read_text(encoding="utf-8"))
-    document["metadata"]["namespace"] = NAMESPACE
-    document["spec"]["pool"] |= {"minWorkers": 4, "maxWorkers": 4, "kvBlocks": 512}
+    document = demo_sample("demo", 4, dwellSeconds=0, switchCooldownSeconds=0)
     document["spec"]["roles"] = [{"name": "Decode", "minWorkers": 2}]
-    document["spec"]["scaling"] |= {"tickSeconds": 1, "dwellSeconds": 0, "switchCooldownSeconds": 0}
     return document
 
 
@@ -77,7 +70,7 @@ async def right_answers(url: str, model: str, count: int) -> int:
 async def test_the_demo_sample_serves_switches_a_role_and_leaves_nothing_behind(
     cluster: LocalCluster, api: KubeApi
 ) -> None:
-    async with service_of_its_own(api, sample()) as name:
+    async with service_of_its_own(api, fleet()) as name:
         await serves_and_switches(cluster, api, name)
 
     async def no_process() -> bool:
@@ -88,16 +81,18 @@ async def test_the_demo_sample_serves_switches_a_role_and_leaves_nothing_behind(
 
 async def serves_and_switches(cluster: LocalCluster, api: KubeApi, name: str) -> None:
     operator = OperatorLife(api, name)
-    await operator.until(settled(1, 1, 2), "the fleet serves", patience_s=PATIENCE_S)
+    await operator.until(settled(1, 1, 2), "the fleet serves", patience_s=REAL_PATIENCE_S)
     (url,) = operator.state.memory.gateways.all
     assert await right_answers(url, name, 4) >= 3, "the demo model counts well, not perfectly"
     assert processes_of(cluster, name), "they run as this cluster's pods"
     async with traffic(lambda: url, model=name) as tally:
         roles = [{"name": "Encode", "minWorkers": 2}, {"name": "Decode", "maxWorkers": 1}]
         await change_service(api, name, {"roles": roles})
-        status = await operator.until(settled(2, 1, 1), "a worker switched", patience_s=PATIENCE_S)
+        status = await operator.until(
+            settled(2, 1, 1), "a worker switched", patience_s=REAL_PATIENCE_S
+        )
         before = tally.num_ok
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(REAL_PATIENCE_S):
             while tally.num_ok < before + 4:
                 await asyncio.sleep(0.1)
     assert tally.failures == []

@@ -1,20 +1,19 @@
 """A rollout with real workers, on one host's network: the new revision is a fleet of its own."""
 
 import asyncio
-from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from epidote_operator.kube.api import KubeApi
+from epidote_operator.kube.api import KubeApi, Manifest
 from epidote_operator.testing.client_traffic import traffic
 from epidote_operator.testing.cluster import LocalCluster
 from epidote_operator.testing.node.names import NOBODY
 from epidote_operator.testing.service_story import (
     NAMESPACE,
+    REAL_PATIENCE_S,
     OperatorLife,
     change_service,
+    demo_sample,
     service_of_its_own,
     settled,
     until_true,
@@ -30,18 +29,12 @@ pytestmark = [
     pytest.mark.xdist_group("cluster"),
 ]
 
-SAMPLE = Path(__file__).resolve().parents[3] / "crds/samples/demo.yaml"
-PATIENCE_S = 400.0  # workers import torch, twice, on CI's two cores
 
-
-def sample() -> dict[str, Any]:
+def fleet() -> Manifest:
     """As small as a fleet can be: nobody encodes. Nothing else is decided meanwhile."""
-    document: dict[str, Any] = yaml.safe_load(SAMPLE.read_text(encoding="utf-8"))
-    document["metadata"] = {"name": "rolled", "namespace": NAMESPACE}
+    document = demo_sample("rolled", 2, mode="Off")
     document["spec"]["model"]["modalities"] = ["Text"]
-    document["spec"]["pool"] |= {"minWorkers": 2, "maxWorkers": 2, "kvBlocks": 512}
     document["spec"]["roles"] = [{"name": "Prefill"}, {"name": "Decode"}]
-    document["spec"]["scaling"] |= {"mode": "Off", "tickSeconds": 1}
     document["spec"]["rollout"] = {"maxSurgeWorkers": 2}
     return document
 
@@ -66,9 +59,11 @@ class Name:
 async def test_changed_workers_take_over_without_a_lost_request(
     cluster: LocalCluster, api: KubeApi
 ) -> None:
-    async with service_of_its_own(api, sample()) as name:
+    async with service_of_its_own(api, fleet()) as name:
         operator = OperatorLife(api, name)
-        before = await operator.until(settled(0, 1, 1), "the fleet serves", patience_s=PATIENCE_S)
+        before = await operator.until(
+            settled(0, 1, 1), "the fleet serves", patience_s=REAL_PATIENCE_S
+        )
         old = await worker_pods(api, name)
 
         address = Name(cluster, name)
@@ -82,16 +77,16 @@ async def test_changed_workers_take_over_without_a_lost_request(
             await operator.until(
                 lambda status: status.revision != before.revision and settled(0, 1, 1)(status),
                 "the new revision serves alone",
-                patience_s=PATIENCE_S,
+                patience_s=REAL_PATIENCE_S,
             )
             num_ok = tally.num_ok
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(REAL_PATIENCE_S):
                 while tally.num_ok < num_ok + 4:
                     await asyncio.sleep(0.1)
         new = await worker_pods(api, name)
         assert not set(old) & set(new)
         (gateway,) = operator.state.memory.gateways.all.values()
-        fleet = await gateway.fleet(0.0)
-        assert {worker.node_id for worker in fleet.workers} == set(new), "they joined their own"
+        joined = await gateway.fleet(0.0)
+        assert {worker.node_id for worker in joined.workers} == set(new), "they joined their own"
         assert tally.failures == []
         await operator.end()
