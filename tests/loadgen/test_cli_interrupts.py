@@ -15,7 +15,8 @@ from epidote_loadgen.cli import app, main
 from epidote_loadgen.cli_results import write_outputs
 from epidote_loadgen.cli_session import interruptible
 
-PATIENT = ("--set", "limits.max_lateness_s=60")  # CI may be slow; that is not what is tried
+# CI may be slow; that is not what is tried.
+PATIENT = ("--set", "limits.max_lateness_s=60", "--ttft-ms", "60000")
 
 
 def cli(*arguments: str) -> Result:

@@ -104,12 +104,13 @@ async def test_a_fault_is_told_by_its_name_and_harms_nobody_else(fault: Fault) -
     async with mocked(settings, limits) as (client, server):
         client.send(*(planned(index) for index in range(24)))
         records = await client.ended(24)
-        hit = [bool(r.fault) for r in sorted(server.truth.served, key=lambda r: int(r.key[4:]))]
-    assert 0 < sum(hit) < 24
-    if status is not RequestStatus.TIMEOUT:  # on a slow machine good ones may run into it too
-        assert [record.ok for record in records] == [not was_hit for was_hit in hit]
-    for record, was_hit in zip(records, hit, strict=True):
-        if was_hit:
+        hit = {int(r.key[4:]): bool(r.fault) for r in server.truth.served}
+    assert 0 < sum(hit.values()) < len(hit)
+    # On a slow machine good ones may time out too, or before they have reached the server.
+    if status is not RequestStatus.TIMEOUT:
+        assert {record.index: not record.ok for record in records} == hit
+    for record in records:
+        if hit.get(record.index):
             assert record.status is status
             assert error in record.error
 
