@@ -85,6 +85,13 @@ class Service:
             assert time.monotonic() - started_s < PATIENCE_S
             time.sleep(0.05)
 
+    def wait_for_work(self) -> None:
+        """Until a worker has its part of a request: who does the others is chosen by then."""
+        started_s = time.monotonic()
+        while not any(has_work(worker["load"]) for worker in self.fleet()):
+            assert time.monotonic() - started_s < PATIENCE_S
+            time.sleep(0.02)
+
     def pid_of(self, role: str) -> int:
         return next(int(w["pid"]) for w in self.fleet() if w["role"] == role)
 
@@ -112,6 +119,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             running = Service(process, url, Path(directory[1]), http, shared_before)
             running.note_processes()
             yield running
+
+
+def has_work(load: dict[str, Any]) -> bool:
+    """Also blocks that wait for another worker to fill them."""
+    are_held = load["num_free_kv_blocks"] < load["num_kv_blocks"]
+    return bool(are_held or load["num_waiting"] or load["num_running"])
 
 
 def picture(seed: int = 3) -> bytes:
@@ -254,6 +267,7 @@ def test_a_request_outlives_a_killed_worker_of_each_stage_which_comes_back_in_th
         with ThreadPoolExecutor(4) as pool:
             streams = [pool.submit(long_answer, service, question) for _ in range(4)]
             service.wait_for_in_flight(4)
+            service.wait_for_work()
             service.note_processes()
             os.kill(victim, signal.SIGKILL)
             answers = [stream.result(timeout=PATIENCE_S) for stream in streams]
