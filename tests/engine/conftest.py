@@ -1,5 +1,6 @@
 """Tiny models for all tests of the engine: prompt processors, and what transformers generates."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,16 +77,17 @@ class Case:
         messages = [{"role": "user", "content": content}]
         return Prompt(self.processor.render_chat(messages, media=media), tuple(media))
 
-    def expected(self, prompt: Prompt, num_tokens: int = 12) -> list[int]:
-        """What transformers generates."""
-        import transformers
-
+    def inputs(self, prompt: Prompt, answer: Sequence[int] = ()) -> dict[str, Any]:
+        """What transformers takes: the prompt with its media, and what was answered so far."""
         spans = prompt.rendered.media
-        types = torch.zeros(1, len(prompt.rendered.token_ids), dtype=torch.int)
+        ids = torch.tensor([[*prompt.rendered.token_ids, *answer]])
+        types = torch.zeros_like(ids, dtype=torch.int)
         for span in spans:
             for offset, count in span.token_runs:
                 types[0, offset : offset + count] = 1 if span.kind is MediaKind.IMAGE else 2
-        inputs: dict[str, Any] = {"mm_token_type_ids": types} if spans else {}
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if spans:
+            inputs["mm_token_type_ids"] = types
         patchify = Patchifier(
             self.processor.spec.vision, dtype=torch.float32, device=torch.device("cpu")
         )
@@ -100,15 +102,31 @@ class Case:
         seconds = [span.second_per_grid_s for span in spans if span.kind is MediaKind.VIDEO]
         if seconds and self.processor.spec.architecture is Architecture.QWEN2_5_VL:
             inputs["second_per_grid_ts"] = torch.tensor(seconds)
-        ids = torch.tensor([prompt.rendered.token_ids])
+        return inputs
+
+    def expected(self, prompt: Prompt, num_tokens: int = 12) -> list[int]:
+        """What transformers generates."""
+        import transformers
+
         greedy = transformers.GenerationConfig(
             max_new_tokens=num_tokens, do_sample=False, pad_token_id=0
         )
         with torch.no_grad():
-            out = self.reference.generate(
-                ids, attention_mask=torch.ones_like(ids), generation_config=greedy, **inputs
-            )
-        return out[0, ids.shape[1] :].tolist()
+            out = self.reference.generate(**self.inputs(prompt), generation_config=greedy)
+        return out[0, len(prompt.rendered.token_ids) :].tolist()
+
+    def check(self, prompt: Prompt, tokens: list[int]) -> None:
+        """`tokens` are what transformers generates, up to where it can't tell its two best tokens
+        apart itself: their logits differ by less than 1e-5 of the logits' scale."""
+        expected = self.expected(prompt)
+        assert len(tokens) == len(expected)
+        if tokens != expected:
+            at = next(i for i, (a, b) in enumerate(zip(tokens, expected, strict=True)) if a != b)
+            with torch.no_grad():
+                logits = self.reference(**self.inputs(prompt, expected[:at])).logits[0, -1]
+            best = logits.topk(2).values
+            is_tied = bool(best[0] - best[1] < 1e-5 * logits.abs().max())
+            assert is_tied, f"output {at}: {tokens} for {expected}"
 
 
 @pytest.fixture(
