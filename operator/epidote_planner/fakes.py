@@ -107,6 +107,21 @@ def snapshot(
     )
 
 
+def switches(decided: Plan) -> list[SwitchRole]:
+    """The plan's switches, in order."""
+    return [action for action in decided.actions if isinstance(action, SwitchRole)]
+
+
+def starts(decided: Plan) -> int:
+    """How many workers the plan starts."""
+    return sum(action.count for action in decided.actions if isinstance(action, AddWorkers))
+
+
+def removals(decided: Plan) -> list[RemoveWorker]:
+    """The plan's removals, in order, with those that it gave up."""
+    return [action for action in decided.actions if isinstance(action, RemoveWorker)]
+
+
 @dataclass
 class PretendCluster:
     """Carries plans out: a switch takes a tick, starts and removals take theirs."""
