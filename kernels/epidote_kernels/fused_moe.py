@@ -5,12 +5,14 @@ tokens with the gate and up projections of their expert and applies the activati
 multiplies with the down projection and puts rows back by pair; a third adds each token's pairs by
 weight. Tiles have rows of one expert; their number is bounded by sizes alone, and programs past
 the last tile end at once. Neighbouring programs share an expert's weights, so that an expert with
-many tiles reads them from L2.
+many tiles reads them from L2. Weights of 8 bits are widened behind their loads to what tokens are
+in; a column's scale, which every term of its sum shares, follows the sum.
 
 Sources: MegaBlocks, Gale et al., MLSys 2023; SwiGLU: Shazeer, 2020.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -43,6 +45,7 @@ def _tile_of_program(num_tiles, num_columns, BLOCK_COLUMNS: tl.constexpr, GROUP:
 def moe_gate_up_kernel(
     x_ptr,
     weight_ptr,
+    scales_ptr,
     out_ptr,
     pairs_ptr,
     starts_ptr,
@@ -57,6 +60,7 @@ def moe_gate_up_kernel(
     inner,
     TOP_K: tl.constexpr,
     EVEN: tl.constexpr,
+    CODES: tl.constexpr,
     GROUP: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
@@ -93,11 +97,18 @@ def moe_gate_up_kernel(
             x = x.to(tl.float32)
             gate_weight = gate_weight.to(tl.float32)
             up_weight = up_weight.to(tl.float32)
+        elif CODES:
+            gate_weight = gate_weight.to(x.dtype)
+            up_weight = up_weight.to(x.dtype)
         gate = tl.dot(x, tl.trans(gate_weight), gate, input_precision="ieee")
         up = tl.dot(x, tl.trans(up_weight), up, input_precision="ieee")
         x_at += BLOCK_DEPTH
         gate_at += BLOCK_DEPTH
         up_at += BLOCK_DEPTH
+    if CODES:
+        scales_at = scales_ptr + expert.to(tl.int64) * (2 * inner) + inside
+        gate *= tl.load(scales_at)[None, :]
+        up *= tl.load(scales_at + inner)[None, :]
     mixed = gate / (1.0 + tl.exp(-gate)) * up
     out_at = out_ptr + rows.to(tl.int64)[:, None] * out_stride + columns[None, :]
     mask = live[:, None] & (columns < inner)[None, :]
@@ -108,6 +119,7 @@ def moe_gate_up_kernel(
 def moe_down_kernel(
     x_ptr,
     weight_ptr,
+    scales_ptr,
     out_ptr,
     pairs_ptr,
     starts_ptr,
@@ -121,6 +133,7 @@ def moe_down_kernel(
     depth,
     num_columns,
     EVEN: tl.constexpr,
+    CODES: tl.constexpr,
     GROUP: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
@@ -151,9 +164,13 @@ def moe_down_kernel(
         if WIDEN:
             x = x.to(tl.float32)
             weight = weight.to(tl.float32)
+        elif CODES:
+            weight = weight.to(x.dtype)
         acc = tl.dot(x, tl.trans(weight), acc, input_precision="ieee")
         x_at += BLOCK_DEPTH
         weight_at += BLOCK_DEPTH
+    if CODES:
+        acc *= tl.load(scales_ptr + expert.to(tl.int64) * num_columns + inside)[None, :]
     pairs = tl.load(pairs_ptr + rows, mask=live, other=0).to(tl.int64)
     out_at = out_ptr + pairs[:, None] * out_stride + columns[None, :]
     mask = live[:, None] & (columns < num_columns)[None, :]
@@ -194,19 +211,20 @@ def rows_per_tile(num_pairs: int, num_experts: int) -> int:
     return next((rows for rows in ROWS if rows >= mean), ROWS[-1])
 
 
-def tiling_key(itemsize: int, rows: int) -> str:
-    """What the tiling depends on; kernels "moe_gate_up" and "moe_down".
+def tiling_key(itemsize: int, rows: int, *, codes: bool = False) -> str:
+    """What the tiling depends on; kernels "moe_gate_up" and "moe_down". `codes`: 8-bit weights.
 
-    >>> tiling_key(2, 16)
-    '16-bit rows=16'
+    >>> tiling_key(2, 16), tiling_key(2, 16, codes=True)
+    ('16-bit rows=16', '16-bit codes rows=16')
     """
-    return f"{8 * itemsize}-bit rows={rows}"
+    return f"{8 * itemsize}-bit {'codes ' if codes else ''}rows={rows}"
 
 
-def default_tiling(kernel: str, itemsize: int, rows: int) -> Tiling:
+def default_tiling(kernel: str, itemsize: int, rows: int, *, codes: bool = False) -> Tiling:
     """For a device without a table. Few rows: narrow columns, to have a program for every weight.
 
-    The first product has two sums, gate and up, hence half the columns of the second.
+    The first product has two sums, gate and up, hence half the columns of the second. Few rows of
+    8-bit weights are as many bytes as of others: twice as deep.
     """
     if itemsize == 4:
         rows, columns, depth, warps, stages = min(rows, 32), 32, 32, 4, 2
@@ -218,17 +236,23 @@ def default_tiling(kernel: str, itemsize: int, rows: int) -> Tiling:
         columns, depth, warps, stages = 256, 64, 8, 3
     if kernel == "moe_gate_up" and itemsize == 2:
         columns //= 2
+    if codes and itemsize == 2 and rows <= 32:
+        depth *= 2
     sizes = {"BLOCK_ROWS": rows, "BLOCK_COLUMNS": columns, "BLOCK_DEPTH": depth}
     return Tiling(sizes=sizes, num_warps=warps, num_stages=stages)
 
 
-def tilings_for(x: Tensor, num_pairs: int, num_experts: int) -> tuple[Tiling, Tiling]:
+def tilings_for(
+    x: Tensor, num_pairs: int, num_experts: int, *, codes: bool = False
+) -> tuple[Tiling, Tiling]:
     """Those of both products, which share their rows."""
     itemsize = x.element_size()
     rows = rows_per_tile(num_pairs, num_experts)
-    key = tiling_key(itemsize, rows)
-    first = tiling_for("moe_gate_up", key, default_tiling("moe_gate_up", itemsize, rows), x.device)
-    second = tiling_for("moe_down", key, default_tiling("moe_down", itemsize, rows), x.device)
+    key = tiling_key(itemsize, rows, codes=codes)
+    first, second = (
+        tiling_for(name, key, default_tiling(name, itemsize, rows, codes=codes), x.device)
+        for name in ("moe_gate_up", "moe_down")
+    )
     return first, second
 
 
@@ -239,6 +263,7 @@ def fused_moe(
     weights: Tensor,
     experts: Tensor,
     *,
+    scales: tuple[Tensor, Tensor] | None = None,
     num_everywhere: int = 0,
     tilings: tuple[Tiling, Tiling] | None = None,
 ) -> Tensor:
@@ -253,7 +278,9 @@ def fused_moe(
     out = torch.empty((num_tokens, hidden), dtype=x.dtype, device=x.device)
     if not out.numel():
         return out
-    first, second = tilings or tilings_for(x, num_pairs, num_everywhere or num_experts)
+    first, second = tilings or tilings_for(
+        x, num_pairs, num_everywhere or num_experts, codes=scales is not None
+    )
     rows = first.sizes["BLOCK_ROWS"]
     if second.sizes["BLOCK_ROWS"] != rows:
         raise ValueError(
@@ -263,18 +290,22 @@ def fused_moe(
     mixed = torch.empty((num_pairs, inner), dtype=x.dtype, device=x.device)
     parts = torch.empty((num_pairs, hidden), dtype=x.dtype, device=x.device)
     num_tiles = most_tiles(num_pairs, num_experts, rows)
+    has_codes = scales is not None
+    gate_up_scales, down_scales = scales or (weights, weights)  # not read without codes
     listed = (order.pairs, order.starts, order.tile_experts, order.tile_rows, num_tiles)
     with launching_on(x):
         moe_gate_up_kernel[(num_tiles * divided_up(inner, first.sizes["BLOCK_COLUMNS"]),)](
-            x, gate_up, mixed, *listed, x.stride(0), *gate_up.stride()[:2], inner, hidden, inner,
-            TOP_K=top_k, EVEN=hidden % first.sizes["BLOCK_DEPTH"] == 0, GROUP=GROUP_TILES,
-            WIDEN=INTERPRETED, **first.sizes,
+            x, gate_up, gate_up_scales, mixed, *listed,
+            x.stride(0), *gate_up.stride()[:2], inner, hidden, inner,
+            TOP_K=top_k, EVEN=hidden % first.sizes["BLOCK_DEPTH"] == 0, CODES=has_codes,
+            GROUP=GROUP_TILES, WIDEN=INTERPRETED, **first.sizes,
             num_warps=first.num_warps, num_stages=first.num_stages,
         )  # fmt: skip
         moe_down_kernel[(num_tiles * divided_up(hidden, second.sizes["BLOCK_COLUMNS"]),)](
-            mixed, down, parts, *listed, inner, *down.stride()[:2], hidden, inner, hidden,
-            EVEN=inner % second.sizes["BLOCK_DEPTH"] == 0, GROUP=GROUP_TILES,
-            WIDEN=INTERPRETED, **second.sizes,
+            mixed, down, down_scales, parts, *listed,
+            inner, *down.stride()[:2], hidden, inner, hidden,
+            EVEN=inner % second.sizes["BLOCK_DEPTH"] == 0, CODES=has_codes,
+            GROUP=GROUP_TILES, WIDEN=INTERPRETED, **second.sizes,
             num_warps=second.num_warps, num_stages=second.num_stages,
         )  # fmt: skip
         block = min(COMBINED, power_of_two(hidden))
@@ -286,33 +317,43 @@ def fused_moe(
 
 
 def forms(number: str) -> Iterator[Form]:
-    """Compile by the rule and by every table, weights even and not; `number` is "bf16", …"""
+    """Compile by the rule and by every table, weights even and not, as they are and in int8 and
+    fp8; `number` is "bf16", …"""
     itemsize = 4 if number == "fp32" else 2
     listed = ("pairs_ptr", "starts_ptr", "tile_experts_ptr", "tile_rows_ptr")
     strides = ("x_stride", "expert_stride", "row_stride", "out_stride")
-    numbers = {
-        **dict.fromkeys(("x_ptr", "weight_ptr", "out_ptr"), f"*{number}"),
-        **dict.fromkeys(listed, "*i32"),
-    }
-    for name, kernel, integers in (
-        ("moe_gate_up", moe_gate_up_kernel, ("depth", "inner")),
-        ("moe_down", moe_down_kernel, ("depth", "num_columns")),
+    for (name, kernel, integers), kind in itertools.product(
+        (
+            ("moe_gate_up", moe_gate_up_kernel, ("depth", "inner")),
+            ("moe_down", moe_down_kernel, ("depth", "num_columns")),
+        ),
+        ("", "i8", "fp8e4nv"),
     ):
-        tilings = [default_tiling(name, itemsize, rows) for rows in ROWS]
+        codes = kind != ""
+        tilings = [default_tiling(name, itemsize, rows, codes=codes) for rows in ROWS]
+        of_key = tiling_key(itemsize, 0, codes=codes).removesuffix("0")
         for key, tiling in known_tilings(name):
-            if key.startswith(f"{8 * itemsize}-bit"):
+            if key.startswith(of_key):
                 tilings.append(tiling)
         more = {"TOP_K": 8} if name == "moe_gate_up" else {}
         unlike = [t for place, t in enumerate(tilings) if t not in tilings[:place]]
         for tiling, even in [(t, True) for t in unlike] + [(unlike[0], False)]:
             shape = "x".join(str(n) for n in tiling.sizes.values())
+            rows = tiling.sizes["BLOCK_ROWS"]
             yield Form(
-                name=f"{name} {shape} even={even:d} rows={tiling.sizes['BLOCK_ROWS']}",
+                name=f"{name} {f'{kind} ' if kind else ''}{shape} even={even:d} rows={rows}",
                 kernel=kernel,
-                types=numbers | dict.fromkeys(("num_tiles", *strides, *integers), "i32"),
+                types={
+                    **dict.fromkeys(("x_ptr", "out_ptr"), f"*{number}"),
+                    "weight_ptr": f"*{kind or number}",
+                    "scales_ptr": "*fp32",
+                    **dict.fromkeys(listed, "*i32"),
+                    **dict.fromkeys(("num_tiles", *strides, *integers), "i32"),
+                },
                 constants={
                     **more,
                     "EVEN": even,
+                    "CODES": codes,
                     "GROUP": GROUP_TILES,
                     "WIDEN": False,
                     **tiling.sizes,

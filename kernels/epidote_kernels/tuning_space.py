@@ -55,8 +55,10 @@ def problems() -> Iterator[Problem]:
         *(("vision_attention", dim, rows) for dim in (64, 80, 128) for rows in (64, 128)),
     ):
         yield _flash(kernel, dim, rows)
-    for kernel, rows in itertools.product(("moe_gate_up", "moe_down"), fused_moe.ROWS):
-        yield _experts(kernel, rows)
+    for kernel, code, rows in itertools.product(
+        ("moe_gate_up", "moe_down"), (None, torch.int8), fused_moe.ROWS
+    ):
+        yield _experts(kernel, rows, code)
 
 
 def _decode(dim: int, code: torch.dtype | None) -> Problem:
@@ -129,8 +131,8 @@ def _flash(kernel: str, dim: int, rows: int) -> Problem:
     )
 
 
-def _experts(kernel: str, rows: int) -> Problem:
-    """Qwen3-30B-A3B's experts; the other product keeps its default."""
+def _experts(kernel: str, rows: int, code: torch.dtype | None) -> Problem:
+    """Qwen3-30B-A3B's experts; the other product keeps its default. int8 stands for both codes."""
     num_experts, top_k, hidden, inner = 128, 8, 2048, 768
     tokens = 8 if rows == 16 else rows * num_experts // top_k
 
@@ -140,23 +142,33 @@ def _experts(kernel: str, rows: int) -> Problem:
         down = torch.randn(num_experts, hidden, inner, device=device).mul(0.02).bfloat16()
         shares = torch.rand(tokens, num_experts, device=device).topk(top_k)
         weights, experts = shares.values.contiguous(), shares.indices.int().contiguous()
+        held, scales = (gate_up, down), None
+        if code is not None:
+            (first, first_scales), (second, second_scales) = (
+                reference.quantize_weight(weight.flatten(0, 1), code) for weight in held
+            )
+            held = first.view_as(gate_up), second.view_as(down)
+            scales = (
+                first_scales.view(gate_up.shape[:2]),
+                second_scales.view(down.shape[:2]),
+            )
 
         def run(tiling: Tiling) -> Tensor:
             other = "moe_down" if kernel == "moe_gate_up" else "moe_gate_up"
-            rest = fused_moe.default_tiling(other, 2, rows)
+            rest = fused_moe.default_tiling(other, 2, rows, codes=code is not None)
             both = (tiling, rest) if kernel == "moe_gate_up" else (rest, tiling)
-            return fused_moe.fused_moe(x, gate_up, down, weights, experts, tilings=both)
+            return fused_moe.fused_moe(x, *held, weights, experts, scales=scales, tilings=both)
 
-        return run, reference.fused_moe(x, gate_up, down, weights, experts)
+        return run, reference.fused_moe(x, *held, weights, experts, scales=scales)
 
     return Problem(
         kernel=kernel,
-        key=fused_moe.tiling_key(2, rows),
+        key=fused_moe.tiling_key(2, rows, codes=code is not None),
         candidates=_tilings(
             {
                 "BLOCK_ROWS": (rows,),
                 "BLOCK_COLUMNS": (32, 64, 128, 256) if kernel == "moe_down" else (32, 64, 128),
-                "BLOCK_DEPTH": (64, 128),
+                "BLOCK_DEPTH": (64, 128) if code is None else (64, 128, 256),
             },
             warps=(4, 8),
             stages=(3, 4),

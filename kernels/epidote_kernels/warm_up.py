@@ -39,6 +39,7 @@ class ModelShapes:
     kv_dtype     int8 or float8_e4m3fn where the cache holds codes, else `dtype`
     inner        of the dense layers' SwiGLU; 0: none
     num_experts, top_k, expert_inner   of a mixture of experts; 0: none
+    expert_codes   int8 or float8_e4m3fn where experts' weights are codes; None: they are not
     num_slots      of this device, for experts in slots (`ops.replica_slots`); 0: none
     renormalises   whether the weights of a token's experts are divided by their sum
     vision_heads, vision_dim           of a vision tower; 0: none
@@ -57,6 +58,7 @@ class ModelShapes:
     num_experts: int = 0
     top_k: int = 0
     expert_inner: int = 0
+    expert_codes: torch.dtype | None = None
     num_slots: int = 0
     renormalises: bool = True
     vision_heads: int = 0
@@ -157,6 +159,12 @@ def _experts(shapes: ModelShapes, draw: Draw) -> Iterator[Callable[[], Any]]:
     # one expert's weights seen as every expert's: a real model's would need gigabytes
     gate_up = draw(1, 2 * inner, hidden).expand(held, -1, -1)
     down = draw(1, hidden, inner).expand(held, -1, -1)
+    scales = None
+    if shapes.expert_codes is not None:
+        gate_up = draw(1, 2 * inner, hidden).to(shapes.expert_codes).expand(held, -1, -1)
+        down = draw(1, hidden, inner).to(shapes.expert_codes).expand(held, -1, -1)
+        ones = torch.ones(held, max(2 * inner, hidden), device=down.device)
+        scales = ones[:, : 2 * inner].contiguous(), ones[:, :hidden].contiguous()
     table = torch.ones((experts, 2), dtype=torch.int32, device=down.device)
 
     for mean in (1, 17, 33, 65):
@@ -170,6 +178,6 @@ def _experts(shapes: ModelShapes, draw: Draw) -> Iterator[Callable[[], Any]]:
             if x.is_cuda:  # past the op, which wants whole weights; no twin needs warming
                 from epidote_kernels.fused_moe import fused_moe
 
-                fused_moe(x, gate_up, down, weights, chosen)
+                fused_moe(x, gate_up, down, weights, chosen, scales=scales)
 
         yield launch

@@ -37,21 +37,37 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
     return load_model_spec(str(path))
 
 
+class Still(Shards):
+    """A rank that asks nobody: rows that are cut have the largest number of its own part."""
+
+    def largest(self, part: torch.Tensor) -> torch.Tensor:
+        return part
+
+
 def loaded(
-    spec: ModelSpec, rank: int, placement: Placement | None = None, dtype: str = "float32"
+    spec: ModelSpec,
+    rank: int,
+    placement: Placement | None = None,
+    dtype: str = "float32",
+    quantization: str | None = None,
 ) -> tuple[ParallelDecoderLM, ExpertPlaces]:
     """One of two ranks, which never computes: nothing is summed."""
-    shards = Shards.place(rank, 2)
+    shards = Still.place(rank, 2)
     places = ExpertPlaces(spec, shards, REDUNDANT)
     if placement is not None:
         places.place(placement)
-    return ParallelDecoderLM(spec, shards, getattr(torch, dtype), "cpu", places), places
+    number = getattr(torch, dtype)
+    return ParallelDecoderLM(spec, shards, number, "cpu", places, quantization), places
 
 
 def held(model: ParallelDecoderLM) -> list[torch.Tensor]:
     """All that a move changes."""
     experts = [layer.mlp for layer in model.layers if isinstance(layer.mlp, PlacedExperts)]
-    return [tensor for one in experts for tensor in (one.gate_up, one.down, one._table)]
+    return [
+        tensor
+        for one in experts
+        for tensor in (one.gate_up, one.down, one._table, *(one.scales or ()))
+    ]
 
 
 def drawn(seed: int) -> Placement:
@@ -63,11 +79,14 @@ def drawn(seed: int) -> Placement:
     return tuple(layers)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "quantization"),
+    [("float32", None), ("bfloat16", None), ("float16", "int8"), ("float16", "fp8")],
+)
 def test_after_a_move_every_rank_holds_what_it_would_have_loaded(
-    spec: ModelSpec, dtype: str
+    spec: ModelSpec, dtype: str, quantization: str | None
 ) -> None:
-    ranks = [loaded(spec, rank, dtype=dtype) for rank in range(2)]
+    ranks = [loaded(spec, rank, None, dtype, quantization) for rank in range(2)]
     addresses = [[tensor.data_ptr() for tensor in held(model)] for model, _ in ranks]
     for seed in range(3):
         target = drawn(seed)
@@ -80,9 +99,11 @@ def test_after_a_move_every_rank_holds_what_it_would_have_loaded(
             assert ranks[0][1].placement == ranks[1][1].placement
         for rank, (model, places) in enumerate(ranks):
             assert places.placement == target
-            fresh = held(loaded(spec, rank, target, dtype)[0])
+            fresh = held(loaded(spec, rank, target, dtype, quantization)[0])
+            assert len(fresh) == (9 if quantization is None else 15)
             for found, wanted in zip(held(model), fresh, strict=True):
-                assert torch.equal(found, wanted)
+                assert found.dtype is wanted.dtype
+                assert torch.equal(found.view(torch.uint8), wanted.view(torch.uint8))
     assert [[t.data_ptr() for t in held(model)] for model, _ in ranks] == addresses
 
 
@@ -292,7 +313,6 @@ def test_channels_that_cannot_be_cut_do_not_matter_to_whole_experts() -> None:
 
 ENGINES: list[tuple[dict[str, Any], Shards | None, str]] = [
     ({}, None, "expert_parallel: needs tensor parallelism"),
-    ({"quantization": "int8"}, Shards.place(0, 2), "quantization: not with tensor parallelism"),
     ({}, Shards.place(0, 2), "num_redundant_experts: 7 experts and 0 redundant ones"),
 ]
 
@@ -301,11 +321,9 @@ ENGINES: list[tuple[dict[str, Any], Shards | None, str]] = [
 def test_an_engine_that_cannot_be_so_is_refused(
     spec: ModelSpec, more: dict[str, Any], shards: Shards | None, words: str
 ) -> None:
-    redundant = 1 if "quantization" in more else 0
     config = EngineConfig(
-        model=str(spec.path), dtype="float32", num_kv_blocks=9, expert_parallel=True,
-        num_redundant_experts=redundant, **more,
-    )  # fmt: skip
+        model=str(spec.path), dtype="float32", num_kv_blocks=9, expert_parallel=True, **more
+    )
     with pytest.raises(InvalidRequest, match=words):
         Engine(config, shards=shards)
 

@@ -1,7 +1,6 @@
 """A mixture of experts in the engine: what is counted, and what is refused. Tokens equal to
 transformers' are the equality tests' business, which go over every architecture."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from epidote_engine.config import load_model_spec
 from epidote_engine.engine import Engine, EngineConfig
 from epidote_engine.expert_spec import ExpertSpec, expert_spec
 from epidote_engine.in_process import serve
+from epidote_engine.layers.mlp import Experts
 from epidote_engine.model_files import InvalidModel
 from epidote_engine.models.decoder import DecoderConfig
 from epidote_engine.parallel.shards import Shards
@@ -104,13 +104,25 @@ def test_nothing_is_counted_unless_asked_for(model: str) -> None:
     assert Engine(encoder).expert_tokens() is None
 
 
-def test_8_bit_weights_are_refused_before_any_weight_is_read(model: str, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_bytes((Path(model) / "config.json").read_bytes())
-    config = EngineConfig(
-        model=str(tmp_path), dtype="float16", num_kv_blocks=9, quantization="int8"
+def test_experts_in_8_bits_are_half_the_bytes_and_near_the_originals(model: str) -> None:
+    request = GenerateRequest(
+        request_id="a",
+        prompt_token_ids=tuple(range(9)),
+        sampling=SamplingParams(max_tokens=1, temperature=0.0, logprobs=1),
     )
-    with pytest.raises(InvalidRequest, match="quantization: not with a mixture of experts"):
-        Engine(config)
+    told, sizes = [], []
+    for quantization in (None, "int8", "fp8"):
+        engine = Engine(
+            EngineConfig(model=model, dtype="float16", num_kv_blocks=9, quantization=quantization)
+        )
+        assert engine._parts.runner is not None
+        mlps = [layer.mlp for layer in engine._parts.runner.model.layers]
+        sizes.append(sum(mlp.down.nbytes for mlp in mlps if isinstance(mlp, Experts)))
+        told.append(serve(engine, [request])["a", 0].logprobs[0].top[0][1])
+    assert 0 < sizes[1] == sizes[2] == sizes[0] // 2
+    assert told[1] == pytest.approx(told[0], abs=0.3)
+    assert told[2] == pytest.approx(told[0], abs=0.6)
+    assert told[1] != told[0] != told[2]
 
 
 def test_experts_that_cannot_be_cut_are_refused() -> None:

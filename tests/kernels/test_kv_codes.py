@@ -143,6 +143,47 @@ EXPERTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+def coded_experts(**changed: Any) -> dict[str, Any]:
+    call = {
+        "gate_up": torch.zeros(4, 12, 8, dtype=torch.int8),
+        "down": torch.zeros(4, 8, 6, dtype=torch.int8),
+        "scales": (torch.ones(4, 12), torch.ones(4, 8)),
+    }
+    return experts(**{**call, **changed})
+
+
+ONES = torch.ones(4, 12)
+CODED: list[tuple[dict[str, Any], str]] = [
+    ({"scales": None}, "x, gate_up, down: must share one dtype"),
+    ({"gate_up": torch.zeros(4, 12, 8)}, "gate_up, down: with scales both must be int8 or both"),
+    (
+        {"down": torch.zeros(4, 8, 6).to(torch.float8_e4m3fn)},
+        "both must be int8 or both float8_e4m3fn, got torch.int8 and torch.float8_e4m3fn",
+    ),
+    ({"scales": (ONES, torch.ones(4, 6))}, r"scales of down: must have shape \[4, 8\], got"),
+    ({"scales": (ONES[0], torch.ones(4, 8))}, r"scales of gate_up: must have shape \[4, 12\]"),
+    ({"scales": (ONES.half(), torch.ones(4, 8))}, "scales of gate_up: must be torch.float32"),
+]
+
+
+@pytest.mark.parametrize(("changed", "words"), CODED, ids=[w[:30] for _, w in CODED])
+def test_wrong_codes_of_experts_are_named(changed: dict[str, Any], words: str) -> None:
+    ops.fused_moe(**coded_experts())
+    with pytest.raises(ValueError, match=words):
+        ops.fused_moe(**coded_experts(**changed))
+
+
+def test_a_part_of_a_rows_numbers_takes_the_whole_rows_scale() -> None:
+    weight = torch.randn(5, 12)
+    codes, scales = ops.quantize_weight(weight, torch.int8)
+    most = weight.abs().amax(1)
+    parts = [ops.quantize_weight(part, torch.int8, most) for part in weight.split(6, 1)]
+    assert torch.equal(torch.cat([values for values, _ in parts], 1), codes)
+    assert all(torch.equal(found, scales) for _, found in parts)
+    with pytest.raises(ValueError, match=r"most: must have shape \[5\], got \[12\]"):
+        ops.quantize_weight(weight, torch.int8, weight.abs().amax(0))
+
+
 @pytest.mark.parametrize(("changed", "words"), EXPERTS, ids=[w[:30] for _, w in EXPERTS])
 def test_wrong_experts_are_named(changed: dict[str, Any], words: str) -> None:
     ops.fused_moe(**experts())

@@ -120,7 +120,9 @@ class Engine(EngineSteps):
         self._layer_events = None if self._record is None else LayerEvents(self._record)
         self._warms_up = on_gpu if config.warm_up is None else config.warm_up
         if self._warms_up:  # once, for every role, and before graphs are captured
-            shapes = kernel_shapes(decoder, self.kv_pool.tensor, dtype, spec.vision)
+            shapes = kernel_shapes(
+                decoder, self.kv_pool.tensor, dtype, spec.vision, config.quantization
+            )
             warm_up(shapes, torch.device(config.device))
         self._parts = ModelParts(spec, config, dtype, self._make_runner, shards)
         self._device = self.kv_pool.tensor.device  # "cuda" has become one of them

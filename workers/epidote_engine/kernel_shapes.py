@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from epidote_engine.layers.quantized_linear import KINDS
 from epidote_engine.models.decoder import DecoderConfig
 from epidote_kernels.warm_up import ModelShapes
 
@@ -17,11 +18,13 @@ def kernel_shapes(
     kv: torch.Tensor,
     dtype: torch.dtype,
     vision: "VisionSpec | None" = None,
+    quantization: str | None = None,
 ) -> ModelShapes:
     """What the engine launches with: both halves of the model, since any role may come.
 
     decoder  of this rank, whose heads and channels may be a part of the model's
     kv       the pool [layers, 2, NB, BS, K, D]: its number type and its block size
+    quantization  "int8" | "fp8": weights in 8 bits
     """
     experts = decoder.experts
     is_dense = experts is None or len(experts.layers) < decoder.num_layers
@@ -39,6 +42,7 @@ def kernel_shapes(
         num_experts=experts.num_experts if experts else 0,
         top_k=experts.per_token if experts else 0,
         num_slots=decoder.expert_slots.num_own if decoder.expert_slots else 0,
+        expert_codes=KINDS[quantization] if quantization else None,
         expert_inner=experts.intermediate if experts else 0,
         renormalises=experts is not None and experts.renormalises,
         qk_norm=decoder.qk_norm,

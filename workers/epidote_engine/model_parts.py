@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from epidote_core.errors import InvalidRequest
 from epidote_core.roles import Role
 from epidote_engine.models.decoder import DecoderLM
 from epidote_engine.settings import EngineConfig, WeightsPolicy
@@ -33,10 +32,6 @@ class ModelParts:
         self._spec, self._shards = spec, shards
         self._dtype, self._device = dtype, config.device
         self._quantization = config.quantization
-        if shards is not None and config.quantization is not None:
-            raise InvalidRequest("quantization: not with tensor parallelism", "quantization")
-        if config.quantization is not None and spec.text["experts"] is not None:
-            raise InvalidRequest("quantization: not with a mixture of experts", "quantization")
         self.expert_places = _expert_places(spec, config, shards)
         on_gpu = config.device.startswith("cuda")
         self._compiles_vision = on_gpu if config.compile_vision is None else config.compile_vision
@@ -77,8 +72,9 @@ class ModelParts:
             from epidote_engine.parallel.decoder import ParallelDecoderLM
 
             model: DecoderLM = ParallelDecoderLM(
-                self._spec, self._shards, self._dtype, self._device, self.expert_places
-            )
+                self._spec, self._shards, self._dtype, self._device, self.expert_places,
+                self._quantization,
+            )  # fmt: skip
             return self._counting(model)
         weights = self._language.source()
         self._language.release()

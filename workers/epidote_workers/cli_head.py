@@ -90,7 +90,7 @@ def head(
                 kv_transfer_dtype=choice(
                     "kv-transfer-dtype", kv_transfer_dtype, option.KV_CACHE_DTYPES
                 ),
-                quantization=quantized(model, quantization, tensor_parallel_size),
+                quantization=quantized(quantization),
                 compile_vision=choice("compile-vision", compile_vision, option.COMPILE_VISION),
                 tensor_parallel_size=tensor_parallel_size,
                 expert_parallel=enable_expert_parallel,

@@ -99,7 +99,7 @@ def serve(
                 kv_transfer_dtype=choice(
                     "kv-transfer-dtype", kv_transfer_dtype, option.KV_CACHE_DTYPES
                 ),
-                quantization=quantized(model, quantization, tensor_parallel_size),
+                quantization=quantized(quantization),
                 compile_vision=choice("compile-vision", compile_vision, option.COMPILE_VISION),
                 tensor_parallel_size=tensor_parallel_size,
                 expert_parallel=enable_expert_parallel,
@@ -205,24 +205,13 @@ def redundant_experts(expert_parallel: bool, redundant: int) -> int | None:
     return redundant if expert_parallel else None
 
 
-def quantized(model: str, kind: str | None, tensor_parallel_size: int) -> str | None:
-    """`kind`, if the model's weights can be kept so.
+def quantized(kind: str | None) -> str | None:
+    """`kind`, if there are such weights.
 
     Raises:
         InvalidRequest: naming the flag.
     """
-    if kind is None:
-        return None
-    from epidote_engine.config import load_model_spec
-
-    flag = "--quantization"
-    choice("quantization", kind, ("int8", "fp8"))
-    if tensor_parallel_size > 1:
-        raise InvalidRequest(f"{flag} {kind}: not with --tensor-parallel-size", "quantization")
-    if load_model_spec(model).text["experts"] is not None:
-        message = f"{flag} {kind}: not for {model}, which is a mixture of experts"
-        raise InvalidRequest(message, "quantization")
-    return kind
+    return None if kind is None else choice("quantization", kind, ("int8", "fp8"))
 
 
 def check_cut(model: str, tensor_parallel_size: int, redundant: int | None = None) -> None:

@@ -5,9 +5,11 @@ from torch import Tensor
 
 from epidote_kernels import arguments, reference
 from epidote_kernels.ops.dispatch import by_kernel
+from epidote_kernels.reference.quantized_linear import LARGEST
 
 MAX_EXPERTS = 1024  # a row of shares must fit a program's registers
 MAX_TOP_K = 32
+SCALES = ("scales of gate_up", "scales of down")
 
 
 def moe_route(logits: Tensor, top_k: int, *, renormalise: bool = True) -> tuple[Tensor, Tensor]:
@@ -46,6 +48,7 @@ def fused_moe(
     weights: Tensor,
     experts: Tensor,
     *,
+    scales: tuple[Tensor, Tensor] | None = None,
     num_everywhere: int = 0,
 ) -> Tensor:
     """The weighted sum of every token's experts, each `down · (silu(gate · x) · (up · x))`.
@@ -53,12 +56,15 @@ def fused_moe(
     x        [T, N]  fp, last dimension of stride 1
     gate_up  [E, 2·I, N]  like x, contiguous; the gate's rows first
     down     [E, N, I]  like x, contiguous
+    scales   None, or for weights of int8 or float8_e4m3fn, both of one type: of gate_up [E, 2·I]
+             and of down [E, N], fp32, contiguous, as `quantize_weight` gives them for each expert
     weights  [T, k]  fp32, contiguous, as `moe_route` gives them
     experts  [T, k]  int32, contiguous; any id outside 0 … E-1 is computed elsewhere: it adds
              nothing, and its weight is not read
     num_everywhere  how many experts share the pairs, other devices' included; 0: E. It chooses the
              size of tiles and nothing else
     returns  [T, N]  like x, contiguous; sums in fp32, an expert's rows rounded to x's dtype
+    Of 8-bit weights itemsize is 1, and 4·A·(2·I + N) bytes of scales come to it.
     Work: 6·T·k·N·I floating-point operations. Traffic: 3·A·N·I·itemsize bytes of weights, A being
     how many experts are asked, and 2·T·N·itemsize + 2·T·k·(N + I)·itemsize of tokens.
     Twin: reference.fused_moe. Sources: Shazeer et al., ICLR 2017; MegaBlocks, Gale et al., MLSys
@@ -89,7 +95,11 @@ def fused_moe(
             f"got {list(down.shape)}"
         )
     arguments.is_float("x", x)
-    arguments.are_alike("x, gate_up, down", x, gate_up, down)
+    if scales is None:
+        arguments.are_alike("x, gate_up, down", x, gate_up, down)
+    else:
+        _are_codes(gate_up, down, scales)
+        arguments.are_together("x, gate_up, down, scales", x, gate_up, down, *scales)
     if by_kernel(x):
         arguments.are_together("x, weights, experts", x, weights, experts)
         arguments.rows_are_whole("x", x)
@@ -98,9 +108,23 @@ def fused_moe(
             ("down", down),
             ("weights", weights),
             ("experts", experts),
+            *zip(SCALES, scales or (), strict=False),
         ):
             arguments.is_contiguous(name, tensor)
         from epidote_kernels.fused_moe import fused_moe as kernel
 
-        return kernel(x, gate_up, down, weights, experts, num_everywhere=num_everywhere)
-    return reference.fused_moe(x, gate_up, down, weights, experts)
+        return kernel(
+            x, gate_up, down, weights, experts, scales=scales, num_everywhere=num_everywhere
+        )
+    return reference.fused_moe(x, gate_up, down, weights, experts, scales=scales)
+
+
+def _are_codes(gate_up: Tensor, down: Tensor, scales: tuple[Tensor, Tensor]) -> None:
+    if gate_up.dtype not in LARGEST or down.dtype is not gate_up.dtype:
+        raise ValueError(
+            "gate_up, down: with scales both must be int8 or both float8_e4m3fn, "
+            f"got {gate_up.dtype} and {down.dtype}"
+        )
+    for name, scale, weight in zip(SCALES, scales, (gate_up, down), strict=True):
+        arguments.fits(name, scale, tuple(weight.shape[:2]))
+        arguments.is_int(name, scale, torch.float32)

@@ -8,10 +8,14 @@ from epidote_kernels.ops.dispatch import by_kernel
 from epidote_kernels.reference.quantized_linear import LARGEST
 
 
-def quantize_weight(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def quantize_weight(
+    weight: Tensor, dtype: torch.dtype, most: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """A weight in 8 bits with one scale per output: (values [N, K], scales [N] fp32).
 
     weight  [N, K]  fp.   dtype  int8 or float8_e4m3fn
+    most    [N]  fp32: the largest magnitude of each row, where `weight` has but some of a row's
+            numbers; None: it has them all
     The largest magnitude of a row becomes the type's largest number (127, 448). Done once, while
     loading, in plain torch on any device.
 
@@ -23,7 +27,10 @@ def quantize_weight(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]
     arguments.is_float("weight", weight)
     if dtype not in LARGEST:
         raise ValueError(f"dtype: must be torch.int8 or torch.float8_e4m3fn, got {dtype}")
-    return reference.quantize_weight(weight, dtype)
+    if most is not None:
+        arguments.fits("most", most, (weight.shape[0],))
+        arguments.is_int("most", most, torch.float32)
+    return reference.quantize_weight(weight, dtype, most)
 
 
 def quantized_linear(x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:

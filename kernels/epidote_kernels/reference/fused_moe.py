@@ -6,6 +6,7 @@ Source: Sparsely-Gated Mixture-of-Experts, Shazeer et al., ICLR 2017; SwiGLU: Sh
 import torch
 from torch import Tensor
 
+from epidote_kernels.reference.quantized_linear import quantized_linear
 from epidote_kernels.reference.silu_mul import silu_mul
 
 
@@ -21,17 +22,30 @@ def moe_route(logits: Tensor, top_k: int, *, renormalise: bool) -> tuple[Tensor,
     return weights.contiguous(), experts.int()
 
 
-def fused_moe(x: Tensor, gate_up: Tensor, down: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
+def fused_moe(
+    x: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    weights: Tensor,
+    experts: Tensor,
+    *,
+    scales: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """The weighted sum of every token's experts; see `ops.fused_moe`. Reads `experts` on the host.
 
     Every row that an expert returns is rounded to x's dtype; the sum is in fp32.
     """
+
+    def product(rows: Tensor, weight: Tensor, which: int, expert: int) -> Tensor:
+        if scales is None:
+            return rows @ weight[expert].T
+        return quantized_linear(rows, weight[expert], scales[which][expert])
+
     total = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
     for expert in sorted(set(experts.flatten().tolist())):
         if not 0 <= expert < down.shape[0]:
             continue  # another device's
         tokens, places = (experts == expert).nonzero(as_tuple=True)
-        mixed = silu_mul(x[tokens] @ gate_up[expert].T)
-        rows = mixed @ down[expert].T
+        rows = product(silu_mul(product(x[tokens], gate_up, 0, expert)), down, 1, expert)
         total.index_add_(0, tokens, rows.float() * weights[tokens, places].float().unsqueeze(1))
     return total.to(x.dtype)

@@ -9,10 +9,13 @@ from torch import Tensor
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}  # the numbers each type ends at
 
 
-def quantize_weight(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def quantize_weight(
+    weight: Tensor, dtype: torch.dtype, most: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """([N, K] in `dtype`, scales [N] fp32) of a weight [N, K]: see `ops.quantize_weight`."""
     wide = weight.float()
-    most = wide.abs().amax(1) if wide.numel() else wide.new_zeros(len(wide))
+    if most is None:
+        most = wide.abs().amax(1) if wide.numel() else wide.new_zeros(len(wide))
     scales = torch.where(most > 0, most / LARGEST[dtype], 1.0)
     values = wide / scales[:, None]
     if dtype is torch.int8:

@@ -168,6 +168,28 @@ def test_experts(skewed: bool, tokens: int, dtype: torch.dtype) -> None:
         )
 
 
+@pytest.mark.parametrize("code", [torch.int8, torch.float8_e4m3fn])
+@pytest.mark.parametrize("dtype", [FP32, FP16, BF16])
+@pytest.mark.parametrize("tokens", [1, 7, 64, 1000])
+def test_experts_in_8_bits(tokens: int, dtype: torch.dtype, code: torch.dtype) -> None:
+    num_experts, top_k, hidden, inner = 64, 6, 512, 384
+    x = torch.randn(tokens, hidden).to(dtype)
+    held, scales = [], []
+    for shape in ((num_experts, 2 * inner, hidden), (num_experts, hidden, inner)):
+        weight = torch.randn(shape) * shape[2] ** -0.5
+        values, found = ops.quantize_weight(weight.flatten(0, 1), code)
+        held.append(values.view(shape))
+        scales.append(found.view(shape[:2]))
+    weights, experts = ops.moe_route(torch.randn(tokens, num_experts), top_k)
+    wide = [w.float() * s[..., None] for w, s in zip(held, scales, strict=True)]
+    want = reference.fused_moe(x.float(), wide[0], wide[1], weights, experts)
+    both = scales[0], scales[1]
+    got = ops.fused_moe(x, held[0], held[1], weights, experts, scales=both)
+    assert relative_error(got, want) < LIMIT[dtype]
+    again = ops.fused_moe(x, held[0], held[1], weights, experts, scales=both)
+    assert torch.equal(got, again)
+
+
 @pytest.mark.parametrize("num_experts", [1, 3, 5, 8, 12])
 def test_experts_of_other_devices_are_skipped_however_many_are_here(num_experts: int) -> None:
     x = torch.randn(300, 128).to(BF16)

@@ -30,6 +30,7 @@ class Experts:
     router    hidden → one logit per expert
     gate_up   [E, 2·I, hidden], the gate's rows first;  down  [E, hidden, I]
     tokens    [E] int64: how many tokens each expert has computed; None: not counted
+    scales    of gate_up [E, 2·I] and of down [E, hidden] where both hold 8-bit codes, else None
     """
 
     router: Linear
@@ -38,11 +39,12 @@ class Experts:
     per_token: int
     renormalises: bool
     tokens: Tensor | None = None
+    scales: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, x: Tensor, live: Tensor | None = None) -> Tensor:
         """x [T, hidden] → [T, hidden]; `live` [T] int64 is 0 for padding, which isn't counted."""
         weights, experts = self.routed(x, live)
-        return ops.fused_moe(x, self.gate_up, self.down, weights, experts)
+        return ops.fused_moe(x, self.gate_up, self.down, weights, experts, scales=self.scales)
 
     def routed(self, x: Tensor, live: Tensor | None) -> tuple[Tensor, Tensor]:
         """(weights, experts) of each token, each [T, k], counted."""

@@ -2,8 +2,15 @@
 
 Up to `FEW_ROWS` rows the kernel reads 8-bit weights and multiplies in the activations' type. More
 rows, as in a prompt, are arithmetic: the weight is widened once and torch's product takes it.
+Experts' grouped products read 8-bit weights whatever their rows are.
+
+A scale belongs to an output. Where a model is cut over ranks, outputs of most weights are cut, and
+each rank has its own; where inputs are, all ranks take the scale of the whole row (`largest`), so
+that codes are those of the whole model and the ranks' sums add up.
 Source: weight-only quantisation with one scale per output, as in LLM.int8(), Dettmers et al., 2022.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,12 +24,18 @@ from epidote_kernels import ops
 
 FEW_ROWS = 64  # the kernel's largest tile
 KINDS = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
+Largest = Callable[[Tensor], Tensor]  # rows' largest magnitudes here → on all ranks; may mutate
+
+
+def own(most: Tensor) -> Tensor:
+    """Of rows that are whole here."""
+    return most
 
 
 class QuantizedLinear(Linear):
     """`Linear` with its weight in 8 bits and a scale for each output; the bias stays as it is."""
 
-    def __init__(self, plain: Linear, kind: torch.dtype) -> None:
+    def __init__(self, plain: Linear, kind: torch.dtype, largest: Largest = own) -> None:
         """`plain` may be dropped afterwards.
 
         Raises:
@@ -35,7 +48,8 @@ class QuantizedLinear(Linear):
         self.out_features = plain.out_features
         self._bias = plain._bias
         self._packed = None
-        self._values, self._scales = ops.quantize_weight(weight, kind)
+        most = largest(_magnitudes(weight))
+        self._values, self._scales = ops.quantize_weight(weight, kind, most)
 
     def __call__(self, x: Tensor, *, activation: str | None = None) -> Tensor:
         """x [T, in] → [T, out], then the activation, if any."""
@@ -52,21 +66,53 @@ class QuantizedLinear(Linear):
         return (self._values.float() * self._scales[:, None]).to(dtype)
 
 
-def quantize(model: DecoderLM, kind: str) -> None:
-    """Keep the projections of `model` and its head in 8 bits. Mutates it; embedding, norms stay.
+def quantize(
+    model: DecoderLM, kind: str, *, largest: Largest = own, largest_of_experts: Largest = own
+) -> None:
+    """Keep the projections of `model`, its experts and its head in 8 bits. Mutates it; embedding,
+    norms and the experts' routers stay.
 
-    kind  "int8" or "fp8"
+    kind                "int8" or "fp8"
+    largest             of rows of the attention's outputs and the dense layers' down projections
+    largest_of_experts  of rows of the experts' down projections
 
     Raises:
-        InvalidRequest: see `QuantizedLinear`; the model has experts, whose products take whole
-            weights.
+        InvalidRequest: see `QuantizedLinear`.
     """
     dtype = KINDS[kind]
     for layer in model.layers:
         layer.attention.qkv = QuantizedLinear(layer.attention.qkv, dtype)
-        layer.attention.out = QuantizedLinear(layer.attention.out, dtype)
+        layer.attention.out = QuantizedLinear(layer.attention.out, dtype, largest)
         if isinstance(layer.mlp, Experts):
-            raise InvalidRequest("quantization: not with a mixture of experts", "quantization")
-        layer.mlp.gate_up = QuantizedLinear(layer.mlp.gate_up, dtype)
-        layer.mlp.down = QuantizedLinear(layer.mlp.down, dtype)
+            quantize_experts(layer.mlp, dtype, largest_of_experts)
+        else:
+            layer.mlp.gate_up = QuantizedLinear(layer.mlp.gate_up, dtype)
+            layer.mlp.down = QuantizedLinear(layer.mlp.down, dtype, largest)
     model.head = QuantizedLinear(model.head, dtype)
+
+
+def quantize_experts(experts: Experts, kind: torch.dtype, largest: Largest = own) -> None:
+    """Keep every expert's projections in 8 bits, each with scales of its own. Mutates `experts`.
+
+    `largest`: of rows of `down` [E · hidden].
+    """
+    experts.gate_up, gate_up_scales = _codes(experts.gate_up, kind, own)
+    experts.down, down_scales = _codes(experts.down, kind, largest)
+    experts.scales = gate_up_scales, down_scales
+
+
+def _codes(weight: Tensor, kind: torch.dtype, largest: Largest) -> tuple[Tensor, Tensor]:
+    """(codes, scales [E, N]) of weights [E, N, K]; one expert at a time is widened."""
+    most = largest(torch.stack([_magnitudes(expert) for expert in weight]).flatten())
+    codes = torch.empty(weight.shape, dtype=kind, device=weight.device)
+    scales = torch.empty(weight.shape[:2], dtype=torch.float32, device=weight.device)
+    rows = most.view(weight.shape[:2])
+    for place, expert in enumerate(weight):
+        values, scales[place] = ops.quantize_weight(expert, kind, rows[place].contiguous())
+        codes[place].copy_(values)
+    return codes, scales
+
+
+def _magnitudes(weight: Tensor) -> Tensor:
+    """The largest magnitude of each row [N] of a weight [N, K], fp32."""
+    return weight.abs().amax(1).float() if weight.numel() else weight.new_zeros(len(weight)).float()

@@ -9,6 +9,7 @@ from epidote_engine.config import ModelSpec
 from epidote_engine.layers.linear import Linear
 from epidote_engine.layers.mlp import Experts
 from epidote_engine.layers.norm import RmsNorm
+from epidote_engine.layers.quantized_linear import own, quantize
 from epidote_engine.models.decoder import AfterLayer, DecoderLM
 from epidote_engine.models.step_inputs import StepInputs
 from epidote_engine.parallel.expert_places import ExpertPlaces
@@ -37,8 +38,9 @@ class ShardedExperts(Experts):
 
     def __init__(self, part: Experts, shards: Shards) -> None:
         super().__init__(
-            part.router, part.gate_up, part.down, part.per_token, part.renormalises, part.tokens
-        )
+            part.router, part.gate_up, part.down, part.per_token, part.renormalises, part.tokens,
+            part.scales,
+        )  # fmt: skip
         self._shards = shards
 
     def __call__(self, x: Tensor, live: Tensor | None = None) -> Tensor:
@@ -56,11 +58,16 @@ class ParallelDecoderLM(DecoderLM):
         dtype: torch.dtype,
         device: torch.device | str,
         places: ExpertPlaces | None = None,
+        quantization: str | None = None,
     ) -> None:
         """Reads this rank's part of the weights; `places` None: of every expert a slice.
 
+        quantization  "int8" | "fp8": keep them in 8 bits, with the whole model's scales: ranks ask
+                      each other for their rows' largest numbers
+
         Raises:
-            InvalidRequest: the model can't be cut into `shards.size` parts.
+            InvalidRequest: the model can't be cut into `shards.size` parts, or its weights not be
+                kept so on this device.
             InvalidModel: see `weights`.
         """
         config = shards.own(spec.decoder, places.num_redundant if places else None)
@@ -68,6 +75,10 @@ class ParallelDecoderLM(DecoderLM):
         self._start, self._end = shards.vocabulary(config.vocab)
         weights = ShardedWeights(spec, shards, device=device, whole_experts=places is not None)
         super().__init__(config, weights, dtype, device, places.held() if places else None)
+        if quantization is not None:  # before the parts are wrapped
+            cut = shards.largest
+            of_experts = cut if places is None else own
+            quantize(self, quantization, largest=cut, largest_of_experts=of_experts)
         placed: list[tuple[PlacedExperts, RmsNorm]] = []
         for index, layer in enumerate(self.layers):
             layer.attention.out = RowParallelLinear(layer.attention.out, shards)
@@ -80,7 +91,7 @@ class ParallelDecoderLM(DecoderLM):
                 placed.append((experts, layer.middle_norm))
                 layer.mlp = experts
         if places is not None:
-            places.attach(placed)
+            places.attach(placed, dtype)
         logger.info("weights read", extra={"rank": shards.rank, "bytes": weights.bytes_read})
 
     def forward(

@@ -25,6 +25,7 @@ from epidote_engine.parallel.placed_experts import PlacedExperts
 from epidote_engine.parallel.shards import Shards
 from epidote_engine.parallel.slot_changes import Change, slot_changes
 from epidote_engine.parallel.weights import ShardedWeights
+from epidote_kernels import ops
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class ExpertPlaces:
         )
         self._target: Placement = self.placement
         self._layers: Sequence[tuple[PlacedExperts, RmsNorm]] = ()
+        self._dtype = torch.float32  # until a model is loaded
 
     @property
     def placement(self) -> Placement:
@@ -69,9 +71,12 @@ class ExpertPlaces:
         own = slice(self.slots.own.start, self.slots.own.stop)
         return {i: self._now[n][own] for n, i in enumerate(self._experts.layers)}
 
-    def attach(self, layers: Sequence[tuple[PlacedExperts, RmsNorm]]) -> None:
-        """A model was loaded by `placement`: its layers with experts, and the norms before them."""
-        self._layers = layers
+    def attach(self, layers: Sequence[tuple[PlacedExperts, RmsNorm]], dtype: torch.dtype) -> None:
+        """A model was loaded by `placement`: its layers with experts, and the norms before them.
+
+        `dtype` is the one that it computes in; its experts may be kept in 8 bits.
+        """
+        self._layers, self._dtype = layers, dtype
 
     def detach(self) -> None:
         """The model is no more: a move under way is done, since the next one is loaded so."""
@@ -99,12 +104,14 @@ class ExpertPlaces:
             self._now = list(self._target)
         elif self._target != self.placement:
             first = self._layers[0][0]
-            like = (first.gate_up[0], first.down[0])
+            like = first.expert(0)
             norms = [norm for _, norm in self._layers]
             self._incoming = IncomingExperts(
                 _steps(self.placement, self._target),
                 self.slots.own,
-                partial(_open_files, self._spec, self._shards, self._experts.layers, norms),
+                partial(
+                    _open_files, self._spec, self._shards, self._experts.layers, norms, self._dtype
+                ),
                 like,
             )
             logger.info("experts begin to move", extra={"slots": self._num_to_move()})
@@ -133,7 +140,7 @@ class ExpertPlaces:
         staged = self._incoming.take()
         experts = self._layers[staged.layer][0]
         for slot, buffer in staged.buffers.items():
-            experts.fill(slot, buffer.gate_up, buffer.down)
+            experts.fill(slot, *buffer.parts)
         slots = list(self._now[staged.layer])
         for slot, expert in staged.change.items():
             slots[slot] = expert
@@ -167,16 +174,31 @@ def _steps(now: Placement, target: Placement) -> Iterator[tuple[int, Change]]:
 
 
 def _open_files(
-    spec: ModelSpec, shards: Shards, indices: Sequence[int], norms: Sequence[RmsNorm]
+    spec: ModelSpec,
+    shards: Shards,
+    indices: Sequence[int],
+    norms: Sequence[RmsNorm],
+    dtype: torch.dtype,
 ) -> Read:
-    """Called in another thread: looks at what does not change, and keeps no model alive."""
+    """Called in another thread: looks at what does not change, and keeps no model alive.
+
+    Experts in 8 bits are quantised after reading, by the rule of a fresh start: equal codes.
+    """
     weights = ShardedWeights(spec, shards, device="cpu", whole_experts=True)
 
     def read(number: int, expert: int, buffer: Buffer) -> None:
         def of(name: str) -> Tensor:
-            return weights[f"layers.{indices[number]}.{name}"].to(buffer.down.dtype)
+            return weights[f"layers.{indices[number]}.{name}"].to(dtype)
 
-        at = f"mlp.experts.{expert}"
-        fill_expert(buffer.gate_up, buffer.down, at, norms[number], of)
+        at, codes = f"mlp.experts.{expert}", (buffer.gate_up, buffer.down)
+        if not buffer.scales:
+            fill_expert(*codes, at, norms[number], of)
+            return
+        plain = torch.empty_like(codes[0], dtype=dtype), torch.empty_like(codes[1], dtype=dtype)
+        fill_expert(*plain, at, norms[number], of)
+        for weight, code, scale in zip(plain, codes, buffer.scales, strict=True):
+            values, scales = ops.quantize_weight(weight, code.dtype)
+            code.copy_(values)
+            scale.copy_(scales)
 
     return read

@@ -24,10 +24,16 @@ _BUFFERS = 2 * MOST  # one step's experts are copied while the next one's are re
 
 @dataclass(frozen=True, eq=False)
 class Buffer:
-    """One expert in host memory: gate_up [2·I, hidden], down [hidden, I]."""
+    """One expert in host memory: gate_up [2·I, hidden], down [hidden, I]; of 8-bit codes also the
+    scales of both, [2·I] and [hidden]."""
 
     gate_up: Tensor
     down: Tensor
+    scales: tuple[Tensor, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        return (self.gate_up, self.down, *self.scales)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,18 +56,20 @@ class IncomingExperts:
         steps: Iterator[tuple[int, Change]],
         own: range,
         open_files: Callable[[], Read],
-        like: tuple[Tensor, Tensor],
+        like: tuple[Tensor, ...],
     ) -> None:
-        """`own` are this rank's slots; `like` an expert's (gate_up, down) on the device.
+        """`own` are this rank's slots; `like` an expert's `Buffer.parts` on the device.
 
         `open_files` is called by the thread.
         """
         self._steps, self._own, self._open_files = steps, own, open_files
         on_gpu = like[0].is_cuda
-        made = [
-            Buffer(*(torch.empty(t.shape, dtype=t.dtype, pin_memory=on_gpu) for t in like))
-            for _ in range(_BUFFERS)
-        ]
+        made = []
+        for _ in range(_BUFFERS):
+            gate_up, down, *scales = (
+                torch.empty(t.shape, dtype=t.dtype, pin_memory=on_gpu) for t in like
+            )
+            made.append(Buffer(gate_up, down, tuple(scales)))
         self._free = deque(made)
         self._copied: deque[tuple[torch.cuda.Event | None, list[Buffer]]] = deque()
         self._staged: deque[Staged] = deque()

@@ -24,8 +24,9 @@ class PlacedExperts(Experts):
     ) -> None:
         """`part` has the experts of this rank's slots of `layer` [slot] → expert."""
         super().__init__(
-            part.router, part.gate_up, part.down, part.per_token, part.renormalises, part.tokens
-        )
+            part.router, part.gate_up, part.down, part.per_token, part.renormalises, part.tokens,
+            part.scales,
+        )  # fmt: skip
         self._shards, self._slots = shards, slots
         self._table = self._routes(layer).to(part.down.device)
 
@@ -34,15 +35,21 @@ class PlacedExperts(Experts):
         weights, experts = self.routed(x, live)
         slots = ops.replica_slots(experts, self._table)
         part = ops.fused_moe(
-            x, self.gate_up, self.down, weights, slots, num_everywhere=self._slots.num_slots
-        )
+            x, self.gate_up, self.down, weights, slots,
+            scales=self.scales, num_everywhere=self._slots.num_slots,
+        )  # fmt: skip
         return self._shards.summed(part)
 
-    def fill(self, slot: int, gate_up: Tensor, down: Tensor) -> None:
-        """Put an expert into one of this rank's slots; does not wait for page-locked memory."""
+    def expert(self, place: int) -> tuple[Tensor, ...]:
+        """What one expert here consists of: gate_up and down; of codes also the scales of both."""
+        return tuple(tensor[place] for tensor in (self.gate_up, self.down, *(self.scales or ())))
+
+    def fill(self, slot: int, *parts: Tensor) -> None:
+        """Put an expert, as `expert` gives one, into one of this rank's slots; does not wait for
+        page-locked memory."""
         place = slot - self._slots.own.start
-        self.gate_up[place].copy_(gate_up, non_blocking=True)
-        self.down[place].copy_(down, non_blocking=True)
+        for ours, part in zip(self.expert(place), parts, strict=True):
+            ours.copy_(part, non_blocking=True)
 
     def route(self, layer: Sequence[int]) -> None:
         """From the next pass on tokens go where `layer` says."""

@@ -132,6 +132,11 @@ class Shards:
         dist.all_reduce(part, group=self.group)
         return part
 
+    def largest(self, part: Tensor) -> Tensor:
+        """The largest of all ranks' `part`, number by number. Mutates it."""
+        dist.all_reduce(part, dist.ReduceOp.MAX, group=self.group)
+        return part
+
     def side_by_side(self, part: Tensor, width: int) -> Tensor:
         """All ranks' `part` [N, each] along the last dimension, cut to `width`."""
         parts = [torch.empty_like(part) for _ in range(self.size)]
