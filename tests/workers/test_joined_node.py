@@ -95,9 +95,7 @@ def test_workers_prove_a_secret_made_of_rays_token_unless_they_have_their_own() 
 
 
 def test_what_a_node_tells_its_worker_survives_the_environment() -> None:
-    settings = NodeSettings(
-        run_directory="/tmp/x", host="10.0.0.7", name="pod-1", compile_vision="off"
-    )
+    settings = NodeSettings(run_directory="/tmp/x", host="10.0.0.7", name="pod-1")
     assert NodeSettings.from_env(settings.to_env()) == settings
     assert NodeSettings.from_env({}) == NodeSettings()
 

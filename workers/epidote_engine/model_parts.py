@@ -33,8 +33,7 @@ class ModelParts:
         self._dtype, self._device = dtype, config.device
         self._quantization = config.quantization
         self.expert_places = _expert_places(spec, config, shards)
-        on_gpu = config.device.startswith("cuda")
-        self._compiles_vision = on_gpu if config.compile_vision is None else config.compile_vision
+        self._compiles_vision = config.compile_vision
         self._counts_experts = config.count_expert_tokens
         self._at_random = config.random_weights
         self._releases = config.weights_policy is WeightsPolicy.RELEASE

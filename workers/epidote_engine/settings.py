@@ -46,8 +46,7 @@ class EngineConfig:
     # compile kernels, run every decode bucket and a chunk at start; None: on CUDA only
     warm_up: bool | None = None
     native_decode: bool = True  # float32 on a CPU, small models: steps compiled with the C compiler
-    # torch.compile between the products of the vision tower; None: on CUDA only
-    compile_vision: bool | None = None
+    compile_vision: bool = False  # torch.compile between the products of the vision tower
     overlap_steps: bool | None = None  # plan a step while the last one runs; None: on CUDA only
     random_weights: bool = False  # of the model's shapes, for benches: no checkpoint is read
     # with tensor parallelism: each rank holds whole experts in slots, not a slice of every expert

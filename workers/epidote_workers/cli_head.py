@@ -49,7 +49,7 @@ def head(
     kv_cache_dtype: option.KvCacheDtype = "auto",
     kv_transfer_dtype: option.KvTransferDtype = "auto",
     quantization: option.Quantization = None,
-    compile_vision: option.CompileVision = "auto",
+    compile_vision: option.CompileVision = False,
     tensor_parallel_size: option.TensorParallelSize = 1,
     enable_expert_parallel: option.EnableExpertParallel = False,
     num_redundant_experts: option.NumRedundantExperts = 0,
@@ -91,7 +91,7 @@ def head(
                     "kv-transfer-dtype", kv_transfer_dtype, option.KV_CACHE_DTYPES
                 ),
                 quantization=quantized(quantization),
-                compile_vision=choice("compile-vision", compile_vision, option.COMPILE_VISION),
+                compile_vision=compile_vision,
                 tensor_parallel_size=tensor_parallel_size,
                 expert_parallel=enable_expert_parallel,
                 num_redundant_experts=num_redundant_experts,

@@ -32,12 +32,12 @@ Quantization = Annotated[
     ),
 ]
 CompileVision = Annotated[
-    str,
+    bool,
     typer.Option(
-        help="torch.compile for the vision tower's elementwise chains: auto (on a GPU), on or off.",
+        "--compile-vision",
+        help="torch.compile for what lies between the vision tower's products.",
     ),
 ]
-COMPILE_VISION = ("auto", "on", "off")
 TensorParallelSize = Annotated[
     int,
     typer.Option(

@@ -9,9 +9,7 @@ import uvicorn
 
 from epidote_core.errors import EpidoteError
 from epidote_core.roles import Role
-from epidote_workers.cli_options import COMPILE_VISION
 from epidote_workers.cli_running import EXIT_FAILED, EXIT_USAGE, fail, note, stop_on_signals
-from epidote_workers.cli_serve import choice
 from epidote_workers.gateway_socket import listening_socket
 from epidote_workers.joined_node import JoinedNode, address_towards, parse_head
 from epidote_workers.node_settings import NodeSettings
@@ -48,12 +46,6 @@ def worker(
             envvar="EPIDOTE_ROLE",
         ),
     ] = "",
-    compile_vision: Annotated[
-        str,
-        typer.Option(
-            help="auto (on a GPU), on or off, as for `epidote head`. [default: as the head says]"
-        ),
-    ] = "",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads to compute with.")] = 1,
     drain: Annotated[
         float, typer.Option(min=0.0, help="Seconds for work under way after SIGTERM.")
@@ -70,8 +62,6 @@ def worker(
     try:
         if role and role not in set(Role):
             fail(f"--role: must be one of {', '.join(Role)}, got {role!r}", EXIT_USAGE)
-        if compile_vision:
-            choice("compile-vision", compile_vision, COMPILE_VISION)
         head_host, head_port = parse_head(head)
         token = shared_token()
         host = host or address_towards(head_host, head_port)
@@ -86,11 +76,7 @@ def worker(
         environment = {
             **joining_environment(threads, host=head_host, token=token),
             **NodeSettings(
-                run_directory=str(node.run_directory),
-                host=host,
-                name=name,
-                role=role,
-                compile_vision=compile_vision,
+                run_directory=str(node.run_directory), host=host, name=name, role=role
             ).to_env(),
         }
         node.start(

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STOP_S = 5.0
-COMPILES_VISION = {"auto": None, "on": True, "off": False}
 
 
 class HandleRegister:
@@ -103,7 +102,7 @@ class EngineReplica:
             kv_cache_dtype=settings.kv_cache_dtype,
             num_kv_blocks=settings.num_kv_blocks,
             quantization=settings.quantization,
-            compile_vision=COMPILES_VISION[here.compile_vision or settings.compile_vision],
+            compile_vision=settings.compile_vision,
             memory_utilization=settings.gpu_memory_utilization,
             device_share=settings.gpu_share,
             max_model_len=settings.max_model_len,

@@ -11,7 +11,6 @@ DIRECTORY_VARIABLE = "EPIDOTE_NODE_DIRECTORY"
 HOST_VARIABLE = "EPIDOTE_NODE_HOST"
 NAME_VARIABLE = "EPIDOTE_NODE_NAME"
 ROLE_VARIABLE = "EPIDOTE_NODE_ROLE"
-COMPILE_VISION_VARIABLE = "EPIDOTE_NODE_COMPILE_VISION"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,15 +19,13 @@ class NodeSettings:
 
     The name (of the pod) is what the fleet shows as the worker's `node_id`; workers of one name try
     to map each other's memory. `role` is the one that whoever made the pod means it for: it gets it
-    if the fleet misses one of it. `compile_vision` goes before what the head said. All empty in a
-    local service, where `ReplicaSettings` says it.
+    if the fleet misses one of it. All empty in a local service, where `ReplicaSettings` says it.
     """
 
     run_directory: str = ""
     host: str = ""
     name: str = ""
     role: str = ""
-    compile_vision: str = ""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "NodeSettings":
@@ -37,7 +34,6 @@ class NodeSettings:
             host=environ.get(HOST_VARIABLE, ""),
             name=environ.get(NAME_VARIABLE, ""),
             role=environ.get(ROLE_VARIABLE, ""),
-            compile_vision=environ.get(COMPILE_VISION_VARIABLE, ""),
         )
 
     def to_env(self) -> dict[str, str]:
@@ -46,5 +42,4 @@ class NodeSettings:
             HOST_VARIABLE: self.host,
             NAME_VARIABLE: self.name,
             ROLE_VARIABLE: self.role,
-            COMPILE_VISION_VARIABLE: self.compile_vision,
         }

@@ -43,7 +43,7 @@ class ReplicaSettings:
     num_redundant_experts: int = 0  # slots more than experts, in every layer that has some
     num_kv_blocks: int | None = None  # None: the engine's own choice
     quantization: str | None = None  # or "int8", "fp8": the language model's weights
-    compile_vision: str = "auto"  # "on", "off"; auto: on a GPU
+    compile_vision: bool = False
     gpu_memory_utilization: float = 0.85  # of `gpu_share`, weights and all
     gpu_share: float = 1.0  # of a GPU's memory that is one worker's
     max_model_len: int | None = None
