@@ -18,7 +18,7 @@ VLLM_PROMPT_TOKENS = "vllm:prompt_tokens"  # exposed with _total, as all counter
 VLLM_GENERATION_TOKENS = "vllm:generation_tokens"
 VLLM_REQUEST_SUCCESS = "vllm:request_success"  # label finished_reason
 
-# From the workers' reports, summed over the fleet.
+# From the workers' reports, summed over the fleet; counters also over workers that ended.
 VLLM_NUM_REQUESTS_RUNNING = "vllm:num_requests_running"
 VLLM_NUM_REQUESTS_WAITING = "vllm:num_requests_waiting"
 # A fraction in [0, 1], in spite of its name; of the fullest decoder, which is the one that hurts.
@@ -66,7 +66,7 @@ EPIDOTE_TRANSFER_SECONDS = "epidote_transfer_seconds"  # of all copies, side by 
 EPIDOTE_TRANSFER_COPIES = "epidote_transfer_copies"
 EPIDOTE_EXPERT_TOKENS = "epidote_expert_tokens"  # by expert only, all layers; a model with experts
 EPIDOTE_EXPERT_IMBALANCE = "epidote_expert_imbalance_ratio"  # of all tokens so far, as placed now
-EPIDOTE_EXPERT_MOVES = "epidote_expert_moves"  # placements in force, summed over workers that live
+EPIDOTE_EXPERT_MOVES = "epidote_expert_moves"  # placements that came into force, over workers
 EPIDOTE_ROLE_SWITCHES = "epidote_role_switches"  # by from_role, to_role, outcome: ok | rolled_back
 EPIDOTE_ROLE_SWITCH_SECONDS = "epidote_role_switch_seconds"  # by phase: drain | switch | verify
 

@@ -69,3 +69,18 @@ epidote_cache_hits_total{category="a"} 4
     assert found[("epidote_transfer_bytes_total", moved)] == 7
     assert found[("epidote_workers", (("role", "all"), ("state", "routable")))] == 3
     assert found[("epidote_cache_hits_total", (("category", "a"),))] == 8
+
+
+def test_the_process_that_saw_more_workers_end_tells_what_the_fleet_counted() -> None:
+    text = """# TYPE vllm:prefix_cache_hits_total counter
+vllm:prefix_cache_hits_total{model_name="m"} %d
+# TYPE epidote_expert_tokens_total counter
+epidote_expert_tokens_total{expert="0"} %d
+epidote_expert_tokens_total{expert="1"} %d
+"""
+    old, new = (text % (900, 5, 30)).encode(), (text % (100, 9, 20)).encode()
+    for scrapes in ([old, new], [new, old], [new, old, new]):
+        found = read(merge(scrapes))
+        assert found[("vllm:prefix_cache_hits_total", (("model_name", "m"),))] == 900
+        assert found[("epidote_expert_tokens_total", (("expert", "0"),))] == 9
+        assert found[("epidote_expert_tokens_total", (("expert", "1"),))] == 30

@@ -1,7 +1,10 @@
 """This file is about adding up the metrics of several gateway processes behind one port.
 
-Counters and histograms add up. Gauges are what every process sees alike (the fleet, the cache's
-settings) and are taken from the first, but for those that count a process's own requests.
+Counters and histograms add up. Counters of the workers are the same ones in every process, but one
+that started later has not seen the workers that ended before: the largest holds. While the process
+that knows most does not answer, or after its end, they fall. Gauges are what every process sees
+alike (the fleet, the cache's settings) and are taken from the first, but for those that count a
+process's own requests.
 """
 
 from collections.abc import Sequence
@@ -47,12 +50,15 @@ def merge(scrapes: Sequence[bytes]) -> bytes:
     for number, text in enumerate(scrapes):
         for family in text_string_to_metric_families(text.decode()):
             adds = number == 0 or _adds_up(family)
+            is_fleets = family.name in FLEET_COUNTERS
             known = families.setdefault(family.name, family)
             samples = values.setdefault(known.name, {})
             for sample in family.samples:
                 key = (sample.name, tuple(sorted(sample.labels.items())))
                 if key not in samples:
                     samples[key] = sample
+                elif is_fleets:
+                    samples[key] = max(samples[key], sample, key=lambda one: one.value)
                 elif adds and not sample.name.endswith("_created"):
                     samples[key] = sample._replace(value=samples[key].value + sample.value)
     for name, family in families.items():
