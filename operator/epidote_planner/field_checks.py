@@ -1,6 +1,7 @@
 """This file is about refusing a setting that cannot be, by its field's name, before it is used."""
 
-from math import inf, isfinite
+from math import inf
+from sys import float_info
 
 
 def require_number(
@@ -11,9 +12,10 @@ def require_number(
     Raises:
         ValueError: it is none; names the field, what was wanted and what was found.
     """
-    if not isinstance(value, bool) and isinstance(value, int | float) and isfinite(value):
+    if not isinstance(value, bool) and isinstance(value, int | float):
         inside = value > least if above else value >= least
-        if inside and value <= most:
+        # false for NaN; whole numbers may be larger than any float
+        if inside and abs(value) <= float_info.max and value <= most:
             return
     upper = f" and <= {most:g}" if most < inf else ""
     sign = ">" if above else ">="

@@ -13,6 +13,7 @@ from epidote_engine.engine import Engine, EngineConfig
 from epidote_engine.in_process import serve
 from epidote_engine.layers.linear import Linear
 from epidote_engine.layers.quantized_linear import FEW_ROWS, KINDS, QuantizedLinear
+from epidote_engine.model_files import InvalidModel
 from epidote_engine.text_config import Architecture
 from epidote_engine.tiny_models import save_tiny_model
 
@@ -59,7 +60,16 @@ def test_where_8_bits_are_not_possible_the_engine_says_so(tmp_path: Path) -> Non
     save_tiny_model(path, Architecture.QWEN3, seed=3)
     if not torch.backends.mkldnn.is_available():
         pytest.skip("this torch has no oneDNN: plain weights everywhere")
-    with pytest.raises(InvalidRequest, match="quantization: not on a CPU in float32"):
+    with pytest.raises(InvalidRequest, match="quantization: on a CPU with dtype float16 only"):
         Engine(EngineConfig(model=str(path), dtype="float32", num_kv_blocks=9, quantization="fp8"))
     with pytest.raises(InvalidRequest, match="quantization: cannot be 'int4'"):
         EngineConfig(model=str(path), quantization="int4")
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn])
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(kind: torch.dtype, number: float) -> None:
+    weight = torch.randn(6, 16).half()
+    weight[4, 3] = number
+    with pytest.raises(InvalidModel, match="quantization: the model's weights hold NaN or"):
+        QuantizedLinear(Linear(weight), kind)

@@ -86,7 +86,7 @@ def paths(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @given(
     st.sampled_from(paths(stored())),
-    st.sampled_from(["x", "", None, -7.0, 1e300, INF, NAN, True, [], [[1]], {}, {"a": 1}]),
+    st.sampled_from(["x", "", None, -7.0, 1e300, 10**400, INF, NAN, True, [], [[1]], {}, {"a": 1}]),
     st.booleans(),
 )
 @settings(max_examples=150)
@@ -148,6 +148,12 @@ def test_stored_figures_of_which_a_square_is_no_number_start_afresh(
     assert f"<= {most:g}" in memory.unreadable
     place[path[-1]] = 0.99 * most
     assert not PlannerMemory.from_json(data).unreadable
+
+
+def test_stored_whole_number_beyond_every_float_starts_afresh() -> None:
+    data = stored()
+    data["pool_need"]["level"] = 10**400
+    assert ".level: want a number" in PlannerMemory.from_json(data).unreadable
 
 
 def test_stored_series_that_began_after_its_last_figure_starts_afresh() -> None:

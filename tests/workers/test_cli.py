@@ -50,6 +50,10 @@ def test_help_shows_one_real_example(command):
         (["--dtype", "int8"], "--dtype: must be one of auto, float32"),
         (["--kv-cache-dtype", "int4"], "--kv-cache-dtype: must be one of auto, int8, fp8"),
         (["--quantization", "awq"], "--quantization: must be one of int8, fp8, got 'awq'"),
+        (
+            ["--quantization", "int8", "--device", "cpu"],
+            "--quantization int8: on a CPU with --dtype float16 only, got auto",
+        ),
         (["--gpu-memory-utilization", "1.5"], "--gpu-memory-utilization: must be more than 0"),
         (["--device", "tpu"], "--device: must be one of auto, cpu, cuda"),
         (

@@ -90,7 +90,7 @@ def head(
                 kv_transfer_dtype=choice(
                     "kv-transfer-dtype", kv_transfer_dtype, option.KV_CACHE_DTYPES
                 ),
-                quantization=quantized(quantization),
+                quantization=quantized(quantization, dtype, device),
                 compile_vision=compile_vision,
                 tensor_parallel_size=tensor_parallel_size,
                 expert_parallel=enable_expert_parallel,

@@ -21,6 +21,7 @@ from epidote_workers.assignment import (
 from epidote_workers.cache_policy_notice import tell_about_policy
 from epidote_workers.cache_settings import with_cache
 from epidote_workers.cli_running import EXIT_USAGE, fail, note, run
+from epidote_workers.node_settings import device_here
 from epidote_workers.port_reservation import HostNotOurs, PortReservation, PortTaken
 from epidote_workers.service_settings import Ingress, ReplicaSettings, ServiceSettings
 
@@ -99,7 +100,7 @@ def serve(
                 kv_transfer_dtype=choice(
                     "kv-transfer-dtype", kv_transfer_dtype, option.KV_CACHE_DTYPES
                 ),
-                quantization=quantized(quantization),
+                quantization=quantized(quantization, dtype, quantization and device_here(device)),
                 compile_vision=compile_vision,
                 tensor_parallel_size=tensor_parallel_size,
                 expert_parallel=enable_expert_parallel,
@@ -205,13 +206,19 @@ def redundant_experts(expert_parallel: bool, redundant: int) -> int | None:
     return redundant if expert_parallel else None
 
 
-def quantized(kind: str | None) -> str | None:
-    """`kind`, if there are such weights.
+def quantized(kind: str | None, dtype: str, device: str | None) -> str | None:
+    """`kind`, if there are such weights, and where they are computed with has a product for them.
 
     Raises:
         InvalidRequest: naming the flag.
     """
-    return None if kind is None else choice("quantization", kind, ("int8", "fp8"))
+    if kind is None:
+        return None
+    choice("quantization", kind, ("int8", "fp8"))
+    if device == "cpu" and dtype != "float16":
+        message = f"--quantization {kind}: on a CPU with --dtype float16 only, got {dtype}"
+        raise InvalidRequest(message, "quantization")
+    return kind
 
 
 def check_cut(model: str, tensor_parallel_size: int, redundant: int | None = None) -> None:

@@ -22,7 +22,7 @@ from epidote_workers.fleet_view import Orders, Wish
 from epidote_workers.loop_thread import LoopThread
 from epidote_workers.loopback import keep_replica_on_loopback
 from epidote_workers.membership import Membership
-from epidote_workers.node_settings import NodeSettings
+from epidote_workers.node_settings import NodeSettings, device_here
 from epidote_workers.service_settings import ReplicaSettings
 
 if TYPE_CHECKING:
@@ -60,15 +60,6 @@ class HandleRegister:
         await self._fleet.remove.remote(worker_id)
 
 
-def _device(wanted: str) -> str:
-    """ "auto" is for each node to decide."""
-    if wanted != "auto":
-        return wanted
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 class EngineReplica:
     """The worker's id is the replica's: a restarted worker is a new one."""
 
@@ -98,7 +89,7 @@ class EngineReplica:
             model=settings.model,
             role=self._role,
             dtype=settings.dtype,
-            device=_device(settings.device),
+            device=device_here(settings.device),
             kv_cache_dtype=settings.kv_cache_dtype,
             num_kv_blocks=settings.num_kv_blocks,
             quantization=settings.quantization,

@@ -34,6 +34,7 @@ from epidote_workers.service_settings import (
     HEAD_RESOURCE,
     ServiceSettings,
 )
+from epidote_workers.start_watch import StartWatch, last_line
 
 Progress = Callable[[str], None]
 
@@ -143,17 +144,23 @@ class LocalService:
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
-        wanted, told = self.settings.num_workers, -1
-        while thread.is_alive():
+        joins, wanted, told = self.settings.worker.joins, self.settings.num_workers, -1
+        watch, hopeless = StartWatch(), None
+        while thread.is_alive() and not hopeless:
             thread.join(0.25)
             with contextlib.suppress(Exception):  # a look; `run` has the last word
                 status = serve.status()
-                if self.settings.worker.joins and self._is_head_up(status):
+                if joins and self._is_head_up(status):
                     break
                 num_ready = _num_running(status, ENGINE)
                 if num_ready != told:
                     progress(f"starting workers: {num_ready} of {wanted} ready")
                     told = num_ready
+                if not joins:  # else it is the joining ones' affair, which may come later
+                    engines = status.applications[APP_NAME].deployments[ENGINE]
+                    hopeless = watch.look(num_ready, engines.message)
+        if hopeless:
+            raise DeploymentFailed(f"{ENGINE} did not start: {hopeless}")
         if self._failures:
             raise DeploymentFailed(_reason(self._failures[0], serve)) from self._failures[0]
 
@@ -245,6 +252,5 @@ def _reason(error: BaseException, serve: Any) -> str:
     with contextlib.suppress(Exception):
         for name, deployment in serve.status().applications[APP_NAME].deployments.items():
             if deployment.message:
-                lines = [line for line in deployment.message.strip().splitlines() if line.strip()]
-                return f"{name} did not start: {lines[-1].strip()}"
+                return f"{name} did not start: {last_line(deployment.message)}"
     return str(error)

@@ -43,3 +43,12 @@ class NodeSettings:
             NAME_VARIABLE: self.name,
             ROLE_VARIABLE: self.role,
         }
+
+
+def device_here(wanted: str) -> str:
+    """ "cpu" or "cuda"; "auto" is for each node to decide. Imports torch for that."""
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

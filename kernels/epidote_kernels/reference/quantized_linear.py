@@ -13,13 +13,12 @@ def quantize_weight(
     weight: Tensor, dtype: torch.dtype, most: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """([N, K] in `dtype`, scales [N] fp32) of a weight [N, K]: see `ops.quantize_weight`."""
-    wide = weight.float()
     if most is None:
-        most = wide.abs().amax(1) if wide.numel() else wide.new_zeros(len(wide))
+        most = (weight.abs().amax(1) if weight.numel() else weight.new_zeros(len(weight))).float()
     scales = torch.where(most > 0, most / LARGEST[dtype], 1.0)
-    values = wide / scales[:, None]
+    values = weight / scales[:, None]  # the only copy that is wider than the weight
     if dtype is torch.int8:
-        values = values.round().clamp(-127, 127)
+        values.round_().clamp_(-127, 127)
     return values.to(dtype), scales
 
 

@@ -19,6 +19,7 @@ from epidote_core.errors import InvalidRequest
 from epidote_engine.layers.activation import ACTIVATIONS
 from epidote_engine.layers.linear import Linear
 from epidote_engine.layers.mlp import Experts
+from epidote_engine.model_files import InvalidModel
 from epidote_engine.models.decoder import DecoderLM
 from epidote_kernels import ops
 
@@ -41,14 +42,16 @@ class QuantizedLinear(Linear):
         Raises:
             InvalidRequest: its weight is in oneDNN's layout (float32 and bfloat16 on a CPU), which
                 has no 8-bit product here.
+            InvalidModel: it holds numbers that are none, or infinite.
         """
         weight = plain._weight
         if weight is None:
-            raise InvalidRequest("quantization: not on a CPU in float32 or bfloat16")
+            raise InvalidRequest("quantization: on a CPU with dtype float16 only")
         self.out_features = plain.out_features
         self._bias = plain._bias
         self._packed = None
         most = largest(_magnitudes(weight))
+        _refuse_none(most)
         self._values, self._scales = ops.quantize_weight(weight, kind, most)
 
     def __call__(self, x: Tensor, *, activation: str | None = None) -> Tensor:
@@ -77,7 +80,7 @@ def quantize(
     largest_of_experts  of rows of the experts' down projections
 
     Raises:
-        InvalidRequest: see `QuantizedLinear`.
+        InvalidRequest, InvalidModel: see `QuantizedLinear`.
     """
     dtype = KINDS[kind]
     for layer in model.layers:
@@ -106,6 +109,7 @@ def _codes(weight: Tensor, kind: torch.dtype, largest: Largest) -> tuple[Tensor,
     most = largest(torch.stack([_magnitudes(expert) for expert in weight]).flatten())
     codes = torch.empty(weight.shape, dtype=kind, device=weight.device)
     scales = torch.empty(weight.shape[:2], dtype=torch.float32, device=weight.device)
+    _refuse_none(most)
     rows = most.view(weight.shape[:2])
     for place, expert in enumerate(weight):
         values, scales[place] = ops.quantize_weight(expert, kind, rows[place].contiguous())
@@ -116,3 +120,9 @@ def _codes(weight: Tensor, kind: torch.dtype, largest: Largest) -> tuple[Tensor,
 def _magnitudes(weight: Tensor) -> Tensor:
     """The largest magnitude of each row [N] of a weight [N, K], fp32."""
     return weight.abs().amax(1).float() if weight.numel() else weight.new_zeros(len(weight)).float()
+
+
+def _refuse_none(most: Tensor) -> None:
+    """A row with NaN has no scale, and codes of int8 would make finite numbers of it."""
+    if not torch.isfinite(most).all():
+        raise InvalidModel("quantization: the model's weights hold NaN or infinity")
