@@ -1,6 +1,7 @@
 """Names that others hold, on a real API server: what is theirs is neither written nor deleted."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -77,8 +78,30 @@ async def test_an_object_is_made_kept_made_again_and_let_go_when_it_was_replaced
     await deleted(api)
 
 
+async def seen_by_the_collector(api: KubeApi) -> None:
+    """Every Service that is there now is known to Kubernetes' garbage collector.
+
+    One that it has not seen yet when its owner is orphaned keeps the reference, and is collected.
+    It sees Services in their order: when one whose owner never was is collected, it saw the rest.
+    """
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "never", "uid": str(uuid4())}
+    nobodys: Any = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "nobodys", "namespace": NAMESPACE, "ownerReferences": [owner]},
+        "spec": {"ports": [{"port": 80}]},
+    }
+    await api.create(paths.collection("v1", "services", NAMESPACE), nobodys)
+
+    async def collected() -> bool:
+        return await api.get(paths.item("v1", "services", NAMESPACE, "nobodys")) is None
+
+    await until_true(collected, "the Service without an owner is collected")
+
+
 async def test_what_was_orphaned_is_adopted_and_ends_with_its_new_owner(api: KubeApi) -> None:
     uid = await apply_ours(api, await made(api))
+    await seen_by_the_collector(api)
     await deleted(api, orphan=True)
     orphan = await api.request("GET", SERVICE)
     assert not orphan["metadata"].get("ownerReferences")
