@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epidote_core.errors import InvalidRequest, Overloaded, WorkerLost
-from epidote_workers.rpc import frames
+from epidote_workers.rpc import frames, silence
 from epidote_workers.rpc import server as rpc_server
 from epidote_workers.rpc.address import TcpAddress, UnixAddress
 from epidote_workers.rpc.client import WINDOW, Connection, connect
@@ -154,7 +154,7 @@ async def test_a_dead_peer_ends_every_stream_at_once_and_after_its_last_items(
 
 
 async def test_a_silent_peer_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("epidote_workers.rpc.client.PING_EVERY_S", 0.02)
+    monkeypatch.setattr(silence, "PING_EVERY_S", 0.02)
     silent = await asyncio.start_unix_server(lambda reader, writer: None, str(tmp_path / "s"))
     async with silent:
         connection = await connect(f"unix:{tmp_path}/s", silent_after_s=0.1)
@@ -162,16 +162,50 @@ async def test_a_silent_peer_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyP
             await connection.call(ECHO, Ask(), timeout_s=60.0)
 
 
-async def test_who_stood_still_does_not_take_a_peer_for_silent(
+async def test_a_dead_peer_is_found_by_a_loop_that_lags_at_every_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("epidote_workers.rpc.client.PING_EVERY_S", 0.02)
-    async with served(tmp_path) as (_, _, address):
-        connection = await connect(address, silent_after_s=0.5)
-        await connection.answered(60.0)  # nothing waits to be read
-        time.sleep(1.5)  # as in a paused container, or where others have the processor
-        assert await connection.call(ECHO, Ask(text="well"), timeout_s=60.0) == "well"
+    monkeypatch.setattr(silence, "PING_EVERY_S", 0.01)
+    dead = await asyncio.start_unix_server(lambda reader, writer: None, str(tmp_path / "s"))
+    async with dead:
+        connection = await connect(f"unix:{tmp_path}/s", silent_after_s=0.5)
+        turns = 0
+        while connection.error is None and turns < 25:
+            time.sleep(0.05)  # 10 turns are the silence, 3 more are forgiven
+            await asyncio.sleep(0)
+            turns += 1
+        assert connection.error is not None
         connection.close("test over")
+
+
+async def test_both_ends_standing_still_lose_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "PING_EVERY_S", 0.02)
+    monkeypatch.setattr(rpc_server, "PEER_SILENT_AFTER_S", 0.5)
+    async with served(tmp_path) as (answers, _, address):
+        connection = await connect(address, silent_after_s=0.5)
+        stream = connection.stream(COUNT, Ask(1, "hold"))
+        assert await stream.next(60.0) == 0
+        for _ in range(2):
+            await connection.answered(60.0)  # nothing waits to be read
+            time.sleep(1.5)  # as in a paused container, or where others have the processor
+            assert await connection.call(ECHO, Ask(text="well"), timeout_s=60.0) == "well"
+            await asyncio.sleep(0.3)  # the server has looked at its peers
+        await stream.confirm_open(60.0)
+        assert not answers.closed.is_set()
+        connection.close("test over")
+
+
+async def test_a_client_that_says_nothing_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc_server, "PEER_SILENT_AFTER_S", 0.2)
+    async with served(tmp_path) as (_, _, address):
+        reader, writer = await asyncio.open_unix_connection(address.removeprefix("unix:"))
+        async with asyncio.timeout(60.0):
+            assert await reader.read(1) == b""
+        writer.close()
 
 
 async def test_a_reader_that_does_not_read_stops_the_producer(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from epidote_workers.rpc import silence
 from epidote_workers.rpc.address import UnixAddress, parse_address
 from epidote_workers.rpc.errors import ConnectionLost, WireError, from_wire
 from epidote_workers.rpc.frames import Kind, Method, ProtocolError
@@ -13,7 +14,6 @@ from epidote_workers.rpc.link import Link
 from epidote_workers.rpc.secret import proof
 
 CONNECT_TIMEOUT_S = 5.0
-PING_EVERY_S = 0.5
 SILENT_AFTER_S = 10.0  # loading weights may keep a worker's loop busy for seconds
 WINDOW = 256  # items under way on one stream before the server waits
 
@@ -254,14 +254,11 @@ class Connection(Link):
         return pong
 
     def _set_timer(self) -> None:
-        self._due_s = self._loop.time() + PING_EVERY_S
-        self._timer = self._loop.call_later(PING_EVERY_S, self._beat)
+        self._due_s = self._loop.time() + silence.PING_EVERY_S
+        self._timer = self._loop.call_at(self._due_s, self._beat)
 
     def _beat(self) -> None:
-        now_s = self._loop.time()
-        # While this process stood still it neither asked nor listened: no silence of the peer's.
-        self.heard_s = min(now_s, self.heard_s + max(0.0, now_s - self._due_s))
-        if now_s - self.heard_s > self._silent_after_s:
+        if self.silence.length_s(self._loop.time(), self._due_s) > self._silent_after_s:
             self.close(f"the peer was silent for {self._silent_after_s:g} s")
             return
         self._ping()

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from epidote_workers.rpc.errors import ConnectionLost
 from epidote_workers.rpc.frames import FrameReader, FrameWriter, Kind, ProtocolError
+from epidote_workers.rpc.silence import Silence
 
 HIGH_WATER_BYTES = 1 << 20
 
@@ -28,7 +29,7 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._error: ConnectionLost | None = None
         self.closed: asyncio.Future[None] = self._loop.create_future()
-        self.heard_s = self._loop.time()  # when the peer last sent anything
+        self.silence = Silence(self._loop.time())
 
     # What the two ends fill in
 
@@ -96,7 +97,7 @@ class Link(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
 
     def data_received(self, data: bytes) -> None:
-        self.heard_s = self._loop.time()
+        self.silence.end(self._loop.time())
         on_frame: Callable[[Kind, int, bytes], None] = self.on_frame
         try:
             for kind, stream, body in self._reader.feed(data):

@@ -232,9 +232,11 @@ class Server:
     async def _drop_silent_peers(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            due_s = loop.time() + PEER_SILENT_AFTER_S / 4
             await asyncio.sleep(PEER_SILENT_AFTER_S / 4)
+            now_s = loop.time()
             for peer in list(self.peers):
-                if loop.time() - peer.heard_s > PEER_SILENT_AFTER_S:
+                if peer.silence.length_s(now_s, due_s) > PEER_SILENT_AFTER_S:
                     peer.close("the peer was silent")
-                elif peer.is_stranger and loop.time() - peer.since_s > STRANGER_LEAVES_AFTER_S:
+                elif peer.is_stranger and now_s - peer.since_s > STRANGER_LEAVES_AFTER_S:
                     peer.close("the peer did not show that it knows the secret")
