@@ -106,12 +106,18 @@ def test_a_file_decodes_to_the_picture(seed: int, image_format: ImageFormat) -> 
     picture = draw(drawn)
     again = decode(encode(picture, image_format))
     assert again.size == picture.size
-    difference = np.abs(np.asarray(again, np.int16) - np.asarray(picture, np.int16))
+    wanted, got = np.asarray(picture, np.float64), np.asarray(again, np.float64)
     if image_format is ImageFormat.PNG:
-        assert difference.max() == 0
-    else:  # the more a picture has to show, the more a lossy file of it may lose
-        contrast = np.abs(np.asarray(picture, np.int16) - np.array(drawn.background)).mean()
-        assert difference.mean() < 3.0 + 0.5 * contrast
+        assert (got == wanted).all()
+        return
+    # Of what the picture shows, a lossy file loses 1 % and at worst 12 % (10,000 scenes); a picture
+    # of one colour, whichever, has lost all of it.
+    shown = ((wanted - wanted.mean(axis=(0, 1))) ** 2).mean()
+    assert ((got - wanted) ** 2).mean() < 0.3 * shown
+    # In the middle of a shape it is off by 26 of 255 at worst, and a background by 80 at least.
+    for it in drawn.shapes:
+        x, y, _ = placement(drawn, it)
+        assert abs(got[int(y), int(x)] - it.fill).max() < 55
 
 
 def test_all_forms_look_different() -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import math
 import os
 import signal
 import subprocess
@@ -11,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,11 +21,11 @@ from epidote_loadgen.arrivals.schedule import ArrivalStream, OpenLoop
 from epidote_loadgen.fakes import BrokenWorkload, SameRequest, StuckWorkload
 from epidote_loadgen.measures.summary import summarise
 from epidote_loadgen.mock_server.faults import Fault, FaultMix
-from epidote_loadgen.mock_server.law import LatencyLaw, Stall, true_attainment
+from epidote_loadgen.mock_server.law import LatencyLaw
 from epidote_loadgen.mock_server.process import ask, mock_process
 from epidote_loadgen.mock_server.server import MockSettings
 from epidote_loadgen.plan import Limits, RunPlan, Target
-from epidote_loadgen.records import Progress, RequestStatus, RunResult
+from epidote_loadgen.records import Progress, RequestStatus
 from epidote_loadgen.runner.part import FILL_S
 from epidote_loadgen.runner.preparing import MAX_AHEAD
 from epidote_loadgen.runner.running import Interrupt, RunFailed, TargetUnreachable, run
@@ -304,65 +303,3 @@ def test_a_watcher_that_fails_does_not_fail_the_run(quick: str) -> None:
     assert watcher.done.is_set()
     assert result.watch == {"times": watcher.times}
     assert result.void_reason == ""
-
-
-# --- the stall experiment of loadgen/bench/stall.py in a quarter of its time: the stall, the limit
-# and the length of the run shrink alike and the rate grows, so the shares are the same ---
-
-STALL = LatencyLaw(ttft_s=0.01, itl_s=0.002, stalls=(Stall(2.7, 1.3),))
-STALL_SLO_S = 0.25
-STALL_RPS, STALL_RUN_S = 75.0, 8.0
-UNLIMITED = Limits(max_lateness_s=60.0)
-
-
-@dataclass(frozen=True)
-class Stalled:
-    """A run over a stall: what was reported, what the server did, what its law says."""
-
-    result: RunResult
-    served: float  # share whose first token the server wrote in time, from the intended send
-    law: float  # the same had every request arrived when it was meant to
-
-
-def stalled_run(limits: Limits) -> Stalled:
-    with mock_process(MockSettings(law=STALL, num_tokens=4)) as url:
-        asked = plan(url, rps=STALL_RPS, duration_s=STALL_RUN_S)
-        result = run(replace(asked, limits=limits))
-        truth = ask(url, "GET", "/mock/truth")
-    # The run's start on the server's clock: both are this host's monotonic clock.
-    start_s = result.started_at_unix_s + time.monotonic() - time.time() - truth["start_s"]
-    intended_s = {f"run-1-{r.index}": start_s + r.intended_send_s for r in result.records}
-    in_time = [
-        served["first_token_s"] - intended_s[served["key"]] <= STALL_SLO_S
-        for served in truth["served"]
-    ]
-    assert len(in_time) == len(result.records)
-    sends = [(at_s, key) for key, at_s in intended_s.items()]
-    law = true_attainment(STALL, sends, ttft_s=STALL_SLO_S)
-    return Stalled(result, sum(in_time) / len(in_time), law)
-
-
-@pytest.mark.slow
-def test_a_stall_is_reported_as_it_was_however_the_client_is_limited() -> None:
-    """With an in-flight cap, clocks that start at the dispatch show 0.98 instead."""
-    situations = (
-        UNLIMITED,
-        replace(UNLIMITED, max_in_flight=37),
-        replace(UNLIMITED, max_connections=22),
-    )
-    objective = Objective(ttft_s=STALL_SLO_S)
-    with ThreadPoolExecutor(len(situations)) as pool:
-        for limits, found in zip(situations, pool.map(stalled_run, situations), strict=True):
-            records = found.result.records
-            reported = sum(objective.met_by(record) for record in records) / len(records)
-            # Nobody can read a token before it was written, nor may it be written before the law
-            # says: a slow machine only adds misses, a clock that starts too late takes them away.
-            # The hundredth is for the two clocks and for what is just at the limit.
-            assert reported <= found.served + 0.01 <= found.law + 0.02
-            assert reported == pytest.approx(found.law, abs=0.1)
-            assert found.law == pytest.approx(0.863, abs=0.04)
-            if limits.max_in_flight or limits.max_connections:
-                from_dispatch = [
-                    (r.ttft_s or math.inf) - (r.lateness_s or 0.0) <= STALL_SLO_S for r in records
-                ]
-                assert sum(from_dispatch) / len(records) > reported + 0.05
