@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from epidote_core.generation import MediaKind, MediaPixels
+from epidote_engine.answers import check_greedy
 from epidote_engine.processing import PromptProcessor, RenderedPrompt
 from epidote_engine.text_config import Architecture
 from epidote_engine.tiny_models import noise_image, save_tiny_model
@@ -127,17 +128,11 @@ class Case:
     def check(self, prompt: Prompt, tokens: list[int], num_tokens: int = 12) -> None:
         """`tokens` are what transformers generates; after a tie, what it goes on with from ours."""
         assert len(tokens) == num_tokens
-        at = 0
-        while at < num_tokens:
-            wanted = self.expected(prompt, num_tokens - at, tokens[:at])
-            pairs = enumerate(zip(tokens[at:], wanted, strict=True))
-            same = next((i for i, (ours, theirs) in pairs if ours != theirs), None)
-            if same is None:
-                return
-            told = f"output {at + same}: {tokens[at:]} for {wanted} after {tokens[:at]}"
-            at += same
-            assert self.is_tied(prompt, tokens[:at], tokens[at]), told
-            at += 1
+        check_greedy(
+            tokens,
+            lambda answer: self.expected(prompt, num_tokens - len(answer), answer),
+            lambda answer, token: self.is_tied(prompt, answer, token),
+        )
 
 
 @pytest.fixture(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from epidote_core.generation import Choice, GenerateRequest
 from epidote_core.roles import Role
 from epidote_core.sampling import SamplingParams
+from epidote_engine.answers import check_greedy
 from epidote_engine.engine import Engine, EngineConfig
 from epidote_engine.in_process import serve, serve_apart
 from epidote_engine.text_config import Architecture
@@ -61,17 +62,11 @@ class Model:
     def check(self, prompt: tuple[int, ...], tokens: list[int]) -> None:
         """`tokens` are what transformers generates; after a tie, what it goes on with from ours."""
         assert len(tokens) == NUM_TOKENS
-        at = 0
-        while at < NUM_TOKENS:
-            wanted = self.expected((*prompt, *tokens[:at]), NUM_TOKENS - at)
-            pairs = enumerate(zip(tokens[at:], wanted, strict=True))
-            same = next((i for i, (ours, theirs) in pairs if ours != theirs), None)
-            if same is None:
-                return
-            told = f"output {at + same}: {tokens[at:]} for {wanted} after {tokens[:at]}"
-            at += same
-            assert self.is_tied((*prompt, *tokens[:at]), tokens[at]), told
-            at += 1
+        check_greedy(
+            tokens,
+            lambda answer: self.expected((*prompt, *answer), NUM_TOKENS - len(answer)),
+            lambda answer, token: self.is_tied((*prompt, *answer), token),
+        )
 
     def engine(self, role: Role = Role.ALL, **given: Any) -> Engine:
         values = {"dtype": "float32", "num_kv_blocks": 80, "block_size": 4} | given

@@ -14,12 +14,10 @@ from typing import Any
 import pytest
 
 from epidote_core.expert_placement import Placement, default_placement
-from epidote_core.generation import GenerateRequest
-from epidote_core.sampling import SamplingParams
+from epidote_engine.answers import tokens_of
 from epidote_engine.config import load_model_spec
 from epidote_engine.engine import Engine, EngineConfig
 from epidote_engine.expert_spec import ExpertSpec
-from epidote_engine.in_process import serve
 from epidote_engine.parallel.shards import Shards
 from epidote_engine.parallel.weights import ShardedWeights
 from epidote_engine.text_config import Architecture
@@ -217,20 +215,10 @@ def run_ranks(folder: Path, task: dict[str, Any]) -> list[list[dict[str, Any]]]:
 
 def tokens_and_counts_of(path: str) -> tuple[list[list[int]], list[list[int]]]:
     engine = Engine(EngineConfig(model=path, **SIZES))
-    requests = [
-        GenerateRequest(
-            request_id=f"{n}",
-            prompt_token_ids=tuple(prompt),
-            sampling=SamplingParams(
-                max_tokens=12, temperature=0.9 * (n % 2), seed=n, ignore_eos=True
-            ),
-        )
-        for n, prompt in enumerate(PROMPTS)
-    ]
-    answers = serve(engine, requests)
+    tokens = tokens_of(engine, PROMPTS)
     counts = engine.expert_tokens()
     assert counts is not None
-    return [answers[f"{n}", 0].token_ids for n in range(len(requests))], as_lists(counts)
+    return tokens, as_lists(counts)
 
 
 def bytes_without_experts(path: str, rank: int) -> int:

@@ -14,10 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from epidote_core.generation import GenerateRequest
-from epidote_core.sampling import SamplingParams
+from epidote_engine.answers import tokens_of
 from epidote_engine.engine import Engine, EngineConfig
-from epidote_engine.in_process import serve
 from epidote_engine.layers import linear
 from epidote_engine.layers.linear import Linear
 from epidote_engine.layers.mlp import Experts
@@ -135,21 +133,6 @@ def scales_of_a_cut_weight(engine: Engine, kind: str) -> list[float]:
     return scales
 
 
-def tokens_of(engine: Engine) -> list[list[int]]:
-    requests = [
-        GenerateRequest(
-            request_id=f"{n}",
-            prompt_token_ids=tuple(prompt),
-            sampling=SamplingParams(
-                max_tokens=12, temperature=0.9 * (n % 2), seed=n, ignore_eos=True
-            ),
-        )
-        for n, prompt in enumerate(PROMPTS)
-    ]
-    answers = serve(engine, requests)
-    return [answers[f"{n}", 0].token_ids for n in range(len(requests))]
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_ranks_in_8_bits_say_what_the_dequantised_model_says(
@@ -198,7 +181,7 @@ def test_two_ranks_in_8_bits_say_what_the_dequantised_model_says(
             if (path, kind) not in wanted:
                 plain = Engine(EngineConfig(model=path, **SIZES))
                 scales = scales_of_a_cut_weight(plain, kind)
-                wanted[path, kind] = scales, tokens_of(dequantised(plain, kind))
+                wanted[path, kind] = scales, tokens_of(dequantised(plain, kind), PROMPTS)
         errors = [rank.communicate(timeout=860)[1] for rank in ranks]
     finally:
         for rank in ranks:
@@ -222,5 +205,5 @@ def test_one_engine_in_8_bits_says_what_the_dequantised_one_says(
         save_tiny_model(Path(path), architecture, 12)
         for kind in KINDS:
             config = EngineConfig(model=path, quantization=kind, **SIZES)
-            want = tokens_of(dequantised(Engine(EngineConfig(model=path, **SIZES)), kind))
-            assert tokens_of(Engine(config)) == want
+            want = tokens_of(dequantised(Engine(EngineConfig(model=path, **SIZES)), kind), PROMPTS)
+            assert tokens_of(Engine(config), PROMPTS) == want

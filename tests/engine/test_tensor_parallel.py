@@ -14,11 +14,9 @@ import torch
 from safetensors.torch import save_file
 
 from epidote_core.errors import InvalidRequest
-from epidote_core.generation import GenerateRequest
-from epidote_core.sampling import SamplingParams
+from epidote_engine.answers import tokens_of
 from epidote_engine.config import load_model_spec
 from epidote_engine.engine import Engine, EngineConfig
-from epidote_engine.in_process import serve
 from epidote_engine.models.decoder import DecoderConfig
 from epidote_engine.models.step_inputs import StepInputs
 from epidote_engine.parallel.decoder import ParallelDecoderLM
@@ -123,9 +121,13 @@ def test_two_ranks_say_what_one_engine_says_and_read_half(tmp_path: Path) -> Non
         )
         for rank in range(NUM_RANKS)
     ]
-    wanted = {path: tokens_of(path, prompts) for path in paths if path != coded}
+    wanted = {
+        path: tokens_of(Engine(EngineConfig(model=path, **SIZES)), prompts)
+        for path in paths
+        if path != coded
+    }
     whole = Engine(EngineConfig(model=coded, kv_cache_dtype="int8", **SIZES))
-    wanted[coded] = tokens_of(coded, prompts, whole)
+    wanted[coded] = tokens_of(whole, prompts)
     try:
         errors = [rank.communicate(timeout=560)[1] for rank in ranks]
     finally:
@@ -153,21 +155,6 @@ def one_kv_head(path: Path) -> str:
     names = {name: name if name.startswith("lm_head") else f"model.{name}" for name in drawn}
     save_file({names[name]: drawn[name] for name in drawn}, path / "model.safetensors")
     return str(path)
-
-
-def tokens_of(path: str, prompts: list[list[int]], engine: Engine | None = None) -> list[list[int]]:
-    requests = [
-        GenerateRequest(
-            request_id=f"{n}",
-            prompt_token_ids=tuple(prompt),
-            sampling=SamplingParams(
-                max_tokens=12, temperature=0.9 * (n % 2), seed=n, ignore_eos=True
-            ),
-        )
-        for n, prompt in enumerate(prompts)
-    ]
-    answers = serve(engine or Engine(EngineConfig(model=path, **SIZES)), requests)
-    return [answers[f"{n}", 0].token_ids for n in range(len(requests))]
 
 
 @pytest.mark.parametrize("vocab", [1, 7, 8, 272])
