@@ -25,7 +25,8 @@ class WorkerLoad:
     prefix_query_tokens: int = 0  # since start
     ttft_s: float = 0.0  # mean over the last minute; 0: none seen
     tpot_s: float = 0.0
-    transfers: tuple[TransferCount, ...] = ()  # since start, from and to other workers
+    # since start, from and to other workers; one for each transport, kind and direction
+    transfers: tuple[TransferCount, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ from prometheus_client.registry import Collector
 
 from epidote_core import metric_names as names
 from epidote_core.roles import Role, WorkerState
-from epidote_core.transfer_count import summed
 from epidote_core.worker_view import WorkerLoad, WorkerView
 from epidote_gateway.backend import Backend
 from epidote_gateway.expert_endpoints import experts_of, fleet_expert_tokens, skew_by_placement
@@ -157,7 +156,7 @@ def _counts(load: WorkerLoad) -> dict[Key, float]:
     counts: dict[Key, float] = {
         (name,): getattr(load, field) for name, _, field in _COUNTED_LIKE_VLLM
     }
-    for one in summed(load.transfers):
+    for one in load.transfers:  # one for each transport, kind and direction
         for name, _, field in _TRANSFERRED:
             key = (name, one.transport, one.kind.value, one.direction.value)
             counts[key] = getattr(one, field)
